@@ -1,0 +1,60 @@
+"""Errors a user can cause, and how a stage prints them: one clear sentence, exit status 1."""
+
+import difflib
+import errno
+import functools
+import os
+import sys
+
+
+class UserError(Exception):
+    """Something the user can put right. The message is one sentence naming the file or key at fault."""
+
+    def __init__(self, message):
+        super().__init__(" ".join(str(message).split()))
+
+
+def nearest(word, choices):
+    """'; did you mean "x"?' for the spelling in `choices` closest to `word`, or '' when none is close."""
+    names = {str(choice).lower(): str(choice) for choice in choices}
+    found = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.5)
+    return f'; did you mean "{names[found[0]]}"?' if found else ""
+
+
+def explain(error):
+    """The sentence for an error a user can cause, or None for one that is a bug and deserves its traceback."""
+    if isinstance(error, UserError):
+        return str(error)
+    if not isinstance(error, OSError):
+        return None
+    where = error.filename if error.filename is not None else "an output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: could not write {where}; free some space and run the same command again"
+    if error.errno == errno.ENOENT and error.filename is not None:
+        return f"no such file or folder: {where}{nearest_path(where)}"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
+        return f"no permission for {where}: {os.strerror(error.errno)}"
+    return None
+
+
+def nearest_path(path):
+    """`nearest` among the names that lie beside where `path` should be."""
+    folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+    return nearest(name, os.listdir(folder)) if os.path.isdir(folder) else ""
+
+
+def main(run):
+    """Wrap a script's main function: a user's error becomes one line on stderr and exit status 1."""
+
+    @functools.wraps(run)
+    def wrapped(*args, **kwargs):
+        try:
+            return run(*args, **kwargs)
+        except (UserError, OSError) as error:
+            sentence = explain(error)
+            if sentence is None:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
+            sys.exit(1)
+
+    return wrapped

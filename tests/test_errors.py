@@ -1,0 +1,42 @@
+import errno
+import os
+import pytest
+
+from selfsup.errors import UserError, main, nearest
+
+
+def test_nearest():
+    assert nearest("simclt", ["moco", "SimCLR"]) == '; did you mean "SimCLR"?'
+    assert nearest("xyz", ["moco", "simclr"]) == ""
+
+
+@pytest.mark.parametrize("error, words", [
+    (UserError("key\n  lr is wrong"), "key lr is wrong"),
+    (OSError(errno.ENOSPC, "No space left on device", "a.tar"), "the disk is full: could not write a.tar"),
+    (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+])
+def test_main_prints_one_line(error, words, capsys):
+    @main
+    def run():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run()
+    text = capsys.readouterr().err
+    assert stop.value.code == 1 and words in text and text.count("\n") == 1
+
+
+def test_missing_file_names_the_nearest(tmp_path, capsys):
+    (tmp_path / "params.yaml").write_text("")
+    with pytest.raises(SystemExit):
+        main(open)(os.path.join(tmp_path, "parms.yaml"))
+    assert 'did you mean "params.yaml"' in capsys.readouterr().err
+
+
+def test_bugs_keep_their_traceback():
+    @main
+    def run():
+        return 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        run()
