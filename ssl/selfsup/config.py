@@ -1,0 +1,306 @@
+"""params.yaml, checked before any work: an unknown key, a wrong type, a name that leads nowhere is one clear sentence.
+
+`load()` needs no heavy import; `check()` also holds each run's `args` against its method, which imports that method.
+No value has a default here: all defaults stand in params.yaml, where DVC sees each change.
+"""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from selfsup.errors import UserError, nearest
+
+METHODS = Path(__file__).parent / "methods"
+NAME = re.compile(r"[A-Za-z0-9_-]+")  # run and data-set names become paths, DVC stage names and DVC parameter paths
+
+
+def _distinct(values):
+    if len(set(values)) < len(values):
+        raise ValueError("should not name a value twice")
+    return values
+
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Dataset(Section):
+    """What every source needs. `root` is the path the shard stage depends on; `max_bad` the share of unreadable samples
+    above which it fails."""
+
+    source: str
+    root: Text
+    size: Count
+    max_bad: Share
+
+
+class Scenes(Dataset):
+    train: Count
+    val: Count
+    test: Count
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Digits(Dataset):
+    val_share: Share
+    test_share: Share
+
+
+class Folder(Dataset):
+    val_share: Share
+    test_share: Share | None = None  # where the folder has no test/ of its own
+
+
+class Torchvision(Dataset):
+    dataset: Text
+    val_share: Share
+    test_share: Share | None = None  # where the class has no test split of its own
+
+
+class WebDataset(Dataset):
+    urls: Text | Annotated[list[Text], Field(min_length=1)]
+    val_share: Share
+    test_share: Share
+
+
+SOURCES = {"scenes": Scenes, "digits": Digits, "folder": Folder, "torchvision": Torchvision, "webdataset": WebDataset}
+
+
+class Train(Section):
+    """One run's training. `images` is the budget: images seen, the same unit for every method."""
+
+    images: Count
+    batch: Count
+    optimizer: Literal["adamw", "sgd", "lars"]
+    lr: Positive
+    weight_decay: NotNegative
+    warmup: Share  # of the budget
+    clip: NotNegative  # largest gradient norm; 0 does not clip
+    precision: Literal["fp32", "bf16"]
+    threads: Count  # pinned, since the order of sums depends on it
+    workers: Annotated[int, Field(ge=0)]
+    reader: Literal["auto", "resident", "streaming"]
+    checkpoint_every: Positive  # seconds
+
+
+Grid = Annotated[list[Positive], Field(min_length=1)]
+
+
+class Knn(Section):
+    k: Annotated[list[Count], Field(min_length=1)]
+    temperature: Grid
+    bootstrap: Count
+
+
+class Linear(Section):
+    weight_decay: Grid
+    bootstrap: Count
+
+
+class ZeroShot(Section):
+    runs: dict[str, str]  # run -> data set
+    prompts: Annotated[list[Text], Field(min_length=1)]
+    bootstrap: Count
+
+
+class Protocols(Section):
+    knn: Knn
+    linear: Linear
+    zero_shot: ZeroShot
+
+
+class Run(Section):
+    """One entry of `runs`, with the defaults already merged in."""
+
+    name: str
+    method: str
+    data: str
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+    encoder: dict[str, Any]  # "name" and the arguments of `nets.build`
+    args: dict[str, Any]  # of the method's __init__
+    train: Train
+
+
+class Params(Section):
+    experiment: Text
+    fetch: list[Text]  # torchvision data sets to download to data/raw/<name>
+    datasets: dict[str, Dataset]
+    train: Train
+    encoder: dict[str, Any]
+    protocols: Protocols
+    runs: dict[str, Run]
+
+
+def load(path="params.yaml") -> Params:
+    """Read and check a params file; raises UserError with one sentence."""
+    raw = _read(path)
+    _section(path, "", raw, Params.model_fields)
+    checked = {name: raw[name] for name in raw if name not in ("datasets", "runs")}
+    datasets = {name: _dataset(path, name, value) for name, value in _entries(path, raw, "datasets")}
+    # Sections are made one by one, so that each error's path starts where the user would look.
+    train = _make(path, "train", Train, raw["train"])
+    _encoder(path, "encoder", raw["encoder"])
+    runs = {name: _run(path, name, value, raw, datasets) for name, value in _entries(path, raw, "runs")}
+    params = _make(path, "", Params, {**checked, "datasets": datasets, "train": train, "runs": runs})
+    if not re.fullmatch(r"[A-Za-z0-9_]+", params.experiment):
+        raise UserError(f'{path}: experiment "{params.experiment}" should be letters, digits and "_" only')
+    for name in runs:
+        if not name.startswith(params.experiment + "-"):
+            raise UserError(
+                f'{path}: runs.{name} should be named "{params.experiment}-…", '
+                "since results of all experiments lie side by side"
+            )
+    for name, data in params.protocols.zero_shot.runs.items():
+        _one_of(path, "protocols.zero_shot.runs", "run", name, runs)
+        _one_of(path, f"protocols.zero_shot.runs.{name}", "data set", data, datasets)
+    return params
+
+
+def run(params: Params, name: str) -> Run:
+    """The run called `name`; UserError with the nearest name if there is none."""
+    if name not in params.runs:
+        raise UserError(f'no run "{name}" in experiment {params.experiment}{nearest(name, params.runs)}')
+    return params.runs[name]
+
+
+def check(params: Params) -> None:
+    """What `load` cannot know without importing the methods: each run's `args` are arguments of its method."""
+    from selfsup import methods
+
+    for entry in params.runs.values():
+        signature = inspect.signature(methods.load(entry.method).__init__).parameters
+        known = [name for name in signature if name not in ("self", "encoder", "card")]
+        for name in entry.args:
+            if name not in known:
+                raise UserError(
+                    f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
+                )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as DVC reads it: 1e-3 is a number (PyYAML wants 1.0e-3), and a key given twice is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f'the key "{key.value}" is given twice', problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _read(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            raw = yaml.load(file, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise UserError(f"{path}, line {mark.line + 1}: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a YAML text file: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} should hold the keys {', '.join(Params.model_fields)}")
+    return raw
+
+
+def _section(path, where, raw, known):
+    """`raw` is a mapping whose keys are exactly the names in `known`, but for a missing one that has a default."""
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: {where} should be a mapping of keys to values, not {raw!r}")
+    for name in raw:
+        if name not in known:
+            place = f" in {where}" if where else ""
+            raise UserError(f'{path}: unknown key "{name}"{place}{nearest(name, known)}')
+    for name, field in known.items():
+        if name not in raw and field.is_required():
+            raise UserError(f"{path}: the key {_join(where, name)} is missing")
+
+
+def _make(path, where, model, raw):
+    """`model(**raw)`, its first error turned into a sentence that names the key."""
+    _section(path, where, raw, model.model_fields)
+    try:
+        return model(**raw)
+    except ValidationError as problems:
+        error = problems.errors()[0]
+    *parents, last = error["loc"]
+    key = _join(where, *parents, last)
+    if error["type"] == "missing":
+        raise UserError(f"{path}: the key {key} is missing")
+    if error["type"] == "extra_forbidden":
+        for name in parents:
+            model = model.model_fields[name].annotation
+        place = _join(where, *parents)
+        raise UserError(f'{path}: unknown key "{last}" in {place}{nearest(last, model.model_fields)}')
+    if error["type"] in ("too_short", "string_too_short"):
+        raise UserError(f"{path}: {key} should not be empty")
+    if error["type"] in ("model_type", "dict_type"):
+        raise UserError(f"{path}: {key} should be a mapping of keys to values, not {error['input']!r}")
+    what = re.sub("^(Input|Value error,) ", "", error["msg"])
+    raise UserError(f"{path}: {key} {what}, not {error['input']!r}")
+
+
+def _join(*parts):
+    return ".".join(str(part) for part in parts if part != "")
+
+
+def _one_of(path, where, what, name, known):
+    if name not in list(known):
+        raise UserError(f'{path}: {where}: there is no {what} "{name}"{nearest(name, known)}')
+
+
+def _entries(path, raw, section):
+    """The (name, value) pairs of `datasets` or `runs`, their names checked."""
+    if not isinstance(raw[section], dict):
+        raise UserError(f"{path}: {section} should be a mapping of names to entries, not {raw[section]!r}")
+    for name, value in raw[section].items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise UserError(f'{path}: the name {section}.{name} should be letters, digits, "_" and "-" only')
+        yield name, value
+
+
+def _dataset(path, name, raw):
+    where = f"datasets.{name}"
+    if not isinstance(raw, dict) or "source" not in raw:
+        raise UserError(f"{path}: the key {where}.source is missing; it is one of {', '.join(SOURCES)}")
+    _one_of(path, f"{where}.source", "source", raw["source"], SOURCES)
+    return _make(path, where, SOURCES[raw["source"]], raw)
+
+
+def _encoder(path, where, raw):
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise UserError(f"{path}: {where} should name an encoder, as in {{name: convnet, width: 32}}, not {raw!r}")
+
+
+def _run(path, name, raw, params, datasets):
+    where = f"runs.{name}"
+    own = {"encoder": {}, "args": {}, "train": {}}  # what differs from the defaults: nothing
+    raw = {**own, **raw} if isinstance(raw, dict) else raw
+    _section(path, where, raw, {key: field for key, field in Run.model_fields.items() if key != "name"})
+    for key in own:
+        if not isinstance(raw[key], dict):
+            raise UserError(f"{path}: {where}.{key} should be a mapping of keys to values, not {raw[key]!r}")
+    methods = sorted(file.stem for file in METHODS.glob("[!_]*.py") if file.stem != "base")
+    _one_of(path, f"{where}.method", "method", raw["method"], methods)
+    _one_of(path, f"{where}.data", "data set", raw["data"], datasets)
+    train = _make(path, f"{where}.train", Train, {**params["train"], **raw["train"]})
+    # Another architecture starts anew: the default one's arguments are not its own.
+    encoder = raw["encoder"] if "name" in raw["encoder"] else {**params["encoder"], **raw["encoder"]}
+    _encoder(path, f"{where}.encoder", encoder)
+    return _make(path, where, Run, {**raw, "name": name, "encoder": encoder, "train": train})
