@@ -1,0 +1,55 @@
+"""The encoder folder: what training leaves behind and a team shares. No pickle: safetensors, JSON and PNG only."""
+
+import json
+from pathlib import Path
+
+from .errors import UserError
+
+
+def save(folder, parts, info):
+    """Write weights.safetensors and encoder.json. parts: name -> module made by nets.build; info: JSON-able facts."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {f"{part}.{key}": t.contiguous().cpu() for part, m in parts.items() for key, t in m.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+    info = {"parts": {part: module.config for part, module in parts.items()}, **info}
+    (folder / "encoder.json").write_text(json.dumps(info, indent=1, sort_keys=True) + "\n")
+
+
+def seeds(folder):
+    """Seeds trained under data/encoders/<run>, in order."""
+    found = [int(f.parent.name) for f in Path(folder).glob("*/encoder.json") if f.parent.name.isdigit()]
+    return sorted(found)
+
+
+def load(folder, seed=None, part="encoder"):
+    """A trained part, in eval mode: images (N, C, size, size), normalised by .mean and .std -> features (N, .dim).
+
+    folder: data/encoders/<run> (the lowest seed, or `seed`) or one seed's folder. The module also carries .size
+    (pixels) and .info, the contents of encoder.json. Raises UserError for a folder that is no encoder or is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from .nets import build
+
+    folder = Path(folder)
+    if not (folder / "encoder.json").exists():
+        there = seeds(folder)
+        if not there or (seed is not None and seed not in there):
+            what = f"no seed {seed}" if there else "no encoder"
+            raise UserError(f"{folder}: {what} here; run `dvc pull` or `dvc repro` to get it")
+        folder = folder / str(there[0] if seed is None else seed)
+    try:
+        info = json.loads((folder / "encoder.json").read_text())
+        weights = load_file(folder / "weights.safetensors")
+    except (json.JSONDecodeError, SafetensorError, FileNotFoundError) as error:
+        raise UserError(f"{folder}: damaged encoder ({error}); get it again with `dvc checkout` or `dvc pull`") from None
+    if part not in info["parts"]:
+        raise UserError(f"{folder}: has no part '{part}', only {', '.join(info['parts'])}")
+    net = build(**info["parts"][part])
+    net.load_state_dict({k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(f"{part}.")})
+    net.mean, net.std, net.size, net.info = info["mean"], info["std"], info["size"], info
+    return net.eval().requires_grad_(False)

@@ -1,0 +1,61 @@
+"""What a method is."""
+
+import torch
+import torch.nn as nn
+
+from ..views import View
+
+
+class Method(nn.Module):
+    """A pretext task around an encoder. The trainer calls `forward` (through DDP) and the hooks below; nothing else.
+
+    A method never logs, moves devices or opens files. Everything that changes during training is a parameter or a
+    registered buffer, so that a checkpoint holds it. A subclass's `__init__(self, encoder, **options)` has the paper's
+    values as defaults and may name `card` to be given the data card (classes, counts, size in pixels, vocabulary).
+    """
+
+    inputs = View()  # what a sample becomes: see views.py
+    held_out = True  # False where the objective exists for training images only
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, batch):
+        """{"loss": scalar, other scalars to record}. batch["key"] (N,) seeds a sample's own noise (rng.uniform)."""
+        raise NotImplementedError
+
+    def before_epoch(self, run):
+        """Called before the first step of an epoch. run: epoch, seed, embed(), restart(module), log(name=value)."""
+
+    def after_step(self, progress):
+        """Called after each optimiser step; progress in (0, 1] is the share of the budget that is spent."""
+
+    def param_groups(self):
+        """Optimiser groups; "lr_scale" multiplies the learning rate (a critic's own rate)."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def parts(self):
+        """What the encoder folder holds: name -> module made by nets.build."""
+        return {"encoder": self.encoder}
+
+    def pictures(self, batch):
+        """Pictures that explain the method, drawn after training from validation images: name -> (3, H, W) or (H, W)
+        floats in 0..1. `batch` has been through `inputs`. The default shows the views a sample becomes."""
+        return {"views": rows(denormalise(batch["image"][:8]))}
+
+
+def denormalise(x):
+    """Images for the eye: each (..., C, H, W) stretched to 0..1 over the whole tensor."""
+    low, high = x.amin(), x.amax()
+    return (x - low) / (high - low).clamp(min=1e-6)
+
+
+@torch.no_grad()
+def rows(x):
+    """A sheet (C, H, W) of images (N, C, h, w), one a column, or (N, V, C, h, w), one sample a column, one view a row."""
+    if x.dim() == 4:
+        x = x[:, None]
+    x = torch.nn.functional.pad(x.float(), (1, 1, 1, 1), value=1.0)
+    n, v, c, h, w = x.shape
+    return x.permute(2, 1, 3, 0, 4).reshape(c, v * h, n * w).clamp(0, 1)

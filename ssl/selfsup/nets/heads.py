@@ -1,0 +1,77 @@
+"""What methods put on an encoder: projection heads, decoders, a text encoder."""
+
+import torch
+import torch.nn as nn
+
+from .convnet import norm_layer
+from .vit import Block
+
+
+def linear(d_in, d_out, bias=True):
+    """A named linear layer, so that an encoder folder can hold one as a part (N, d_in) -> (N, d_out)."""
+    return nn.Linear(d_in, d_out, bias)
+
+
+def mlp(d_in, hidden, d_out, layers=2, norm=True):
+    """Projection head (N, d_in) -> (N, d_out): `layers` linear layers with ReLU, and BatchNorm if `norm`, between."""
+    widths = [d_in] + [hidden] * (layers - 1)
+    steps = []
+    for i, o in zip(widths, widths[1:]):
+        steps += [nn.Linear(i, o, bias=not norm), *([nn.BatchNorm1d(o)] if norm else []), nn.ReLU(inplace=True)]
+    return nn.Sequential(*steps, nn.Linear(widths[-1], d_out))
+
+
+class Decoder(nn.Module):
+    """Feature map (N, dim, start, start) -> image (N, channels, size, size): transposed convolutions double the side.
+
+    size must be start · 2^n. norm: "batch" or "group", as in ConvNet.
+    """
+
+    def __init__(self, dim, start, size, channels=3, norm="batch", smallest=32):
+        super().__init__()
+        steps = []
+        while start < size:
+            out = max(smallest, dim // 2)
+            steps += [nn.ConvTranspose2d(dim, out, 4, 2, 1, bias=False), norm_layer(norm, out), nn.ReLU(inplace=True)]
+            dim, start = out, 2 * start
+        if start != size:
+            raise ValueError(f"a side of {size} cannot be reached by doubling the encoder's map")
+        self.net = nn.Sequential(*steps, nn.Conv2d(dim, channels, 3, 1, 1))
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@torch.no_grad()
+def map_side(encoder, size, channels=3):
+    """Side of encoder.features(x) for images of `size` pixels."""
+    training = encoder.training
+    side = encoder.eval().features(torch.zeros(1, channels, size, size)).shape[-1]
+    encoder.train(training)
+    return side
+
+
+class TextTransformer(nn.Module):
+    """Token ids (N, L), 0 is padding -> text features (N, dim): the mean over the tokens that are not padding.
+
+    Captions longer than `length` tokens are cut.
+    """
+
+    def __init__(self, vocabulary, length=32, dim=128, depth=2, heads=4):
+        super().__init__()
+        self.length, self.dim = length, dim
+        self.embed = nn.Embedding(vocabulary, dim)
+        self.position = nn.Parameter(torch.randn(length, dim) * 0.02)
+        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, tokens):
+        tokens = tokens[:, : self.length]
+        real = tokens != 0
+        x = self.embed(tokens) + self.position[: tokens.shape[1]]
+        # Every position attends to real tokens; the first one always counts, so that no row of the softmax is empty.
+        mask = (real | (torch.arange(tokens.shape[1], device=tokens.device) == 0))[:, None, None, :]
+        for block in self.blocks:
+            x = block(x, mask)
+        real = real[:, :, None].to(x.dtype)
+        return (self.norm(x) * real).sum(1) / real.sum(1).clamp(min=1)

@@ -1,0 +1,58 @@
+"""State that changes outside the optimiser, all of it registered, so that a checkpoint holds it."""
+
+import contextlib
+import copy
+
+import torch
+import torch.nn as nn
+
+
+class Ema(nn.Module):
+    """An exponential moving average of a module: target ← m·target + (1 − m)·online (He et al. 2020, eq. 2).
+
+    Calls the average. Buffers (BatchNorm's statistics) are the target's own: it runs in training mode like the student.
+    """
+
+    def __init__(self, online):
+        super().__init__()
+        self.module = copy.deepcopy(online).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, online, momentum):
+        for target, source in zip(self.module.parameters(), online.parameters(), strict=True):
+            target.lerp_(source.detach(), 1 - momentum)
+
+    def forward(self, *args, **kwargs):
+        with torch.no_grad():
+            return self.module(*args, **kwargs)
+
+
+class Queue(nn.Module):
+    """The last `size` keys, (size, dim), first in first out; starts with random unit vectors, as MoCo does."""
+
+    def __init__(self, size, dim):
+        super().__init__()
+        self.register_buffer("keys", nn.functional.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("next", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def push(self, keys):
+        """Overwrite the oldest entries by `keys` (n, dim): the whole global batch's, the same on every rank."""
+        size = len(self.keys)
+        keys = keys[-size:]
+        where = (self.next + torch.arange(len(keys), device=keys.device)) % size
+        self.keys[where] = keys.to(self.keys.dtype)
+        self.next.copy_((self.next + len(keys)) % size)
+
+
+@contextlib.contextmanager
+def frozen(*modules):
+    """Parameters take no gradient inside, though gradients flow through: a critic judging for its generator."""
+    parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
