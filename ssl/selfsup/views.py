@@ -1,0 +1,276 @@
+"""What a sample becomes for a method: batched augmentation on the device, with parameters of each sample's own.
+
+A view is a pure function of (seed, epoch, sample index, view number), see `rng`: batch, process, worker and resume point do
+not matter. Every operation agrees with torchvision.transforms.v2.functional on float images, per image, to 1e-5 (its
+functions on 8-bit images, like PIL's, also round after each step).
+
+A method declares its inputs with `View`, `Views` or `Pair`; the trainer calls them on each batch.
+"""
+import math
+from dataclasses import dataclass
+
+import torch
+
+from . import rng
+from .errors import UserError, nearest
+
+CHUNK = 64  # images worked on at once on a CPU: at 32 px a chunk and its temporaries stay in the L2 cache
+RATIO = (3 / 4, 4 / 3)  # aspect ratios of crops, torchvision's default, as in all papers here
+SIGMA = (0.1, 2.0)  # pixels, of the blur; SimCLR, appendix A
+LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue in grey
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Parameters of one random view, in the order the operations are applied. The default changes nothing."""
+
+    crop: tuple = ()  # smallest and largest share of the area, resized back to the image's size
+    flip: float = 0.0  # probability
+    jitter: tuple = (0.0, 0.0, 0.0, 0.0)  # strength of brightness, contrast, saturation, hue, as in torchvision's ColorJitter
+    jitter_p: float = 0.8  # probability of the jitter
+    grey: float = 0.0  # probability
+    blur: float = 0.0  # probability; sigma in SIGMA, kernel a tenth of the image as in SimCLR
+    solarize: float = 0.0  # probability; threshold one half, as in BYOL
+
+
+# One Augment for every view, or a tuple with one for each.
+AUGMENTS = {
+    "none": Augment(),
+    "crop_flip": Augment(crop=(0.2, 1.0), flip=0.5),  # MAE, section 4; crops from 0.2
+    "crop": Augment(crop=(0.9, 1.0)),  # CLIP, section 2.4, with open_clip's share: what the caption names stays in view
+    # SimCLR, appendix B.9 for CIFAR-10: no blur, since at 32 px it removes what little detail there is.
+    "simclr": Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.8, 0.8, 0.8, 0.2), grey=0.2),
+    # MoCo's own order is crop, grey, jitter, flip; here the jitter comes first, as in all later papers.
+    "moco_v1": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1.0, grey=0.2),
+    "moco_v2": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), grey=0.2, blur=0.5),
+    # solo-learn's asymmetric recipe for CIFAR: BYOL's, appendix B, without blur.
+    "asym": (
+        Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2),
+        Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, solarize=0.2),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of the image: batch["image"] becomes float (N, C, H, W)."""
+
+    augment: str = "crop_flip"
+    columns: tuple = ("image",)
+
+    def __call__(self, batch, seed, mean, std):
+        return _prepare(batch, seed, mean, std, self.augment, None)
+
+
+@dataclass(frozen=True)
+class Views:
+    """`count` independent views of the image: batch["image"] becomes float (N, count, C, H, W)."""
+
+    count: int = 2
+    augment: str = "simclr"
+    columns: tuple = ("image",)
+
+    def __call__(self, batch, seed, mean, std):
+        return _prepare(batch, seed, mean, std, self.augment, self.count)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One view of the image, and a second column that belongs to it and stays as it is."""
+
+    first: str = "image"
+    second: str = "caption"
+    augment: str = "crop_flip"
+
+    @property
+    def columns(self):
+        return (self.first, self.second)
+
+    def __call__(self, batch, seed, mean, std):
+        return _prepare(batch, seed, mean, std, self.augment, None)
+
+
+@torch.no_grad()
+def _prepare(batch, seed, mean, std, name, count):
+    """The batch with its image (uint8 N, C, H, W) made into views, and "key" (N,), a random key for each sample."""
+    if name not in AUGMENTS:
+        raise UserError(f'unknown augmentation "{name}"{nearest(name, AUGMENTS)}')
+    specs = AUGMENTS[name] if isinstance(AUGMENTS[name], tuple) else (AUGMENTS[name],)
+    images = batch["image"]
+    key = rng.key(seed, batch["epoch"], batch["index"])
+    views = torch.empty(len(images), count or 1, *images.shape[1:], device=images.device)
+    for number in range(count or 1):
+        spec = specs[number % len(specs)]
+        augment(images, draw(rng.key(key, number), spec, *images.shape[2:]), spec, views[:, number])
+    views = normalise(views, mean, std)
+    return {**batch, "image": views if count else views[:, 0], "key": key}
+
+
+def normalise(x, mean, std):
+    """(x - mean) / std in place, for float images (..., C, H, W) in [0, 1] and C means and deviations."""
+    mean, std = (torch.as_tensor(v, dtype=x.dtype, device=x.device).view(-1, 1, 1) for v in (mean, std))
+    return x.sub_(mean).div_(std)
+
+
+def draw(key, spec, height, width):
+    """The random parameters of one view for each key (N,): a dict of tensors with N rows, see `augment`."""
+    u = rng.uniform(key, 14)  # one column for each decision; columns never change their meaning
+    p = {"flip": u[:, 0] < spec.flip}
+    if spec.crop:
+        p["box"] = _boxes(key, spec.crop, height, width)
+    else:
+        p["box"] = torch.tensor([0, 0, height, width], device=key.device).expand(len(key), 4)
+    strength = torch.tensor(spec.jitter, device=key.device)
+    low, high = (1 - strength).clamp(min=0), 1 + strength
+    low[3], high[3] = -strength[3], strength[3]  # brightness, contrast and saturation are factors, the hue is a shift
+    p["factors"] = low + u[:, 1:5] * (high - low)
+    p["order"] = u[:, 5:9].argsort(1)
+    p["jitter"] = u[:, 9] < (spec.jitter_p if any(spec.jitter) else 0)
+    p["grey"] = u[:, 10] < spec.grey
+    p["blur"] = u[:, 11] < spec.blur
+    p["sigma"] = SIGMA[0] + u[:, 12] * (SIGMA[1] - SIGMA[0])
+    p["solarize"] = u[:, 13] < spec.solarize
+    return p
+
+
+def _boxes(key, scale, height, width, tries=10):
+    """Crops (N, 4) of top, left, height, width in whole pixels, distributed as torchvision's RandomResizedCrop.get_params."""
+    u = rng.uniform(key, tries, 2, salt=1)
+    area = height * width * (scale[0] + u[..., 0] * (scale[1] - scale[0]))
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    ratio = (low + u[..., 1] * (high - low)).exp()
+    w, h = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.float().argmax(1, keepdim=True)  # of several maxima the first
+    w, h, fits = (v.gather(1, first)[:, 0] for v in (w, h, fits))
+    shape = min(max(width / height, RATIO[0]), RATIO[1])  # none fits: the largest central crop with an allowed ratio
+    w = torch.where(fits, w, min(width, round(height * shape)))
+    h = torch.where(fits, h, min(height, round(width / shape)))
+    at = rng.uniform(key, 2, salt=2)
+    top = torch.where(fits, (at[:, 0] * (height - h + 1)).long(), (height - h) // 2)
+    left = torch.where(fits, (at[:, 1] * (width - w + 1)).long(), (width - w) // 2)
+    return torch.stack([top, left, h, w], 1)
+
+
+def augment(images, params, spec, out):
+    """Apply `draw`'s parameters to uint8 images (N, C, H, W); writes float32 in [0, 1] to `out` (N, C, H, W)."""
+    chunk = len(images) if images.is_cuda else CHUNK
+    with torch.autocast(images.device.type, enabled=False):
+        for start in range(0, len(images), chunk):
+            rows = slice(start, start + chunk)
+            p = {name: value[rows] for name, value in params.items()}
+            x = images[rows].float()
+            if spec.crop or spec.flip:
+                x = crop(x, p["box"], p["flip"])
+            x = x.mul_(1 / 255)
+            if any(spec.jitter):
+                x = jitter(x, p["factors"], p["order"], p["jitter"])
+            if spec.grey:
+                x = _only(p["grey"], x, lambda x: _luma(x)[:, None].expand_as(x))
+            if spec.blur:
+                x = _only(p["blur"], x, blur, p["sigma"])
+            if spec.solarize:
+                x = _only(p["solarize"], x, lambda x: torch.where(x >= 0.5, 1 - x, x))
+            out[rows] = x
+
+
+def _only(on, x, function, *args):
+    """`function(x, *args)` in the rows where `on` (N,), else x. Rows are picked where picking is cheap: a GPU would wait."""
+    if x.is_cuda:
+        return torch.where(on.view(-1, 1, 1, 1), function(x, *args), x)
+    rows = on.nonzero()[:, 0]
+    if len(rows):
+        x[rows] = function(x[rows], *(a[rows] for a in args))
+    return x
+
+
+def crop(x, box, flip):
+    """Crop (N, C, H, W) to boxes (N, 4) of top, left, height, width, resize back bilinearly, mirror where `flip` (N,)."""
+    top, left, height, width = box.float().unbind(1)
+    rows = _resize(top, height, x.shape[2])
+    columns = _resize(left, width, x.shape[3])
+    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
+    return _separable(x, rows, columns)
+
+
+def _resize(start, length, size):
+    """Matrices (N, size, size) that resize [start, start + length) to `size` pixels, linearly; the crop's edge repeats."""
+    pixel = torch.arange(size, device=start.device) + 0.5
+    start, length = start[:, None], length[:, None]
+    centre = start + pixel * (length / size)
+    centre = centre.maximum(start + 0.5).minimum(start + length - 0.5)
+    return (centre[:, :, None] - pixel).abs_().neg_().add_(1).clamp_(min=0)
+
+
+def _separable(x, rows, columns):
+    """rows @ image @ columns.T for each image and channel; both matrices (N, size, size)."""
+    n, c, h, w = x.shape
+    x = torch.bmm(x.reshape(n, c * h, w), columns.mT).view(n, c, h, w)
+    return rows[:, None] @ x
+
+
+def jitter(x, factors, order, on):
+    """Colour jitter of (N, C, H, W) in [0, 1]: brightness, contrast, saturation and hue (0 … 3), where `on` (N,).
+
+    `factors` (N, 4) in that order, `order` (N, 4) the sequence in which a sample gets them. The first three are all
+    x <- clamp(factor * x + (1 - factor) * base), base black, mean grey or the pixel's grey: so one expression does them.
+    """
+    factors = torch.where(on[:, None], factors, factors.new_tensor([1, 1, 1, 0]))
+    factor = factors.gather(1, order)
+    contrast = torch.where(order == 1, 1 - factor, 0)
+    saturation = torch.where(order == 2, 1 - factor, 0)
+    is_hue = order == 3
+    factor = torch.where(is_hue, 1, factor)
+    for turn in range(4):
+        grey = _luma(x)
+        mean = grey.mean((1, 2))
+        base = grey.mul_(saturation[:, turn, None, None]).add_((contrast[:, turn] * mean)[:, None, None])
+        x = x.mul_(factor[:, turn, None, None, None]).add_(base[:, None]).clamp_(0, 1)
+        if x.shape[1] == 3:
+            x = _only(is_hue[:, turn] & on, x, hue, factors[:, 3])
+    return x
+
+
+def _luma(x):
+    """Grey (N, H, W) of (N, C, H, W)."""
+    if x.shape[1] == 1:
+        return x[:, 0].clone()
+    return (x[:, 0] * LUMA[0]).add_(x[:, 1], alpha=LUMA[1]).add_(x[:, 2], alpha=LUMA[2])
+
+
+def hue(x, shift):
+    """Turn the hue of (N, 3, H, W) by `shift` (N,) of a full circle in -1/2 … 1/2; value and saturation of HSV stay.
+
+    With m, M the least and largest channel and d = M - m, the hue in sixths of a circle, times d and signed by g - b, is
+    g + b - r + M - 2m: along the hexagon first g rises, then r falls, then b rises. Each channel of the result is
+    m + clamp(2d - its distance to the channel's own hue, 0, d). Nothing divides, so grey needs no special case.
+    """
+    r, g, b = x.unbind(1)
+    low, high = torch.minimum(r, g).minimum(b), torch.maximum(r, g).maximum(b)
+    d = high - low
+    angle = torch.copysign((g + b).sub_(r).add_(high).sub_(low, alpha=2), g - b)
+    own = torch.tensor([0.0, 2.0, 4.0], device=x.device)
+    turn = (shift[:, None] * 6 - own + 3) % 6 - 3  # in -3 … 3, so that below |y| <= 6d
+    y = torch.addcmul(angle[:, None], d[:, None], turn[:, :, None, None])
+    y = y.abs_().sub_(d[:, None], alpha=3).abs_().add_((low - d)[:, None])
+    return y.maximum(low[:, None]).minimum(high[:, None])
+
+
+def blur(x, sigma):
+    """Gaussian blur of (N, C, H, W), sigma (N,) in pixels; `reach` sets the kernel; edges mirror."""
+    return _separable(x, _gauss(sigma, x.shape[2]), _gauss(sigma, x.shape[3]))
+
+
+def reach(size):
+    """Pixels the blur's kernel extends to each side: its width is a tenth of the image's, and at least 3."""
+    return max(1, size // 20)
+
+
+def _gauss(sigma, size):
+    """Blur matrices (N, size, size)."""
+    tap = torch.arange(-reach(size), reach(size) + 1, device=sigma.device)
+    weight = (-0.5 * (tap / sigma[:, None]) ** 2).softmax(1)
+    source = (torch.arange(size, device=sigma.device) + tap[:, None]).abs()  # (taps, size)
+    source = size - 1 - (size - 1 - source).abs()
+    hits = torch.nn.functional.one_hot(source, size).float()
+    return (weight @ hits.flatten(1)).view(-1, size, size)
