@@ -82,7 +82,7 @@ class Train(Section):
 
     images: Count
     batch: Count
-    optimizer: Literal["adamw", "sgd", "lars"]
+    optimizer: Literal["adamw", "sgd"]
     lr: Positive
     weight_decay: NotNegative
     warmup: Share  # of the budget

@@ -43,10 +43,14 @@ def gather_rows(x):
         return gather(x.detach())
 
 
-def mean(x):
-    """A scalar's mean over the ranks, without gradient: what is logged."""
+def total(x):
+    """Sum over the ranks, without gradient."""
     x = x.detach().clone()
     if on():
         dist.all_reduce(x)
-        x /= dist.get_world_size()
     return x
+
+
+def mean(x):
+    """A scalar's mean over the ranks, without gradient: what is logged."""
+    return total(x) / world()

@@ -1,0 +1,41 @@
+"""Pretrain the seeds of one run: data/shards/<data> -> data/encoders/<run>/<seed>, data/results/<run>/cost.json."""
+
+import argparse
+import json
+from pathlib import Path
+
+from selfsup import config, errors, process
+
+
+@errors.main
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", help="a key of `runs` in the params file")
+    parser.add_argument("--params", default="params.yaml", help="the params file (default: %(default)s)")
+    args = parser.parse_args()
+    params = config.load(args.params)
+    run = config.run(params, args.run)
+    config.check(params)
+    process.die_with_launcher()
+
+    from accelerate import Accelerator
+
+    from selfsup import tracking, train
+
+    accelerator = Accelerator(mixed_precision="bf16" if run.train.precision == "bf16" else "no")
+    process.check_process_count(accelerator.num_processes)
+    shards, out = Path("data/shards") / run.data, Path("data/encoders") / run.name
+    costs = {}
+    for seed in run.seeds:
+        tracker = tracking.Tracker(params, run, seed, out / str(seed)) if accelerator.is_main_process else None
+        costs[str(seed)] = train.pretrain(run, seed, accelerator, shards, out / str(seed), tracker=tracker)
+        if tracker:
+            tracker.close()
+    if accelerator.is_main_process:
+        results = Path("data/results") / run.name
+        results.mkdir(parents=True, exist_ok=True)
+        (results / "cost.json").write_text(json.dumps({"seeds": costs}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
