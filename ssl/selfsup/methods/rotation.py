@@ -1,0 +1,31 @@
+"""Rotation: which way up is the image."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .base import Method, denormalise, rows
+
+
+class Rotation(Method):
+    """Gidaris et al. 2018, eq. 2-3. https://arxiv.org/abs/1803.07728
+
+    All four rotations of every image are in the batch, the paper's best choice (section 3). The classifier is linear on the
+    pooled features; the paper's is the network's last block, and its features are taken from an earlier one.
+    """
+
+    def __init__(self, encoder):
+        super().__init__(encoder)
+        self.classifier = nn.Linear(encoder.dim, 4)
+
+    def forward(self, batch):
+        x = batch["image"]  # (N, C, S, S)
+        turned = torch.cat([x.rot90(quarter, (2, 3)) for quarter in range(4)])
+        quarters = torch.arange(4, device=x.device).repeat_interleave(len(x))
+        logits = self.classifier(self.encoder(turned))
+        accuracy = (logits.argmax(1) == quarters).float().mean()
+        return {"loss": F.cross_entropy(logits, quarters), "accuracy": accuracy}
+
+    def pictures(self, batch):
+        x = denormalise(batch["image"][:8])
+        return {"rotations": rows(torch.stack([x.rot90(quarter, (2, 3)) for quarter in range(4)], 1))}
