@@ -1,0 +1,46 @@
+"""Denoising autoencoder: the clean image from one with pixels missing."""
+
+import torch
+
+from .. import rng
+from ..nets import Decoder, map_side
+from ..views import View
+from .base import Method, denormalise, rows
+
+
+class DenoisingAutoencoder(Method):
+    """Vincent et al. 2008, section 2.3. https://doi.org/10.1145/1390156.1390294
+
+    As in the paper, exactly the share `corruption` of each image's pixels is chosen at random and forced to zero. Zero here is
+    the mean colour, since the images are normalised: like the paper's zero, it says nothing and adds nothing to the first
+    layer. A pixel loses all its channels, or the others would give it away. The loss is the squared error, as in section
+    2.1 (the paper's experiments, on pixels in 0..1, take the cross-entropy), and the networks are convolutional. GroupNorm
+    in the decoder makes the loss independent of how the batch is split.
+    """
+
+    inputs = View("none")
+
+    def __init__(self, encoder, card, corruption=0.25):
+        super().__init__(encoder)
+        self.corruption = corruption
+        self.decoder = Decoder(encoder.dim, map_side(encoder, card["size"]), card["size"], norm="group")
+
+    def corrupt(self, x, key):
+        """Images (N, C, H, W) with pixels set to zero, chosen by each sample's key (N,)."""
+        n, _, h, w = x.shape
+        lost = rng.uniform(key, h * w).argsort(1)[:, : round(self.corruption * h * w)]
+        kept = torch.ones(n, h * w, dtype=x.dtype, device=x.device).scatter(1, lost, 0)
+        return x * kept.view(n, 1, h, w)
+
+    def forward(self, batch):
+        x = batch["image"]
+        corrupted = self.corrupt(x, batch["key"])
+        mse = (self.decoder(self.encoder.features(corrupted)) - x).square().mean()
+        return {"loss": mse, "mse": mse.detach(), "mse_corrupted": (corrupted - x).square().mean()}
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        x, key = batch["image"][:8], batch["key"][:8]
+        corrupted = self.corrupt(x, key)
+        reconstruction = self.decoder(self.encoder.features(corrupted))
+        return {"clean_corrupted_reconstruction": rows(denormalise(torch.stack([x, corrupted, reconstruction], 1)))}
