@@ -1,0 +1,116 @@
+"""Context encoder: fill a removed region from what surrounds it."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .. import rng
+from ..errors import UserError, nearest
+from ..nets import Decoder, map_side
+from ..nets.convnet import norm_layer
+from ..state import frozen
+from ..views import View
+from .base import Method, denormalise, rows
+
+REGIONS = ("random", "central")
+
+
+class ContextEncoder(Method):
+    """Pathak et al. 2016, eq. 1-3. https://arxiv.org/abs/1604.07379
+
+    A square of half the side is replaced by the mean colour, at a place of each sample's own: the paper found that learning
+    from one fixed place makes poorer features (section 3.3); `region: central` is its inpainting set-up. The critic judges the
+    region alone, as in the authors' code, and learns at a tenth of the rate (section 5.1). `adversarial: 0` has no critic.
+    Left out: the heavier weight on a border of overlap. GroupNorm stands for BatchNorm: the critic then has no statistics for
+    its two uses to disturb, and the loss does not depend on how the batch is split.
+    """
+
+    inputs = View("crop_flip")
+
+    def __init__(self, encoder, card, reconstruction=0.999, adversarial=0.001, region="random", critic_lr=0.1):
+        super().__init__(encoder)
+        if region not in REGIONS:
+            raise UserError(f"context_encoder: unknown region '{region}'{nearest(region, REGIONS)}")
+        self.weights, self.region, self.critic_lr = (reconstruction, adversarial), region, critic_lr
+        size, start = card["size"], map_side(encoder, card["size"])
+        self.side = size // 2
+        self.channelwise = ChannelwiseLinear(encoder.dim, start)
+        self.mix = nn.Conv2d(encoder.dim, encoder.dim, 1)
+        self.decoder = Decoder(encoder.dim, start, size, norm="group")
+        self.critic = critic(self.side) if adversarial else None
+
+    def hole(self, batch):
+        """The removed squares as a mask (N, 1, S, S) of bools."""
+        room = batch["image"].shape[-1] - self.side
+        if self.region == "random":
+            corner = rng.randint(batch["key"], room + 1, 2)
+        else:
+            corner = torch.full_like(batch["key"], room // 2)[:, None].expand(-1, 2)
+        offset = torch.arange(batch["image"].shape[-1], device=corner.device) - corner[:, :, None]
+        inside = (0 <= offset) & (offset < self.side)
+        return inside[:, 0, None, :, None] & inside[:, 1, None, None, :]
+
+    def painted(self, image, hole):
+        """The network's image (N, C, S, S), from the context alone; normalised images have zero as their mean colour."""
+        features = self.encoder.features(image.masked_fill(hole, 0))
+        return self.decoder(self.mix(self.channelwise(features)))
+
+    def region_of(self, image, hole):
+        """The squares, cut out: (N, C, side, side)."""
+        return image[hole.expand_as(image)].view(*image.shape[:2], self.side, self.side)
+
+    def forward(self, batch):
+        image, hole = batch["image"], self.hole(batch)
+        fill, truth = self.region_of(self.painted(image, hole), hole), self.region_of(image, hole)
+        error = (fill - truth).square().mean()
+        reconstruction, adversarial = self.weights
+        out = {"loss": reconstruction * error}
+        if self.critic is not None:
+            with frozen(self.critic):
+                fooled = F.softplus(-self.critic(fill)).mean()  # softplus(-logit) is -log D, softplus(logit) -log(1 - D)
+            real, fake = F.softplus(-self.critic(truth)).mean(), F.softplus(self.critic(fill.detach())).mean()
+            out["loss"] = out["loss"] + adversarial * fooled + (real + fake) / 2  # disjoint parameters: one backward for both
+            out |= {"generator": fooled.detach(), "critic": (real + fake).detach() / 2}
+        with torch.no_grad():
+            mean_colour = image.masked_fill(hole, 0).sum((2, 3), keepdim=True) / (~hole).sum((2, 3), keepdim=True)
+            out["error"], out["error_mean_colour"] = error.detach(), (truth - mean_colour).square().mean()
+            out["gradient_energy"], out["gradient_energy_true"] = gradient_energy(fill), gradient_energy(truth)
+        return out
+
+    def param_groups(self):
+        judge = [] if self.critic is None else list(self.critic.parameters())
+        others = [p for name, p in self.named_parameters() if p.requires_grad and not name.startswith("critic.")]
+        return [{"params": others}, *([{"params": judge, "lr_scale": self.critic_lr}] if judge else [])]
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        batch = {name: batch[name][:8] for name in ("image", "key")}
+        image, hole = batch["image"], self.hole(batch)
+        filled = torch.where(hole, self.painted(image, hole).to(image.dtype), image)
+        return {"masked_filled_true": rows(denormalise(torch.stack([image.masked_fill(hole, 0), filled, image], 1)))}
+
+
+class ChannelwiseLinear(nn.Module):
+    """Each channel of a map (N, C, S, S) fully connected to itself: context reaches the hole's place (section 3.1)."""
+
+    def __init__(self, channels, side):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, side**2, side**2) / side)
+
+    def forward(self, x):
+        return torch.einsum("ncp,cpq->ncq", x.flatten(2), self.weight).view_as(x).relu()
+
+
+def critic(side, width=64):
+    """DCGAN's critic: (N, 3, side, side) -> logit (N, 1) that the region is a true one."""
+    steps, channels = [], 3
+    while side > 3:
+        norm = nn.Identity() if channels == 3 else norm_layer("group", width)
+        steps += [nn.Conv2d(channels, width, 4, 2, 1), norm, nn.LeakyReLU(0.2)]
+        channels, width, side = width, 2 * width, side // 2
+    return nn.Sequential(*steps, nn.Flatten(), nn.Linear(channels * side**2, 1))
+
+
+def gradient_energy(x):
+    """Mean square of the differences between neighbouring pixels: low for a blurred image."""
+    return x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean()
