@@ -1,0 +1,20 @@
+"""The floor: an encoder that nothing has trained."""
+
+import torch
+
+from ..views import View
+from .base import Method
+
+
+class Random(Method):
+    """The encoder at random initialisation. Nothing is trainable, so the trainer takes no step."""
+
+    inputs = View("none")
+    held_out = False
+
+    def __init__(self, encoder):
+        super().__init__(encoder)
+        encoder.requires_grad_(False)
+
+    def forward(self, batch):
+        return {"loss": torch.zeros((), device=batch["image"].device)}

@@ -1,0 +1,22 @@
+"""The ceiling: the same encoder trained on all labels."""
+
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..views import View
+from .base import Method
+
+
+class Supervised(Method):
+    """Cross-entropy of a linear classifier on the encoder, from scratch, on as many images as every other run sees."""
+
+    inputs = View("crop_flip", columns=("image", "label"))
+
+    def __init__(self, encoder, card):
+        super().__init__(encoder)
+        self.classifier = nn.Linear(encoder.dim, len(card["classes"]))
+
+    def forward(self, batch):
+        logits = self.classifier(self.encoder(batch["image"]))
+        accuracy = (logits.argmax(1) == batch["label"]).float().mean()
+        return {"loss": F.cross_entropy(logits, batch["label"]), "accuracy": accuracy}
