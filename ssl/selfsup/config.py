@@ -52,29 +52,22 @@ class Scenes(Dataset):
     seed: Annotated[int, Field(ge=0)]
 
 
-class Digits(Dataset):
+class Carved(Dataset):
+    """Shares of the training samples that become the splits which the source does not have itself."""
+
     val_share: Share
-    test_share: Share
+    test_share: Share | None = None  # as val_share
 
 
-class Folder(Dataset):
-    val_share: Share
-    test_share: Share | None = None  # where the folder has no test/ of its own
-
-
-class Torchvision(Dataset):
+class Torchvision(Carved):
     dataset: Text
-    val_share: Share
-    test_share: Share | None = None  # where the class has no test split of its own
 
 
-class WebDataset(Dataset):
+class WebDataset(Carved):
     urls: Text | Annotated[list[Text], Field(min_length=1)]
-    val_share: Share
-    test_share: Share
 
 
-SOURCES = {"scenes": Scenes, "digits": Digits, "folder": Folder, "torchvision": Torchvision, "webdataset": WebDataset}
+SOURCES = {"scenes": Scenes, "digits": Carved, "folder": Carved, "torchvision": Torchvision, "webdataset": WebDataset}
 
 
 class Train(Section):
@@ -94,17 +87,14 @@ class Train(Section):
     checkpoint_every: Positive  # seconds
 
 
-Grid = Annotated[list[Positive], Field(min_length=1)]
-
-
 class Knn(Section):
     k: Annotated[list[Count], Field(min_length=1)]
-    temperature: Grid
+    temperature: Annotated[list[Positive], Field(min_length=1)]
     bootstrap: Count
 
 
 class Linear(Section):
-    weight_decay: Grid
+    weight_decay: Annotated[list[NotNegative], Field(min_length=1)]
     bootstrap: Count
 
 
@@ -153,7 +143,7 @@ def load(path="params.yaml") -> Params:
     _encoder(path, "encoder", raw["encoder"])
     runs = {name: _run(path, name, value, raw, datasets) for name, value in _entries(path, raw, "runs")}
     params = _make(path, "", Params, {**checked, "datasets": datasets, "train": train, "runs": runs})
-    if not re.fullmatch(r"[A-Za-z0-9_]+", params.experiment):
+    if not re.fullmatch(r"[A-Za-z0-9_]+", params.experiment):  # no "-": it ends the experiment in a run's name
         raise UserError(f'{path}: experiment "{params.experiment}" should be letters, digits and "_" only')
     for name in runs:
         if not name.startswith(params.experiment + "-"):
@@ -172,6 +162,24 @@ def run(params: Params, name: str) -> Run:
     if name not in params.runs:
         raise UserError(f'no run "{name}" in experiment {params.experiment}{nearest(name, params.runs)}')
     return params.runs[name]
+
+
+def protocol(params: Params, name: str) -> dict[str, Any]:
+    """The arguments of the protocol's `run`."""
+    if name not in Protocols.model_fields:
+        raise UserError(f'no protocol "{name}" in params{nearest(name, Protocols.model_fields)}')
+    return getattr(params.protocols, name).model_dump(exclude={"runs"})
+
+
+def encoders(run: str) -> Path:
+    """Folder of a run's encoders, one folder a seed in it. The experiment stands in the path by itself so that the
+    report stage can depend on the encoders of its own experiment and on no other's."""
+    return Path("data/encoders", run.partition("-")[0], run)
+
+
+def results(run: str) -> Path:
+    """Folder of a run's result files."""
+    return Path("data/results", run.partition("-")[0], run)
 
 
 def check(params: Params) -> None:
