@@ -1,0 +1,54 @@
+"""Splits held in memory, so that a protocol's arithmetic is tested on data of any shape, and reads can be counted."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+class ArraySplit:
+    columns = {"image", "label"}
+
+    def __init__(self, images, labels, classes):
+        self.images, self.labels, self.reads = images, labels, 0
+        self.card = {"classes": [f"class{i}" for i in range(classes)]}
+
+    def __len__(self):
+        return len(self.images)
+
+    def in_order(self, batch=512):
+        self.reads += 1
+        for image, label in zip(self.images.split(batch), self.labels.split(batch)):
+            yield {"image": image, "label": label}
+
+
+class Flatten(torch.nn.Module):
+    """An encoder whose features are the normalised pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.std = [0.5] * 3, [0.25] * 3
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x.flatten(1) * self.scale
+
+
+def blobs(n, seed, classes=4, noise=60.0, size=3):
+    """Images (n, 3, size, size) uint8 scattered around one image a class, and their classes."""
+    centres = torch.rand(classes, 3, size, size, generator=torch.Generator().manual_seed(99)) * 255
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=generator)
+    images = centres[labels] + noise * torch.randn(n, 3, size, size, generator=generator)
+    return images.clamp(0, 255).to(torch.uint8), labels
+
+
+@pytest.fixture
+def encoder():
+    return Flatten()
+
+
+@pytest.fixture
+def data():
+    train, val, test = (ArraySplit(*blobs(n, seed), classes=4) for seed, n in enumerate((400, 200, 200)))
+    return SimpleNamespace(train=train, val=val, test=test, card=val.card)

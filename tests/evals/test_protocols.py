@@ -1,0 +1,123 @@
+"""What holds for every protocol, and the parts they share."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfsup import evals
+from selfsup.errors import UserError
+from selfsup.evals import knn, linear
+
+GRIDS = {knn: {"k": [1, 5, 20, 1000], "temperature": [0.05, 0.5]}, linear: {"weight_decay": [1e-4, 1e-2, 10.0]}}
+
+
+@pytest.mark.parametrize("protocol", GRIDS)
+def test_beats_chance_and_repeats_exactly(protocol, encoder, data):
+    result = dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    assert 50 < result["low"] <= result["accuracy"] <= result["high"] <= 100
+    assert result == dict(protocol.run(encoder, data, **GRIDS[protocol]))
+
+
+@pytest.mark.parametrize("protocol", GRIDS)
+def test_the_choice_is_made_on_val_alone(protocol, encoder, data):
+    chosen = dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    data.test.labels = data.test.labels[torch.randperm(len(data.test))]
+    shuffled = dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    for name in chosen.keys() - {"accuracy", "low", "high"}:
+        assert chosen[name] == shuffled[name], name
+    assert shuffled["accuracy"] < chosen["accuracy"]
+
+
+@pytest.mark.parametrize("protocol", GRIDS)
+def test_every_split_is_read_once(protocol, encoder, data):
+    dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    assert (data.train.reads, data.val.reads, data.test.reads) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("protocol", GRIDS)
+def test_no_choice_before_test_is_read(protocol, encoder, data):
+    """Without the test split everything up to it works, and nothing is yielded."""
+    del data.test
+    with pytest.raises(AttributeError, match="test"):
+        list(protocol.run(encoder, data, **GRIDS[protocol]))
+
+
+def test_embed_normalises_and_restores_the_mode(encoder, data):
+    encoder.train()
+    features, labels = evals.embed(encoder, data.val, batch=33)
+    expected = (data.val.images.numpy() / 255.0 - 0.5) / 0.25
+    assert features.dtype == torch.float32 and not features.requires_grad and encoder.training
+    np.testing.assert_allclose(features, expected.reshape(len(data.val), -1), rtol=1e-5, atol=1e-5)
+    assert torch.equal(labels, data.val.labels)
+
+
+def test_embed_is_in_eval_mode(data):
+    from selfsup import nets
+
+    net = nets.build("convnet", width=2)
+    net.mean, net.std = [0.5] * 3, [0.25] * 3
+    net.train()
+    data.val.images = data.val.images.repeat(1, 1, 6, 6)
+    one, many = evals.embed(net, data.val, batch=1)[0], evals.embed(net, data.val, batch=200)[0]
+    torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-5)  # batch statistics would differ
+
+
+def test_features_that_are_not_numbers_are_an_error(encoder, data):
+    encoder.scale.data.fill_(torch.nan)
+    with pytest.raises(UserError, match="not finite"):
+        evals.embed(encoder, data.val)
+
+
+@pytest.mark.parametrize("n, share", [(1000, 0.5), (1000, 0.9), (50, 0.4)])
+def test_bootstrap_interval_is_that_of_a_binomial(n, share):
+    correct = np.arange(n) < share * n
+    low, high = evals.bootstrap(correct, 4000, seed=1)
+    half = 1.96 * np.sqrt(share * (1 - share) / n)
+    assert low == pytest.approx(share - half, abs=0.2 * half) and high == pytest.approx(share + half, abs=0.2 * half)
+
+
+def test_bootstrap_covers_the_truth():
+    rng, truth, hits = np.random.default_rng(0), 0.7, 0
+    for trial in range(300):
+        low, high = evals.bootstrap(rng.random(400) < truth, 300, seed=trial)
+        hits += low <= truth <= high
+    assert 0.91 < hits / 300 < 0.985
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.booleans(), min_size=1, max_size=300), st.integers(1, 200))
+def test_bootstrap_stays_within_0_and_1_and_repeats(correct, n):
+    low, high = evals.bootstrap(correct, n)
+    assert 0 <= low <= high <= 1
+    assert (low, high) == evals.bootstrap(correct, n)
+
+
+def test_bootstrap_is_fast():
+    import time
+
+    start = time.perf_counter()
+    evals.bootstrap(np.random.default_rng(0).random(10_000) < 0.7, 1000)
+    assert time.perf_counter() - start < 1
+
+
+def test_one_seed_keeps_its_bootstrap_interval():
+    assert evals.summarise({"0": {"accuracy": 61.2, "low": 58.0, "high": 64.1, "k": 5}}) == {
+        "accuracy": 61.2, "low": 58.0, "high": 64.1, "interval": "bootstrap"}
+
+
+def test_several_seeds_get_students_interval():
+    from scipy import stats
+
+    values = [60.0, 62.5, 61.0]
+    result = evals.summarise({str(i): {"accuracy": v, "low": 0.0, "high": 1.0} for i, v in enumerate(values)})
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert result == {"accuracy": round(np.mean(values), 2), "low": round(low, 2), "high": round(high, 2),
+                      "interval": "seeds"}
+
+
+def test_unknown_protocol_names_the_nearest():
+    assert evals.names() == ["knn", "linear", "zero_shot"]
+    with pytest.raises(UserError, match='did you mean "linear"'):
+        evals.load("linaer")
