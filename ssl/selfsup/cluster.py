@@ -1,4 +1,4 @@
-"""k-means on GPU or CPU tensors, batched; deterministic for a given seed."""
+"""k-means on GPU or CPU tensors, and what goes with it; the same bits for the same seed and machine."""
 
 import torch
 
@@ -6,11 +6,15 @@ from . import rng
 
 
 def whiten(x, dim=None, eps=1e-5):
-    """PCA-whitened (N, d) -> (N, dim), then rows of unit length: what DeepCluster clusters (Caron 2018, sec. 3.3)."""
+    """PCA-whitened (N, d) -> (N, dim), then rows of unit length: what DeepCluster clusters (Caron 2018, sec. 3.3).
+
+    eps, a share of the largest variance, keeps directions without variance from being blown up.
+    """
     x = x - x.mean(0)
     variances, directions = torch.linalg.eigh(x.T @ x / len(x))
     order = variances.argsort(descending=True)[:dim]
-    x = x @ directions[:, order] / (variances[order].clamp(min=0) + eps).sqrt()
+    variances = variances[order].clamp(min=0)
+    x = x @ directions[:, order] / (variances + eps * variances[0] + torch.finfo(x.dtype).tiny).sqrt()
     return torch.nn.functional.normalize(x, dim=1)
 
 
@@ -23,21 +27,40 @@ def assign(x, centroids, chunk=65536):
 def kmeans(x, k, seed=0, iterations=20):
     """Lloyd's k-means of (N, d) -> (assignments int64 (N,), centroids (k, d)).
 
-    Starts from k distinct samples. An empty cluster is given a point of the largest one, slightly moved, as in
-    DeepCluster (sec. 3.2), so none stays empty while N ≥ k.
+    Starts from k distinct samples and stops early once nothing changes. An empty cluster takes half of the largest one,
+    by a copy of its centroid moved slightly, as in DeepCluster (sec. 3.2): so none stays empty, unless the samples
+    themselves coincide.
     """
     if len(x) < k:
         raise ValueError(f"k-means of {len(x)} points into {k} clusters")
     centroids = x[rng.permutation(len(x), seed)[:k].to(x.device)].clone()
+    nudge = 1e-3 * x.std()
+    labels = assign(x, centroids)
     for step in range(iterations):
-        labels = assign(x, centroids)
         counts = torch.bincount(labels, minlength=k)
-        sums = torch.zeros_like(centroids).index_add_(0, labels, x)
+        # Sums of sorted rows: index_add_ would be a race on GPUs, with other bits each time.
+        sums = torch.segment_reduce(x[labels.argsort(stable=True)], "sum", lengths=counts, axis=0)
         centroids = sums / counts.clamp(min=1)[:, None]
         for empty in (counts == 0).nonzero().flatten().tolist():
             largest = int(counts.argmax())
-            noise = 1e-4 * rng.normal(rng.key(seed, step, empty), x.shape[1]).to(x.device)
+            noise = nudge * rng.normal(rng.key(seed, step, empty), x.shape[1]).to(x.device)
             centroids[empty], centroids[largest] = centroids[largest] + noise, centroids[largest] - noise
             counts[empty] = counts[largest] // 2
             counts[largest] -= counts[empty]
-    return assign(x, centroids), centroids
+        before, labels = labels, assign(x, centroids)
+        if torch.equal(before, labels):
+            break
+    return labels, centroids
+
+
+def nmi(a, b):
+    """Normalised mutual information of two assignments int64 (N,), I(A; B) / sqrt(H(A) H(B)) (Caron 2018, eq. 3).
+
+    A float in 0..1; 1 where both have the same clusters under whatever numbers, also if that is a single one.
+    """
+    joint = torch.bincount(a * (int(b.max()) + 1) + b).double() / len(a)
+    joint = torch.nn.functional.pad(joint, (0, -len(joint) % (int(b.max()) + 1))).view(-1, int(b.max()) + 1)
+    h_a, h_b, h = (-torch.xlogy(p, p).sum() for p in (joint.sum(1), joint.sum(0), joint))
+    if h_a == 0 or h_b == 0:
+        return float(h_a == h_b)
+    return float((h_a + h_b - h).clamp(min=0) / (h_a * h_b).sqrt())
