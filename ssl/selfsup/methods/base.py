@@ -59,3 +59,10 @@ def rows(x):
     x = torch.nn.functional.pad(x.float(), (1, 1, 1, 1), value=1.0)
     n, v, c, h, w = x.shape
     return x.permute(2, 1, 3, 0, 4).reshape(c, v * h, n * w).clamp(0, 1)
+
+
+@torch.no_grad()
+def affinity(a, b, cell=8):
+    """Picture (n·cell, m·cell) of the cosine similarities of unit vectors (n, d) and (m, d): black −1, white 1."""
+    similarity = (a.float() @ b.float().T + 1) / 2
+    return similarity.clamp(0, 1).repeat_interleave(cell, 0).repeat_interleave(cell, 1)

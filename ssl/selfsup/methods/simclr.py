@@ -1,0 +1,42 @@
+"""SimCLR: two views of an image find each other among all other views of the batch."""
+
+import torch
+import torch.nn.functional as F
+
+from ..distributed import gather, rank
+from ..nets import mlp
+from ..views import Views
+from .base import Method, affinity
+
+
+class SimCLR(Method):
+    """Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", Algorithm 1 and eq. 1.
+    https://arxiv.org/abs/2002.05709
+
+    The temperature is the paper's best for CIFAR-10 (appendix B.9); for ImageNet it is 0.1.
+    """
+
+    inputs = Views(2, augment="simclr")
+
+    def __init__(self, encoder, hidden=2048, dim=128, temperature=0.5):
+        super().__init__(encoder)
+        self.projector = mlp(encoder.dim, hidden, dim)
+        self.temperature = temperature
+
+    def project(self, x):
+        """Images (N, 2, C, H, W) -> unit vectors (2N, dim); the views of image i are the rows 2i and 2i + 1."""
+        return F.normalize(self.projector(self.encoder(x.flatten(0, 1))), dim=1)
+
+    def forward(self, batch):
+        z = self.project(batch["image"])
+        me = torch.arange(len(z), device=z.device) + rank() * len(z)
+        logits = z @ gather(z).T / self.temperature
+        logits = logits.scatter(1, me[:, None], -torch.inf)  # never itself
+        other = me ^ 1  # the image's other view
+        accuracy = (logits.argmax(1) == other).float().mean()
+        return {"loss": F.cross_entropy(logits, other), "accuracy": accuracy}
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        z = self.project(batch["image"][:32])
+        return {**super().pictures(batch), "affinity": affinity(z, z)}
