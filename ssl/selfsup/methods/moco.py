@@ -1,0 +1,65 @@
+"""MoCo: a view finds the other view's key among a long queue of earlier keys, made by a slowly moving encoder."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..distributed import gather_rows
+from ..nets import mlp
+from ..state import Ema, Queue
+from ..views import Views
+from .base import Method, affinity
+
+
+class MoCo(Method):
+    """He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning", Algorithm 1, eqs. 1 and 2.
+    https://arxiv.org/abs/1911.05722 (`head="linear"`, v1)
+    Chen et al. 2020, "Improved Baselines with Momentum Contrastive Learning", https://arxiv.org/abs/2003.04297
+    (`head="mlp"`, v2: also its temperature and views).
+
+    queue: number of keys. 65,536 is the paper's for 1.3 million images; take less than the training set, or an image meets
+    its own older keys as negatives. It need not be a multiple of the batch.
+    group: images that share BatchNorm's statistics. With a whole batch's statistics a query could tell its key from the
+    older ones by them alone; the paper computes keys on shuffled GPUs of 32 images each. Here a process splits its
+    images into groups of about 32, shuffled for the keys, so nothing is exchanged; without BatchNorm it has no effect.
+    """
+
+    def __init__(self, encoder, head="mlp", dim=128, hidden=2048, queue=65536, momentum=0.999, temperature=None, group=32):
+        super().__init__(encoder)
+        v2 = {"linear": False, "mlp": True}[head]
+        self.inputs = Views(2, augment="moco_v2" if v2 else "moco_v1")
+        self.head = mlp(encoder.dim, hidden, dim, norm=False) if v2 else nn.Linear(encoder.dim, dim)
+        self.key = Ema(self.query)
+        self.queue = Queue(queue, dim)
+        self.momentum, self.group = momentum, group
+        self.temperature = temperature or (0.2 if v2 else 0.07)
+
+    @property
+    def query(self):
+        return nn.Sequential(self.encoder, self.head)  # built anew: registered, its weights would have two names
+
+    def embed(self, net, x):
+        groups = x.chunk(max(1, len(x) // self.group))
+        return F.normalize(torch.cat([net(part) for part in groups]), dim=1)
+
+    def forward(self, batch):
+        x_q, x_k = batch["image"].unbind(1)
+        q = self.embed(self.query, x_q)
+        with torch.no_grad():
+            shuffle = batch["key"].argsort()
+            k = self.embed(self.key, x_k[shuffle])[shuffle.argsort()]
+        positive = (q * k).sum(1, keepdim=True)
+        negative = q @ self.queue.keys.clone().T  # a copy: the push below must not change what the backward pass needs
+        logits = torch.cat([positive, negative], 1) / self.temperature
+        if self.training:
+            self.queue.push(gather_rows(k))  # only now: a batch's keys are never its own negatives
+        loss = F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+        return {"loss": loss, "accuracy": (logits.argmax(1) == 0).float().mean()}
+
+    def after_step(self, progress):
+        self.key.update(self.query, self.momentum)
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        x_q, x_k = batch["image"][:32].unbind(1)
+        return {**super().pictures(batch), "affinity": affinity(self.embed(self.query, x_q), self.embed(self.key, x_k))}
