@@ -1,0 +1,58 @@
+"""CLIP: an image finds its caption among the batch's captions, and a caption its image."""
+
+import math
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .. import nets
+from ..distributed import gather, rank
+from ..views import Pair
+from .base import Method, affinity
+
+
+class CLIP(Method):
+    """Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", figure 3.
+    https://arxiv.org/abs/2103.00020
+
+    The view is a crop without a flip, as in the paper: a flip would make "left of" wrong. Equal captions in a batch count
+    as negatives of each other, as in the paper, where they hardly occur. dim: of the joint space. depth, heads: of the
+    text encoder, small like the captions are short.
+    """
+
+    inputs = Pair("image", "caption", augment="crop")
+
+    def __init__(self, encoder, card, dim=128, depth=2, heads=4, temperature=0.07, largest_scale=100):
+        super().__init__(encoder)
+        self.image_head = nets.build("linear", d_in=encoder.dim, d_out=dim, bias=False)
+        self.text = nets.build("text_transformer", vocabulary=card["vocabulary"], dim=dim, depth=depth, heads=heads)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.largest = math.log(largest_scale)
+
+    def embed(self, batch):
+        """Unit vectors of the images and of the captions, each (N, dim)."""
+        image = F.normalize(self.image_head(self.encoder(batch["image"])), dim=1)
+        return image, F.normalize(self.text(batch["caption"]), dim=1)
+
+    def forward(self, batch):
+        image, text = self.embed(batch)
+        scale = self.log_scale.exp()
+        by_image = scale * image @ gather(text).T
+        by_text = scale * text @ gather(image).T
+        mine = torch.arange(len(image), device=image.device) + rank() * len(image)
+        loss = (F.cross_entropy(by_image, mine) + F.cross_entropy(by_text, mine)) / 2
+        accuracy = (by_image.argmax(1) == mine).float().mean()
+        return {"loss": loss, "accuracy": accuracy, "temperature": 1 / scale.detach()}
+
+    @torch.no_grad()
+    def after_step(self, progress):
+        self.log_scale.clamp_(max=self.largest)  # section 2.5: logits are never scaled by more than 100
+
+    def parts(self):
+        return {"encoder": self.encoder, "image_head": self.image_head, "text": self.text}
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        image, text = self.embed({name: batch[name][:32] for name in self.inputs.columns})
+        return {**super().pictures(batch), "affinity": affinity(image, text)}
