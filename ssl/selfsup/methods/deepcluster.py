@@ -1,0 +1,71 @@
+"""DeepCluster: cluster the features, learn to predict the clusters, again and again."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .. import cluster, rng
+from ..errors import UserError
+from ..views import View
+from .base import Method, denormalise, rows
+
+
+class DeepCluster(Method):
+    """Caron et al. 2018, "Deep Clustering for Unsupervised Learning of Visual Features", eqs. 1 and 2, section 3.3.
+    https://arxiv.org/abs/1807.05520
+
+    Before each epoch: PCA to `pca` dimensions, whitening, unit length, k-means; the clusters are the epoch's labels, and
+    the classifier starts anew, since a cluster's number means nothing from one epoch to the next.
+    clusters: ten times the classes of the data unless given, the paper's ratio (10,000 on ImageNet).
+    The paper draws images uniformly over the clusters, "equivalent to weight the contribution of an input to the loss
+    function by the inverse of the size of its assigned cluster": so it is done here. Its Sobel filter is left out, so
+    that the encoder takes the same images as everybody's.
+    """
+
+    inputs = View(augment="crop_flip")
+    held_out = False  # only training images have a cluster
+
+    def __init__(self, encoder, card, clusters=None, pca=256, iterations=20):
+        super().__init__(encoder)
+        images = card["counts"]["train"]
+        self.clusters = clusters or 10 * len(card["classes"])
+        if not 1 < self.clusters <= images:
+            raise UserError(f"deepcluster cannot make {self.clusters} clusters of {images} images: set args.clusters")
+        self.pca, self.iterations = pca, iterations
+        self.classifier = nn.Linear(encoder.dim, self.clusters)
+        self.register_buffer("label", torch.full((images,), -1))  # cluster of each training image, -1 before the first epoch
+        self.register_buffer("weight", torch.ones(self.clusters))
+
+    @torch.no_grad()
+    def before_epoch(self, run):
+        features = cluster.whiten(run.embed().to(self.label.device), self.pca)
+        label, _ = cluster.kmeans(features, self.clusters, seed=rng.key(run.seed, run.epoch), iterations=self.iterations)
+        sizes = label.bincount(minlength=self.clusters)
+        used = int((sizes > 0).sum())
+        run.log(clusters=used)
+        if self.label[0] >= 0:
+            run.log(nmi=cluster.nmi(self.label, label))
+        self.label.copy_(label)
+        self.weight.copy_(len(label) / (used * sizes.clamp(min=1)))  # 1 on average over the images
+        fresh = rng.normal(rng.key(run.seed, run.epoch), *self.classifier.weight.shape)  # the same on every rank
+        self.classifier.weight.copy_(0.01 * fresh)
+        self.classifier.bias.zero_()
+        run.restart(self.classifier)
+
+    def forward(self, batch):
+        label = self.label[batch["index"]]
+        logits = self.classifier(self.encoder(batch["image"]))
+        # Not cross_entropy's own weight: it divides by the weights of the batch, which are other ones on every rank.
+        loss = (self.weight[label] * F.cross_entropy(logits, label, reduction="none")).mean()
+        return {"loss": loss, "accuracy": (logits.argmax(1) == label).float().mean()}
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        """clusters: a row for each of the eight most frequent predicted clusters."""
+        x = denormalise(batch["image"])
+        label = self.classifier(self.encoder(batch["image"])).argmax(1)
+        sheet = x.new_ones(8, 8, *x.shape[1:])  # (column, row, C, H, W)
+        for row, most in enumerate(label.bincount().argsort(descending=True)[:8]):
+            members = x[label == most][:8]
+            sheet[: len(members), row] = members
+        return {**super().pictures(batch), "clusters": rows(sheet)}
