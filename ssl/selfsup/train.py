@@ -103,8 +103,8 @@ def _pretrain(run, seed, accelerator, split, shards, cache, folder, out, code, t
         batch = {name: column.to(device, non_blocking=True) for name, column in batch.items()}
         return method.inputs(batch, seed, mean, std)
 
+    check_columns(run, methods.load(run.method), card)
     method = build(run, seed, card)
-    check_columns(run, method, card)
     if world > 1 and device.type == "cuda":
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
     method.to(device, memory_format=torch.channels_last)

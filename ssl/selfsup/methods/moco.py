@@ -5,10 +5,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..distributed import gather_rows
+from ..errors import UserError, nearest
 from ..nets import mlp
 from ..state import Ema, Queue
 from ..views import Views
 from .base import Method, affinity
+
+HEADS = ("linear", "mlp")
 
 
 class MoCo(Method):
@@ -24,9 +27,13 @@ class MoCo(Method):
     images into groups of about 32, shuffled for the keys, so nothing is exchanged; without BatchNorm it has no effect.
     """
 
+    inputs = Views(2, augment="moco_v2")
+
     def __init__(self, encoder, head="mlp", dim=128, hidden=2048, queue=65536, momentum=0.999, temperature=None, group=32):
         super().__init__(encoder)
-        v2 = {"linear": False, "mlp": True}[head]
+        if head not in HEADS:
+            raise UserError(f"moco: unknown head '{head}'{nearest(head, HEADS)}")
+        v2 = head == "mlp"
         self.inputs = Views(2, augment="moco_v2" if v2 else "moco_v1")
         self.head = mlp(encoder.dim, hidden, dim, norm=False) if v2 else nn.Linear(encoder.dim, dim)
         self.key = Ema(self.query)
