@@ -1,0 +1,19 @@
+"""fetch.py NAME: download a torchvision data set, by its class name, to data/raw/NAME."""
+
+import argparse
+from pathlib import Path
+
+from selfsup import errors
+from selfsup.data import sources
+
+
+@errors.main
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    name = parser.parse_args().name
+    sources.torchvision_splits(name, Path("data/raw") / name, download=True)
+
+
+if __name__ == "__main__":
+    main()

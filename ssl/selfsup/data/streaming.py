@@ -1,0 +1,136 @@
+"""The streaming reader, for splits larger than memory: the tars are read in sequence, local or remote, and decoded on the way.
+
+A batch is filled by `lanes`, each an endless stream of samples that supplies the same part of every batch. Shards are
+shuffled anew each epoch, by (seed, epoch), and dealt to the lanes in turn: the s-th shard of all epochs put end to end goes
+to lane s % lanes. Within a shard, blocks of BLOCK samples are shuffled by (seed, epoch, shard, block). A rank reads some of
+the lanes, each of its workers some of those. What follows:
+- The number of lanes does not depend on the number of processes if that divides it, nor ever on the number of workers: the
+  global batches are then the same for 1 or N processes.
+- A lane never ends, so every rank has as many batches as it is asked for, however uneven its shards.
+- Every pair (epoch, sample) comes exactly once. Lanes go on to their next shard by themselves: where shards are equal and
+  the lanes divide their number, epochs end together; else some lanes are ahead of others by about a shard.
+- To resume, whole shards are passed over unread, and part of one undecoded.
+"""
+
+import numpy as np
+import torch
+
+from selfsup import rng
+from selfsup.data import Split, shards
+from selfsup.errors import UserError
+
+LANES = 16  # at most, unless there are more processes than that
+BLOCK = 1000  # samples of encoded images that a lane holds in memory
+
+
+class Streaming(Split):
+    reader = "streaming"
+
+    def lanes(self, batch, world):
+        """How many lanes fill a batch: the same for any `world` where possible, and never more than there are shards."""
+        fits = [n for n in range(1, min(len(self.entries), batch) + 1) if batch % n == 0]
+        usual = max(n for n in fits if n <= LANES)
+        if usual % world == 0:
+            return usual
+        fits = [n for n in fits if n % world == 0]
+        if not fits:
+            raise UserError(f"{self.folder} has {len(self.entries)} shards in {self.name}: too few to stream a batch of "
+                            f"{batch} to {world} processes; use the resident reader (train.reader) or fewer processes")
+        return min(fits, key=lambda n: (abs(n - LANES), n))
+
+    def _batches(self, seed, batch, steps, rank, world, start, workers):
+        lanes = self.lanes(batch, world)
+        mine = range(rank * lanes // world, (rank + 1) * lanes // world)
+        parts = [part.tolist() for part in np.array_split(mine, min(max(workers, 1), len(mine)))]
+        dataset = _Lanes(self, seed, batch // lanes, lanes, parts, start, steps)
+        if not workers:
+            return iter(dataset)
+        return _joined(torch.utils.data.DataLoader(dataset, None, num_workers=len(parts)), len(parts))
+
+    def in_order(self, batch=512):
+        def samples():
+            for entry in self.entries:
+                for position, sample in enumerate(shards.samples(self.folder, self.card, entry)):
+                    yield 0, entry, position, sample
+
+        some = []
+        for item in samples():
+            some.append(item)
+            if len(some) == batch:
+                yield self.collate(some)
+                some = []
+        if some:
+            yield self.collate(some)
+
+    def collate(self, items):
+        """The batch of (epoch, entry, position in the shard, encoded sample) items."""
+        pixels = np.stack([shards.decode(self.folder, entry, sample, self.card["size"]) for _, entry, _, sample in items])
+        out = {"image": torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
+               "index": torch.tensor([entry["first"] + position for _, entry, position, _ in items]),
+               "epoch": torch.tensor([epoch for epoch, *_ in items])}
+        if "label" in self.columns:
+            out["label"] = torch.tensor([sample["label"] for *_, sample in items])
+        if self.tokenizer is not None:
+            encodings = self.tokenizer.encode_batch([sample["caption"] for *_, sample in items])
+            out["caption"] = torch.tensor([encoding.ids for encoding in encodings])
+        return out
+
+    def lane(self, seed, lane, lanes, skip):
+        """The endless stream of one lane, from its `skip`-th sample on."""
+        turn = lane  # place in the sequence of the shards of all epochs
+        order, ordered = None, -1
+        while True:
+            epoch = turn // len(self.entries)
+            if epoch != ordered:
+                order, ordered = rng.permutation(len(self.entries), seed, epoch).tolist(), epoch
+            shard = order[turn % len(self.entries)]
+            entry = self.entries[shard]
+            if skip < entry["count"]:
+                for position, sample in self.shuffled(entry, skip, seed, epoch, shard):
+                    yield epoch, entry, position, sample
+            skip = max(0, skip - entry["count"])
+            turn += lanes
+
+    def shuffled(self, entry, skip, *key):
+        """(position, encoded sample) of one shard in the order of `key`, from the `skip`-th on."""
+        block = []
+        for position, sample in enumerate(shards.samples(self.folder, self.card, entry)):
+            block.append((position, sample))
+            if len(block) == BLOCK or position == entry["count"] - 1:
+                first = position + 1 - len(block)
+                if skip <= position:
+                    order = rng.permutation(len(block), *key, first // BLOCK).tolist()
+                    yield from (block[i] for i in order[max(0, skip - first):])
+                block = []
+
+
+class _Lanes(torch.utils.data.IterableDataset):
+    """Batches of some lanes; a DataLoader's worker w takes parts[w], each step one piece of the batch."""
+
+    def __init__(self, split, seed, share, lanes, parts, start, steps):
+        self.split, self.seed, self.share, self.lanes = split, seed, share, lanes
+        self.parts, self.start, self.steps = parts, start, steps
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        mine = sum(self.parts, []) if worker is None else self.parts[worker.id]
+        streams = [self.split.lane(self.seed, lane, self.lanes, self.start * self.share) for lane in mine]
+        try:
+            for _ in range(self.start, self.steps):
+                yield self.split.collate([next(stream) for stream in streams for _ in range(self.share)])
+        except UserError as error:
+            if worker is None:
+                raise
+            yield error  # the loader would wrap it into a traceback
+
+
+def _joined(loader, workers):
+    """Whole batches from the pieces of `workers` workers, which the loader hands out in turn."""
+    pieces = []
+    for piece in loader:
+        if isinstance(piece, UserError):
+            raise piece
+        pieces.append(piece)
+        if len(pieces) == workers:
+            yield {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+            pieces = []
