@@ -1,0 +1,12 @@
+"""track.py: make or complete the MLflow runs of every encoder in data/encoders from the files alone (`make track`)."""
+
+from selfsup import config, errors, tracking
+
+
+@errors.main
+def main():
+    print(f"MLflow holds {tracking.sync(config.load())} runs: `make ui` shows them")
+
+
+if __name__ == "__main__":
+    main()
