@@ -18,16 +18,19 @@ REGIONS = ("random", "central")
 class ContextEncoder(Method):
     """Pathak et al. 2016, eq. 1-3. https://arxiv.org/abs/1604.07379
 
-    A square of half the side is replaced by the mean colour, at a place of each sample's own: the paper found that learning
-    from one fixed place makes poorer features (section 3.3); `region: central` is its inpainting set-up. The critic judges the
-    region alone, as in the authors' code, and learns at a tenth of the rate (section 5.1). `adversarial: 0` has no critic.
-    Left out: the heavier weight on a border of overlap. GroupNorm stands for BatchNorm: the critic then has no statistics for
-    its two uses to disturb, and the loss does not depend on how the batch is split.
+    A square of half the side is replaced by the mean colour, at a place of each sample's own: the paper found that
+    learning from one fixed place makes poorer features (section 3.3); `region: central` is its inpainting set-up. The
+    critic judges the region alone, as in the authors' code, and learns at a tenth of the rate (section 5.1);
+    `adversarial: 0` has none. It has GroupNorm where theirs has BatchNorm, so that there are no statistics which judging
+    for the generator would disturb. Left out: the heavier weight on a border of overlap.
+    norm: the decoder's, "batch" or "group".
     """
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, reconstruction=0.999, adversarial=0.001, region="random", critic_lr=0.1):
+    def __init__(
+        self, encoder, card, reconstruction=0.999, adversarial=0.001, region="random", critic_lr=0.1, norm="batch"
+    ):
         super().__init__(encoder)
         if region not in REGIONS:
             raise UserError(f"context_encoder: unknown region '{region}'{nearest(region, REGIONS)}")
@@ -36,7 +39,7 @@ class ContextEncoder(Method):
         self.side = size // 2
         self.channelwise = ChannelwiseLinear(encoder.dim, start)
         self.mix = nn.Conv2d(encoder.dim, encoder.dim, 1)
-        self.decoder = Decoder(encoder.dim, start, size, norm="group")
+        self.decoder = Decoder(encoder.dim, start, size, norm=norm)
         self.critic = critic(self.side) if adversarial else None
 
     def hole(self, batch):
@@ -51,7 +54,7 @@ class ContextEncoder(Method):
         return inside[:, 0, None, :, None] & inside[:, 1, None, None, :]
 
     def painted(self, image, hole):
-        """The network's image (N, C, S, S), from the context alone; normalised images have zero as their mean colour."""
+        """The network's image (N, C, S, S), from the context alone; zero is the mean colour of normalised images."""
         features = self.encoder.features(image.masked_fill(hole, 0))
         return self.decoder(self.mix(self.channelwise(features)))
 
@@ -67,10 +70,12 @@ class ContextEncoder(Method):
         out = {"loss": reconstruction * error}
         if self.critic is not None:
             with frozen(self.critic):
-                fooled = F.softplus(-self.critic(fill)).mean()  # softplus(-logit) is -log D, softplus(logit) -log(1 - D)
+                fooled = F.softplus(-self.critic(fill)).mean()  # softplus(-logit) = -log D, softplus(logit) = -log(1 - D)
             real, fake = F.softplus(-self.critic(truth)).mean(), F.softplus(self.critic(fill.detach())).mean()
-            out["loss"] = out["loss"] + adversarial * fooled + (real + fake) / 2  # disjoint parameters: one backward for both
-            out |= {"generator": fooled.detach(), "critic": (real + fake).detach() / 2}
+            judging = (real + fake) / 2
+            # The two players have no parameter in common, so one backward of the sum serves both.
+            out["loss"] = out["loss"] + adversarial * fooled + judging
+            out |= {"generator": fooled.detach(), "critic": judging.detach()}
         with torch.no_grad():
             mean_colour = image.masked_fill(hole, 0).sum((2, 3), keepdim=True) / (~hole).sum((2, 3), keepdim=True)
             out["error"], out["error_mean_colour"] = error.detach(), (truth - mean_colour).square().mean()

@@ -11,19 +11,19 @@ from .base import Method, denormalise, rows
 class DenoisingAutoencoder(Method):
     """Vincent et al. 2008, section 2.3. https://doi.org/10.1145/1390156.1390294
 
-    As in the paper, exactly the share `corruption` of each image's pixels is chosen at random and forced to zero. Zero here is
-    the mean colour, since the images are normalised: like the paper's zero, it says nothing and adds nothing to the first
-    layer. A pixel loses all its channels, or the others would give it away. The loss is the squared error, as in section
-    2.1 (the paper's experiments, on pixels in 0..1, take the cross-entropy), and the networks are convolutional. GroupNorm
-    in the decoder makes the loss independent of how the batch is split.
+    As in the paper, exactly the share `corruption` of each image's pixels is chosen at random and forced to zero. Zero
+    here is the mean colour, since the images are normalised: like the paper's zero, it says nothing and adds nothing to
+    the first layer. A pixel loses all its channels, or the others would give it away. The loss is the squared error, as
+    in section 2.1 (the paper's experiments, on pixels in 0..1, take the cross-entropy); the networks are convolutional.
+    norm: the decoder's, "batch" or "group".
     """
 
     inputs = View("none")
 
-    def __init__(self, encoder, card, corruption=0.25):
+    def __init__(self, encoder, card, corruption=0.25, norm="batch"):
         super().__init__(encoder)
         self.corruption = corruption
-        self.decoder = Decoder(encoder.dim, map_side(encoder, card["size"]), card["size"], norm="group")
+        self.decoder = Decoder(encoder.dim, map_side(encoder, card["size"]), card["size"], norm=norm)
 
     def corrupt(self, x, key):
         """Images (N, C, H, W) with pixels set to zero, chosen by each sample's key (N,)."""

@@ -14,8 +14,8 @@ from .base import Method, denormalise, rows
 class MAE(Method):
     """He et al. 2022, section 3. https://arxiv.org/abs/2111.06377
 
-    The encoder sees only the visible patches. The paper's decoder for ViT-L is 8 blocks of width 512, half the encoder's; here 2
-    blocks, half as wide as the small ViT. There is no class token: features are the mean of the patches, as for every encoder.
+    The encoder sees only the visible patches. The paper's decoder for ViT-L is 8 blocks of width 512, half the encoder's;
+    here 2 blocks, half as wide as the small ViT. No class token: features are the mean of the patches, as for every encoder.
     """
 
     inputs = View("crop_flip")
@@ -38,7 +38,7 @@ class MAE(Method):
         return round((1 - mask) * len(self.position))
 
     def predicted(self, x, key, mask):
-        """Predictions (N, hidden, pixels) for the hidden patches, and the order (N, T) of patches: visible, then hidden."""
+        """Predictions (N, hidden, pixels) of hidden patches, and the order (N, T) of patches: visible, then hidden."""
         order = rng.uniform(key, len(self.position)).argsort(1)
         seen = self.visible(mask)
         visible = self.embed(self.encoder.tokens(x, order[:, :seen]))

@@ -10,8 +10,8 @@ from .base import Method, denormalise, rows
 class Rotation(Method):
     """Gidaris et al. 2018, eq. 2-3. https://arxiv.org/abs/1803.07728
 
-    All four rotations of every image are in the batch, the paper's best choice (section 3). The classifier is linear on the
-    pooled features; the paper's is the network's last block, and its features are taken from an earlier one.
+    All four rotations of every image are in the batch, the paper's best choice (section 3). The classifier is linear on
+    the pooled features; the paper's is the network's last block, and its features are taken from an earlier one.
     """
 
     def __init__(self, encoder):
