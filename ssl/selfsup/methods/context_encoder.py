@@ -21,8 +21,8 @@ class ContextEncoder(Method):
     A square of half the side is replaced by the mean colour, at a place of each sample's own: the paper found that
     learning from one fixed place makes poorer features (section 3.3); `region: central` is its inpainting set-up. The
     critic judges the region alone, as in the authors' code, and learns at a tenth of the rate (section 5.1);
-    `adversarial: 0` has none. It has GroupNorm where theirs has BatchNorm, so that there are no statistics which judging
-    for the generator would disturb. Left out: the heavier weight on a border of overlap.
+    `adversarial: 0` has none. It has GroupNorm where theirs has BatchNorm: no statistics for a second use to disturb.
+    Left out: the heavier weight on a border of overlap.
     norm: the decoder's, "batch" or "group".
     """
 
@@ -70,7 +70,7 @@ class ContextEncoder(Method):
         out = {"loss": reconstruction * error}
         if self.critic is not None:
             with frozen(self.critic):
-                fooled = F.softplus(-self.critic(fill)).mean()  # softplus(-logit) = -log D, softplus(logit) = -log(1 - D)
+                fooled = F.softplus(-self.critic(fill)).mean()  # softplus(-logit) = -log D(x)
             real, fake = F.softplus(-self.critic(truth)).mean(), F.softplus(self.critic(fill.detach())).mean()
             judging = (real + fake) / 2
             # The two players have no parameter in common, so one backward of the sum serves both.

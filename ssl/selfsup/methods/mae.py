@@ -14,8 +14,9 @@ from .base import Method, denormalise, rows
 class MAE(Method):
     """He et al. 2022, section 3. https://arxiv.org/abs/2111.06377
 
-    The encoder sees only the visible patches. The paper's decoder for ViT-L is 8 blocks of width 512, half the encoder's;
-    here 2 blocks, half as wide as the small ViT. No class token: features are the mean of the patches, as for every encoder.
+    The encoder sees only the visible patches. The paper's decoder for ViT-L is 8 blocks of width 512, half of the
+    encoder's; here it is 2 blocks, half as wide as the small ViT. There is no class token: features are the mean of the
+    patches, as for every encoder.
     """
 
     inputs = View("crop_flip")
