@@ -1,0 +1,41 @@
+# `make repro` on a bare machine with Python 3.11: environment, pipeline, where to look. `make help` lists the rest.
+PYTHON ?= python3.11
+EXPERIMENT = $(shell sed -n 's/^experiment: //p' params.yaml)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONPATH := ssl
+
+.PHONY: help repro parallel test bench ui track experiment
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+repro: .venv/installed ## install what is needed, run every stage that is not up to date, say where the report is
+	dvc repro
+	@echo
+	@echo "Report:  $(CURDIR)/data/report/$(EXPERIMENT)/report.html"
+	@echo "MLflow:  make ui, then open http://127.0.0.1:5000"
+
+parallel: .venv/installed ## the same by Snakemake, independent stages at the same time
+	snakemake --profile profiles/local
+
+test: .venv/installed ## all tests
+	python -m pytest
+
+bench: .venv/installed ## the benchmarks
+	python -m bench
+
+ui: .venv/installed ## compare runs in MLflow
+	mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+track: .venv/installed ## rebuild MLflow's runs from the versioned files
+	python pipelines/track.py
+
+experiment: .venv/installed ## make experiment E=cifar10: write params.yaml from conf/, without running anything
+	@test -f conf/experiment/$(E).yaml || { echo "error: E should be one of: $(basename $(notdir $(wildcard conf/experiment/*.yaml)))" >&2; exit 1; }
+	python -c "from dvc.utils.hydra import compose_and_dump as write; write('params.yaml', '$(CURDIR)/conf', None, 'config', '', ['experiment=$(E)'])"
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --requirement requirements.txt
+	touch $@
