@@ -27,26 +27,21 @@ def assign(x, centroids, chunk=65536):
 def kmeans(x, k, seed=0, iterations=20):
     """Lloyd's k-means of (N, d) -> (assignments int64 (N,), centroids (k, d)).
 
-    Starts from k distinct samples and stops early once nothing changes. An empty cluster takes half of the largest one,
-    by a copy of its centroid moved slightly, as in DeepCluster (sec. 3.2): so none stays empty, unless the samples
-    themselves coincide.
+    Starts from k distinct samples and stops early once nothing changes. Empty clusters restart at the samples farthest
+    from their centroids, as in scikit-learn, so none stays empty unless samples coincide. (DeepCluster, sec. 3.2, moves a
+    copy of another cluster's centroid slightly, which cannot divide a heap of equal samples.)
     """
     if len(x) < k:
         raise ValueError(f"k-means of {len(x)} points into {k} clusters")
     centroids = x[rng.permutation(len(x), seed)[:k].to(x.device)].clone()
-    nudge = 1e-3 * x.std()
     labels = assign(x, centroids)
-    for step in range(iterations):
+    for _ in range(iterations):
         counts = torch.bincount(labels, minlength=k)
         # Sums of sorted rows: index_add_ would be a race on GPUs, with other bits each time.
         sums = torch.segment_reduce(x[labels.argsort(stable=True)], "sum", lengths=counts, axis=0)
         centroids = sums / counts.clamp(min=1)[:, None]
-        for empty in (counts == 0).nonzero().flatten().tolist():
-            largest = int(counts.argmax())
-            noise = nudge * rng.normal(rng.key(seed, step, empty), x.shape[1]).to(x.device)
-            centroids[empty], centroids[largest] = centroids[largest] + noise, centroids[largest] - noise
-            counts[empty] = counts[largest] // 2
-            counts[largest] -= counts[empty]
+        if len(empty := (counts == 0).nonzero().flatten()):
+            centroids[empty] = x[(x - centroids[labels]).square().sum(1).topk(len(empty)).indices]
         before, labels = labels, assign(x, centroids)
         if torch.equal(before, labels):
             break
@@ -58,8 +53,8 @@ def nmi(a, b):
 
     A float in 0..1; 1 where both have the same clusters under whatever numbers, also if that is a single one.
     """
-    joint = torch.bincount(a * (int(b.max()) + 1) + b).double() / len(a)
-    joint = torch.nn.functional.pad(joint, (0, -len(joint) % (int(b.max()) + 1))).view(-1, int(b.max()) + 1)
+    columns = int(b.max()) + 1
+    joint = torch.bincount(a * columns + b, minlength=(int(a.max()) + 1) * columns).double().view(-1, columns) / len(a)
     h_a, h_b, h = (-torch.xlogy(p, p).sum() for p in (joint.sum(1), joint.sum(0), joint))
     if h_a == 0 or h_b == 0:
         return float(h_a == h_b)

@@ -1,0 +1,385 @@
+"""What every file in methods/ must keep to. Run as a script, this file is one of two processes, or a fresh interpreter.
+
+A method's own tests say that it is the paper's; these say that the trainer can rely on it.
+"""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+
+from selfsup import distributed, methods, nets, optim, train
+
+# Only where the default does not fit 32 images of 32 pixels.
+ENCODERS = {"mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}}
+ARGS = {"moco": {"queue": 20}, "deepcluster": {"clusters": 5}}
+ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
+N, BATCH = 32, 8
+NAMES = methods.names()
+
+
+def card():
+    """A tiny data set, in memory: its card, and its columns."""
+    random = torch.Generator().manual_seed(0)
+    columns = {
+        "image": torch.randint(256, (N, 3, 32, 32), dtype=torch.uint8, generator=random),
+        "label": torch.arange(N) % 4,
+        "caption": torch.randint(1, 20, (N, 6), generator=random),
+        "index": torch.arange(N),
+    }
+    columns["caption"][::2, 4:] = 0  # padding
+    described = {"classes": ["a", "b", "c", "d"], "counts": {"train": N, "val": N, "test": N}, "size": 32, "channels": 3}
+    described |= {"vocabulary": 20, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    return described, columns
+
+
+CARD, COLUMNS = card()
+
+
+def build(name, seed=0, norm="batch"):
+    encoder = ENCODERS.get(name, {"name": "convnet", "width": 4, "norm": norm})
+    run = SimpleNamespace(method=name, encoder=encoder, args=ARGS.get(name, {}))
+    method = train.build(run, seed, CARD)
+    return method if norm == "batch" else without_batch_norm(method)
+
+
+def without_batch_norm(module):
+    """BatchNorm's statistics are a process's own: nothing with it can be equal on one and two."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            setattr(module, name, nn.Identity())
+        without_batch_norm(child)
+    return module
+
+
+def raw(step, part=slice(None)):
+    """The loader's batch of a step, or a rank's slice of it."""
+    positions = torch.arange(step * BATCH, (step + 1) * BATCH)[part]
+    batch = {name: column[positions % N] for name, column in COLUMNS.items()}
+    return {**batch, "epoch": positions // N}
+
+
+def prepare(method, batch, seed=0):
+    return method.inputs(batch, seed, CARD["mean"], CARD["std"])
+
+
+def begin_epoch(method, epoch=0, optimizer=None, log=None):
+    """before_epoch with what the trainer offers."""
+
+    @torch.no_grad()
+    def embed():
+        method.eval()
+        return method.encoder(COLUMNS["image"].float() / 127.5 - 1)
+
+    restart = train.forget(optimizer) if optimizer else lambda module: None
+    method.before_epoch(train.Epoch(epoch, 0, embed, restart, log or (lambda **row: None)))
+    method.train()
+
+
+def trainable(method):
+    return {name: p for name, p in method.named_parameters() if p.requires_grad}
+
+
+def started(name, **kwargs):
+    method = build(name, **kwargs)
+    begin_epoch(method)
+    return method, prepare(method, raw(0))
+
+
+def step(method, optimizer, number):
+    """What the trainer does in a step; returns the loss."""
+    torch.manual_seed(number)
+    optimizer.zero_grad()
+    loss = method(prepare(method, raw(number)))["loss"]
+    if trainable(method):
+        loss.backward()
+        optimizer.step()
+        method.after_step((number + 1) / 10)
+    return loss.detach()
+
+
+def optimizer_of(method):
+    settings = SimpleNamespace(optimizer="adamw", lr=1e-3, weight_decay=0.05)
+    return optim.build(method, settings) if trainable(method) else None
+
+
+def snapshot(method):
+    return copy.deepcopy(method.state_dict())
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---------------------------------------------------------------------------------------------- one process
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_is_finite_and_extras_are_scalars(name):
+    method, batch = started(name)
+    out = method(batch)
+    assert all(isinstance(value, torch.Tensor) and value.dim() == 0 and value.isfinite() for value in out.values())
+    assert out["loss"].is_floating_point()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trainable_parameter_gets_a_gradient_and_nothing_else(name):
+    method, batch = started(name)
+    loss = method(batch)["loss"]
+    if not trainable(method):
+        assert name == "random" and not loss.requires_grad
+        return
+    loss.backward()
+    without = [p_name for p_name, p in trainable(method).items() if p.grad is None or not p.grad.any()]
+    assert not without
+    assert all(p.grad.isfinite().all() for p in trainable(method).values())
+    assert not [p_name for p_name, p in method.named_parameters() if not p.requires_grad and p.grad is not None]
+    assert not [b_name for b_name, b in method.named_buffers() if b.requires_grad]
+    assert not [column for column, values in batch.items() if values.requires_grad]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_param_groups_hold_every_trainable_parameter_once(name):
+    method = build(name)
+    listed = [id(p) for group in method.param_groups() for p in group["params"]]
+    assert sorted(listed) == sorted(id(p) for p in trainable(method).values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_saved_and_loaded_gives_the_same_next_step(name, tmp_path):
+    method = build(name)
+    optimizer = optimizer_of(method)
+    if optimizer is None:
+        other = build(name, seed=1)
+        other.load_state_dict(method.state_dict())
+        assert same(method.state_dict(), other.state_dict())
+        return
+    begin_epoch(method, 0, optimizer)
+    for number in range(3):
+        step(method, optimizer, number)
+    torch.save([method.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")
+    other = build(name, seed=1)  # other weights, other queue: all of it must come from the file
+    saved, saved_optimizer = torch.load(tmp_path / "state.pt", weights_only=True)
+    other.load_state_dict(saved)
+    other_optimizer = optimizer_of(other)
+    other_optimizer.load_state_dict(saved_optimizer)
+    for number in (3, 4):  # across the border of an epoch
+        if number == 4:
+            begin_epoch(method, 1, optimizer)
+            begin_epoch(other, 1, other_optimizer)
+        assert torch.equal(step(method, optimizer, number), step(other, other_optimizer, number))
+        assert same(method.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_tensor_has_two_names(name):
+    state = build(name).state_dict()
+    assert len({value.data_ptr() for value in state.values()}) == len(state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forward_leaves_its_input_alone(name):
+    method, batch = started(name)
+    before = copy.deepcopy(batch)
+    method(batch)
+    assert same(batch, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_noise_comes_from_the_samples_keys_alone(name):
+    """The same loss whatever the global generator has been used for, so views and masks survive a resume."""
+    losses = []
+    for seed in (1, 2):
+        method, batch = started(name)
+        torch.manual_seed(seed)
+        losses.append(method(batch)["loss"])
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_leaves_the_state_alone(name):
+    method, batch = started(name)
+    method.eval()
+    before = snapshot(method)
+    with torch.no_grad():
+        assert torch.equal(method(batch)["loss"], method(batch)["loss"])
+    method.pictures(batch)
+    assert same(method.state_dict(), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_are_pictures(name):
+    method, batch = started(name)
+    method.eval()
+    before = copy.deepcopy(batch)
+    pictures = method.pictures(batch)
+    assert pictures
+    for title, picture in pictures.items():
+        assert title.isidentifier()
+        assert picture.dim() == 2 or picture.dim() == 3 and len(picture) == 3
+        assert picture.is_floating_point() and 0 <= picture.min() and picture.max() <= 1 and not picture.requires_grad
+        assert picture.std() > 0  # something to see
+    assert same(batch, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_declared_inputs_are_all_it_needs_and_all_needed(name):
+    method = build(name)
+    columns = method.inputs.columns
+    assert set(columns) <= {"image", "label", "caption"} and columns == methods.load(name).inputs.columns
+    begin_epoch(method)
+    batch = {column: value for column, value in raw(0).items() if column in (*columns, "index", "epoch")}
+    method(prepare(method, batch))
+    for column in columns:
+        method = build(name)
+        begin_epoch(method)
+        with pytest.raises(KeyError, match=column):
+            method(prepare(method, {c: value for c, value in batch.items() if c != column}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_data_set_without_the_column_is_refused(name):
+    run = SimpleNamespace(method=name, data="bare")
+    with pytest.raises(train.UserError, match=f"method {name} needs the column '.*', which data set bare"):
+        train.check_columns(run, methods.load(name), {"columns": ["meta"]})
+    train.check_columns(run, methods.load(name), {"columns": list(COLUMNS)})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parts_can_be_rebuilt_from_what_the_encoder_folder_records(name):
+    method = build(name)
+    parts = method.parts()
+    assert parts["encoder"] is method.encoder and parts["encoder"].dim
+    for part in parts.values():
+        rebuilt = nets.build(**json.loads(json.dumps(part.config)))
+        rebuilt.load_state_dict(part.state_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_its_paper(name):
+    cls = methods.load(name)
+    assert cls.__doc__ and (name in ("random", "supervised") or "https://" in cls.__doc__)
+
+
+def test_unknown_method_is_one_sentence():
+    with pytest.raises(methods.UserError, match='unknown method \'simclrr\'; did you mean "simclr"'):
+        methods.load("simclrr")
+
+
+# ---------------------------------------------------------------------------------------------- two processes
+
+
+def two_steps(name, part=slice(None)):
+    """Losses and averaged gradients of two steps, so that what the first leaves behind (a queue, an average) counts."""
+    method = build(name, norm="group")
+    begin_epoch(method)
+    if not trainable(method):
+        return {"losses": [float(method(prepare(method, raw(0, part)))["loss"].detach())] * 2, "gradients": {}, "scalars": []}
+    model = nn.parallel.DistributedDataParallel(method) if distributed.on() else method
+    sgd = torch.optim.SGD(method.param_groups(), lr=0.01)  # not Adam: it would blow up rounding where a gradient is 0
+    scalars = []
+    for number in range(2):
+        sgd.zero_grad()
+        out = model(prepare(method, raw(number, part)))
+        out["loss"].backward()
+        sgd.step()
+        method.after_step((number + 1) / 2)
+        scalars.append({key: float(distributed.mean(value)) for key, value in out.items()})
+    gradients = {key: p.grad.clone() for key, p in trainable(method).items()}
+    buffers = {key: value.clone() for key, value in method.named_buffers()}
+    return {"scalars": scalars, "gradients": gradients, "buffers": buffers}
+
+
+def work(store, out, rank):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    half = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
+    results = {}
+    for name in NAMES:
+        try:
+            results[name] = two_steps(name, half)
+        except Exception as error:  # to be told of by that method's test
+            results[name] = repr(error)
+    torch.save(results, f"{out}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def environment():
+    return dict(os.environ, PYTHONPATH=str(Path(methods.__file__).parents[2]), OMP_NUM_THREADS="1")
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory):
+    """All methods on two gloo processes, started once."""
+    folder = tmp_path_factory.mktemp("pair")
+    command = [sys.executable, __file__, "two", f"{folder}/store", str(folder)]
+    both = [subprocess.Popen([*command, str(rank)], env=environment()) for rank in range(2)]
+    limit = time.monotonic() + 300
+    try:
+        while None in (codes := [p.poll() for p in both]) and not any(codes) and time.monotonic() < limit:
+            time.sleep(0.1)  # when one dies the other would wait for it
+        assert codes == [0, 0]
+    finally:
+        for p in both:
+            p.kill()
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_equal_one(name, pair):
+    alone, ranks = two_steps(name), [rank[name] for rank in pair]
+    for two in ranks:
+        assert not isinstance(two, str), two
+        for a, b in zip(two["scalars"], alone["scalars"], strict=True):
+            assert a == pytest.approx(b, abs=1e-5, rel=1e-5)
+        assert two["gradients"].keys() == alone["gradients"].keys()
+        for key, gradient in alone["gradients"].items():
+            torch.testing.assert_close(two["gradients"][key], gradient, atol=1e-5, rtol=1e-5)
+        for key, value in alone.get("buffers", {}).items():
+            torch.testing.assert_close(two["buffers"][key], value, atol=1e-5, rtol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------- a fresh interpreter
+
+
+def fresh():
+    """Every method by name where the packages in ABSENT cannot be imported; prints what happened as JSON."""
+    for module in ABSENT:
+        sys.modules[module] = None
+    told = {}
+    for name in NAMES:
+        try:
+            method, batch = started(name)
+            told[name] = float(method(batch)["loss"].detach())
+        except Exception as error:
+            told[name] = repr(error)
+    print(json.dumps(told))
+
+
+@pytest.fixture(scope="session")
+def elsewhere():
+    done = subprocess.run([sys.executable, __file__, "fresh"], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_by_name_from_a_fresh_import_without_the_pipeline_packages(name, elsewhere):
+    method, batch = started(name)
+    assert elsewhere[name] == pytest.approx(float(method(batch)["loss"].detach()), rel=1e-4)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "two":
+        work(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    else:
+        fresh()

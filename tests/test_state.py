@@ -1,0 +1,100 @@
+"""Averages and queues against plain references, and what a checkpoint of them holds."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfsup.state import Ema, Queue, frozen
+
+
+@given(st.floats(0, 1), st.integers(1, 5), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_ema_is_exact(momentum, steps, seed):
+    torch.manual_seed(seed)
+    online = nn.Linear(3, 2).double()
+    ema = Ema(online)
+    expected = [p.detach().clone() for p in online.parameters()]
+    for _ in range(steps):
+        for p in online.parameters():
+            p.data.normal_()
+        ema.update(online, momentum)
+        expected = [momentum * e + (1 - momentum) * p.detach() for e, p in zip(expected, online.parameters())]
+    for mine, reference in zip(ema.module.parameters(), expected):
+        torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
+
+
+def test_ema_starts_as_a_copy_that_takes_no_gradient():
+    online = nn.Linear(3, 2)
+    ema = Ema(online)
+    x = torch.randn(4, 3, requires_grad=True)
+    assert torch.equal(ema(x), online(x)) and not ema(x).requires_grad
+    assert all(p.requires_grad for p in online.parameters())
+    assert not any(p.requires_grad for p in ema.parameters())
+    online.weight.data.add_(1)
+    assert not torch.equal(ema.module.weight, online.weight)  # no shared storage
+
+
+def test_ema_keeps_batch_statistics_of_its_own():
+    online = nn.BatchNorm1d(2)
+    ema = Ema(online)
+    ema(torch.randn(8, 2) + 5)
+    before = ema.module.running_mean.clone()
+    ema.update(online, 0.5)
+    assert torch.equal(ema.module.running_mean, before) and before.abs().sum() > 0 and online.running_mean.abs().sum() == 0
+
+
+def test_ema_refuses_another_architecture():
+    with pytest.raises(ValueError):
+        Ema(nn.Linear(2, 2)).update(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), 0.5)
+
+
+@given(st.integers(1, 13), st.lists(st.integers(0, 17), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_queue_holds_the_last_keys(size, batches):
+    """Whatever the batches: smaller, equal, larger than the queue, not dividing it, empty."""
+    queue = Queue(size, 1)
+    reference = queue.keys.flatten().tolist()
+    count = 0
+    for n in batches:
+        keys = torch.arange(count, count + n, dtype=torch.float32)
+        count += n
+        queue.push(keys[:, None])
+        reference = (reference + keys.tolist())[-size:]
+    oldest_first = queue.keys.roll(-int(queue.next), 0).flatten().tolist()
+    assert oldest_first == reference
+
+
+def test_queue_starts_with_unit_vectors_and_stores_values_only():
+    queue = Queue(5, 8)
+    torch.testing.assert_close(queue.keys.norm(dim=1), torch.ones(5))
+    keys = torch.ones(2, 8, requires_grad=True)
+    queue.push(keys * 1)
+    assert not queue.keys.requires_grad and torch.equal(queue.keys[:2], torch.ones(2, 8))
+    queue.push(keys.bfloat16())
+    assert queue.keys.dtype == torch.float32
+
+
+def test_state_is_in_the_checkpoint():
+    for module in (Ema(nn.Linear(2, 2)), Queue(3, 2)):
+        other = copy.deepcopy(module)
+        for value in module.state_dict().values():
+            value.add_(1)
+        other.load_state_dict(module.state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(module.state_dict().values(), other.state_dict().values()))
+    assert set(Queue(3, 2).state_dict()) == {"keys", "next"}
+
+
+def test_frozen_critic_passes_gradient_through_but_takes_none():
+    critic, fake = nn.Linear(3, 1), torch.randn(4, 3, requires_grad=True)
+    critic.bias.requires_grad_(False)
+    with frozen(critic):
+        critic(fake).sum().backward()
+    assert fake.grad is not None and critic.weight.grad is None
+    assert critic.weight.requires_grad and not critic.bias.requires_grad
+    with pytest.raises(RuntimeError), frozen(critic):
+        raise RuntimeError
+    assert critic.weight.requires_grad
