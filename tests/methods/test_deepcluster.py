@@ -92,7 +92,7 @@ def test_nmi_rises_and_no_cluster_empties_over_epochs():
     colours = torch.rand(6, 3, generator=random) * 2 - 1
     truth = torch.arange(240) % 6
     x = colours[truth][:, :, None, None] + 0.7 * torch.randn(240, 3, 16, 16, generator=random)
-    method = build(images=240, clusters=8, norm="batch")
+    method = build(images=240, clusters=8, pca=8, norm="batch")
     optimizer = torch.optim.Adam(method.parameters(), 2e-3)
     rows = []
     for number in range(8):
@@ -105,8 +105,7 @@ def test_nmi_rises_and_no_cluster_empties_over_epochs():
             optimizer.step()
     assert all(row["clusters"] == 8 for row in rows)
     nmi = [row["nmi"] for row in rows[1:]]
-    print([round(v, 3) for v in nmi], cluster.nmi(method.label, truth))
-    assert np.mean(nmi[-3:]) > nmi[0]
+    assert np.mean(nmi[-3:]) > nmi[0] + 0.2 and nmi[-1] > nmi[1] > nmi[0]
 
 
 def test_clusters_picture_groups_what_the_classifier_groups():
