@@ -14,10 +14,11 @@ def main():
     parser.add_argument("--params", default="params.yaml")
     args = parser.parse_args()
     datasets = config.load(args.params).datasets
-    if args.dataset not in datasets:
-        raise errors.UserError(f'{args.params}: datasets has no "{args.dataset}"{errors.nearest(args.dataset, datasets)}')
-    card = shards.write(args.dataset, datasets[args.dataset], Path("data/shards") / args.dataset)
-    print(f"{args.dataset}: " + ", ".join(f"{count} {split}" for split, count in card["counts"].items()))
+    name = args.dataset
+    if name not in datasets:
+        raise errors.UserError(f'{args.params}: datasets has no "{name}"{errors.nearest(name, datasets)}')
+    card = shards.write(name, datasets[name], Path("data/shards") / name)
+    print(f"{name}: " + ", ".join(f"{count} {split}" for split, count in card["counts"].items()))
 
 
 if __name__ == "__main__":

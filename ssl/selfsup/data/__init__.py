@@ -14,7 +14,7 @@ def open(shards_dir, split, reader="auto", cache="data/cache"):
     """A Split of the shards in `shards_dir`.
 
     reader "resident": decoded once into a memory-mapped array under `cache`, shared by processes and runs. "streaming":
-    read from the tars as one goes. "auto": resident, if the decoded split takes at most half of this machine's memory."""
+    read from the tars as one goes. "auto": resident, if the decoded split takes half the machine's memory or less."""
     card = shards.card_of(shards_dir)
     if reader not in READERS:
         raise UserError(f'there is no reader "{reader}"{nearest(reader, READERS)}')
@@ -34,7 +34,8 @@ def open(shards_dir, split, reader="auto", cache="data/cache"):
 
 
 def tokenizer(shards_dir):
-    """The `tokenizers.Tokenizer` that the shard stage trained on the training captions; pads with 0."""
+    """The `tokenizers.Tokenizer` that the shard stage trained on the training captions. It pads with 0, to the longest
+    sentence of those it is given together, and cuts at 64 tokens."""
     path = Path(shards_dir) / "tokenizer.json"
     if not path.exists():
         shards.card_of(shards_dir)
@@ -73,14 +74,21 @@ class Split:
     def batches(self, seed, batch, images, rank=0, world=1, start=0, workers=0):
         """Iterate over this rank's part of the training steps `start` … images // batch - 1, each a dict of tensors
 
-        image uint8 (n, C, H, W), label int64 (n,), caption int64 (n, L) token ids padded with 0, as the data set has them,
-        index int64 (n,) position in the split, epoch int64 (n,); n = batch / world.
+        image uint8 (n, C, H, W), label int64 (n,), caption int64 (n, L) token ids padded with 0, as far as there are
+        such, index int64 (n,) position in the split, epoch int64 (n,); n = batch / world.
 
-        Every pair (epoch, sample) comes once, nothing is dropped, a batch may span the border of two epochs. The samples
-        are a pure function of seed, batch and step: `start` changes where one begins, ranks and workers who reads what."""
+        Each pair (epoch, sample) comes once, nothing is dropped, a batch may span the border of two epochs. The samples
+        are a pure function of seed, batch and step: `start` only says where to begin, rank and workers who reads."""
         if batch % world:
             raise UserError(f"train.batch: {batch} images cannot be split evenly over {world} processes")
         return self._batches(seed, batch, images // batch, rank, world, start, workers)
+
+    def encode(self, captions):
+        """Token ids, as many for each caption as the longest training caption has: cut, or padded with 0."""
+        length = self.card["caption_length"]
+        self.tokenizer.enable_truncation(length)
+        self.tokenizer.enable_padding(length=length, pad_id=0, pad_token="[PAD]")
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(captions)]
 
     def in_order(self, batch=512):
         """All samples once, in the order of the split, as dicts like those of `batches` (epoch is 0)."""

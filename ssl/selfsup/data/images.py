@@ -24,16 +24,16 @@ def decode(data, size):
 def encode(image, size):
     """What a shard stores of an image, and its pixels: (extension, bytes, uint8 (size, size, 3)).
 
-    `image` is file bytes, a Pillow image or a uint8 array (H, W, 3) or (H, W). A JPEG or PNG of the right size keeps its
-    bytes. All else is encoded anew: lossless as PNG, but as JPEG (quality 95) if it was lossy or is a large photo."""
+    `image` is file bytes, a Pillow image or a uint8 array (H, W, 3) or (H, W). An upright RGB JPEG or PNG of the right
+    size keeps its bytes. All else is encoded anew: as PNG, or if lossy before or a large photo as JPEG, quality 95."""
     original = image
     if isinstance(image, bytes):
         image = load(image)
     elif isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     kind = image.format  # lost by every later step; None for an array
-    kept = isinstance(original, bytes) and kind in ("JPEG", "PNG") and image.mode == "RGB" and image.size == (size, size)
-    if kept and image.getexif().get(ORIENTATION, 1) == 1:
+    fits = kind in ("JPEG", "PNG") and image.mode == "RGB" and image.size == (size, size)
+    if fits and isinstance(original, bytes) and image.getexif().get(ORIENTATION, 1) == 1:
         return "jpg" if kind == "JPEG" else "png", original, np.asarray(image)
     image = square(image, size)
     lossy = kind in ("JPEG", "MPO", "WEBP") or (kind is None and size > SMALL)

@@ -1,13 +1,14 @@
 """The resident reader: a split decoded once into a memory-mapped array, of which batches are slices.
 
-The array is shared by all processes and runs through the page cache; it takes memory while there is some to spare. Position
-p of the endless stream of samples is entry p % N of the permutation of (seed, p // N); step b takes p in
+The array is shared by all processes and runs through the page cache; it takes memory while there is some to spare.
+Position p of the endless stream of samples is entry p % N of the permutation of (seed, p // N); step b takes p in
 [b * batch, (b + 1) * batch), and rank r the r-th contiguous part of that.
 """
 
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -23,8 +24,8 @@ FORMAT = 1  # of the cache; to change with its layout or with how images are dec
 
 
 class Resident(Split):
-    """`images` uint8 (N, C, H, W), `labels` int64 (N,) or None, `captions` list of str or None, `tokens` int64 (N, L) or
-    None: all in split order. Writing to them changes this process's copy only."""
+    """`images` uint8 (N, C, H, W), `labels` int64 (N,) or None, `captions` list of str or None, `tokens` int64 (N, L)
+    or None: all in split order. Writing to them changes this process's copy only."""
 
     reader = "resident"
 
@@ -40,8 +41,7 @@ class Resident(Split):
         if "caption" in card["columns"]:
             self.captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
         if self.tokenizer is not None:
-            encodings = self.tokenizer.encode_batch(self.captions)
-            self.tokens = torch.tensor([encoding.ids for encoding in encodings])
+            self.tokens = torch.tensor(self.encode(self.captions))
 
     def _fill(self, folder):
         """Decode into `folder`: by one process, while others wait for it."""
@@ -67,9 +67,10 @@ class Resident(Split):
         found = list(shards.parallel(work, self.entries, f"decode {self.card['name']} {self.name}", total=len(self)))
         with shards.naming(folder):
             if "label" in self.card["columns"]:
-                np.save(folder / "labels.npy", np.array(sum((part["labels"] for part in found), []), np.int64))
+                labels = itertools.chain.from_iterable(part["labels"] for part in found)
+                np.save(folder / "labels.npy", np.fromiter(labels, np.int64))
             if "caption" in self.card["columns"]:
-                captions = sum((part["captions"] for part in found), [])
+                captions = list(itertools.chain.from_iterable(part["captions"] for part in found))
                 (folder / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
 
     def _batches(self, seed, batch, steps, rank, world, start, workers):

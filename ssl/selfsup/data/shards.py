@@ -1,7 +1,7 @@
 """Shards: ordinary WebDataset tars and the card that describes them.
 
-`write` makes a folder of shards out of a source, each shard one unit of parallel work, so that the bytes depend neither on
-the run nor on the number of worker processes. `groups` reads any WebDataset tar, with nothing but the standard library.
+`write` makes a folder of shards out of a source, each shard one unit of parallel work, so that the bytes depend neither
+on the run nor on the number of worker processes. `groups` reads any WebDataset tar, with the standard library alone.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import tarfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -68,10 +69,10 @@ def write(name, spec, out, workers=None):
         content = [[{**entry, "file": ""}, part["split"], part["sha256"]]
                    for entry, part in zip(sum(files.values(), []), found)]
         if "caption" in columns:
-            model = train_tokenizer([text for part in found for text in part["captions"]])
+            model, longest = train_tokenizer([text for part in found for text in part["captions"]])
             text = model.to_str(pretty=True)
             (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-            card |= {"vocabulary": model.get_vocab_size(), "caption_length": model.padding["length"]}
+            card |= {"vocabulary": model.get_vocab_size(), "caption_length": longest}
             content.append(text)
         whole = json.dumps([content, card["classes"], columns, spec.size, mean, std], sort_keys=True)
         card["hash"] = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()
@@ -260,8 +261,8 @@ def _moments(counts):
 
 
 def train_tokenizer(captions):
-    """A small lower-case byte-pair `tokenizers.Tokenizer`, that gives every caption the same number of ids: padded with
-    0, cut to the longest caption it was trained on (at most LONGEST)."""
+    """A small lower-case byte-pair `tokenizers.Tokenizer` that pads with 0 and cuts at LONGEST, and the number of
+    tokens of the longest of `captions`."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
     model = Tokenizer(models.BPE(unk_token="[UNK]"))
@@ -272,11 +273,10 @@ def train_tokenizer(captions):
     model.train_from_iterator(captions, trainer)
     model.post_processor = processors.TemplateProcessing(single="[START] $A [END]",
                                                          special_tokens=[("[START]", 1), ("[END]", 2)])
+    model.enable_truncation(LONGEST)
     longest = max(len(encoding.ids) for encoding in model.encode_batch(captions))
-    length = min(LONGEST, -(-longest // 8) * 8)
-    model.enable_truncation(length)
-    model.enable_padding(length=length, pad_id=0, pad_token="[PAD]")
-    return model
+    model.enable_padding(pad_id=0, pad_token="[PAD]")
+    return model, longest
 
 
 # Reading
@@ -341,8 +341,8 @@ def decode(folder, entry, sample, size):
     try:
         return images.decode(sample["image"], size)
     except Unreadable as error:
-        raise UserError(f"the shard {os.path.join(folder, entry['file'])} is damaged: an image cannot be read ({error}); "
-                        f"get it back with `dvc checkout`") from None
+        raise UserError(f"the shard {os.path.join(folder, entry['file'])} is damaged: an image cannot be read "
+                        f"({error}); get it back with `dvc checkout`") from None
 
 
 def image_of(group):
@@ -432,18 +432,23 @@ class _Watched:
 
 
 @contextlib.contextmanager
-def replacing(out):
-    """A fresh folder that becomes `out` when the block ends well, and is removed when it does not. One writer at a time;
-    what a killed one left behind is cleared by the next."""
+def replacing(out, patience=5.0):
+    """A fresh folder that becomes `out` when the block ends well, and is removed when it does not. One writer at a
+    time: a second gives up after `patience` seconds. What a killed one left behind is cleared by the next."""
     out = Path(out)
     part = out.with_name(f".{out.name}.partial")
     part.mkdir(parents=True, exist_ok=True)
     lock = os.open(part, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is writing {out}: wait for it, or stop it first") from None
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise UserError(f"another process is writing {out}: wait for it, or stop it first") from None
+                time.sleep(0.1)
         try:
             for old in part.iterdir():
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
@@ -477,8 +482,8 @@ def cores():
 
 
 def parallel(work, tasks, title, total=None, workers=None):
-    """Yield work(task) for each task, in order, from `workers` processes (by default one a core), with a progress bar that
-    counts the tasks, or up to `total` by the results' "images". Forked: `work` may hold anything."""
+    """Yield work(task) for each task, in order, from `workers` processes (by default one a core), with a progress bar
+    that counts the tasks, or up to `total` by the results' "images". Forked: `work` may hold anything."""
     from tqdm import tqdm
 
     workers = min(workers or cores(), len(tasks))

@@ -38,7 +38,7 @@ class Source:
 
 @dataclass
 class Tars:
-    """Existing WebDataset tars, read where they are: `files` holds (path or URL, split), `carve` what becomes of train."""
+    """Existing WebDataset tars, read where they are. `files`: (path or URL, split); `carve`: what becomes of train."""
 
     files: list
     carve: dict = field(default_factory=dict)
@@ -76,7 +76,7 @@ def carve(spec, have=()):
 
 
 def divide(items, spec):
-    """Items by split. `items`: {split: [item, …]}, an item's first entry is its key; what is missing comes out of train."""
+    """Items by split, those of missing splits taken out of train. `items`: {split: [(key, …), …]}."""
     ordered = {split: sorted((fraction(item[0]), item) for item in some) for split, some in items.items()}
     ranges = carve(spec, have=items)
     pool = ordered.pop("train", [])
@@ -156,8 +156,8 @@ def _files(top):
 
 
 def _keyed(names):
-    """(key, name) pairs. A WebDataset key ends at the first dot of the file's name, so dots within it are escaped; files
-    that differ in the extension alone keep it, escaped."""
+    """(key, name) pairs. A WebDataset key ends at the first dot of the file's name, so dots within it are escaped;
+    files that differ in the extension alone keep it, escaped."""
     def escape(name):
         parent, _, base = name.rpartition("/")
         base = base.replace("%", "%25").replace(".", "%2E")
@@ -277,8 +277,8 @@ def _torchvision_classes(data):
 
 
 def webdataset(spec):
-    """Tars of any origin: `urls` is a pattern such as "{000..009}.tar" or "*.tar", or a list of such, below `root` or with
-    a scheme of their own. A file name that starts with train, val or test says the split."""
+    """Tars of any origin: `urls` is a pattern such as "{000..009}.tar" or "*.tar", or a list of such, below `root` or
+    with a scheme of their own. A file name that starts with train, val or test says the split."""
     from braceexpand import braceexpand
 
     patterns = [spec.urls] if isinstance(spec.urls, str) else list(spec.urls)
@@ -313,8 +313,8 @@ def _named_split(url):
 
 
 def open_bytes(path):
-    """A local file, or a URL through urllib (http, https) or fsspec (s3, gs, …): never through a shell, since a card may
-    come from somebody else."""
+    """A local file, or a URL through urllib (http, https) or fsspec (s3, gs, …): never through a shell, since a card
+    may come from somebody else."""
     path = str(path)
     if "://" not in path:
         return builtins.open(path, "rb")

@@ -1,14 +1,14 @@
-"""The streaming reader, for splits larger than memory: the tars are read in sequence, local or remote, and decoded on the way.
+"""The streaming reader, for splits larger than memory: tars, local or remote, read in sequence and decoded on the way.
 
 A batch is filled by `lanes`, each an endless stream of samples that supplies the same part of every batch. Shards are
-shuffled anew each epoch, by (seed, epoch), and dealt to the lanes in turn: the s-th shard of all epochs put end to end goes
-to lane s % lanes. Within a shard, blocks of BLOCK samples are shuffled by (seed, epoch, shard, block). A rank reads some of
-the lanes, each of its workers some of those. What follows:
-- The number of lanes does not depend on the number of processes if that divides it, nor ever on the number of workers: the
-  global batches are then the same for 1 or N processes.
+shuffled anew each epoch, by (seed, epoch), and dealt to the lanes in turn: of the shards of all epochs put end to end,
+the s-th goes to lane s % lanes. Within a shard, blocks of BLOCK samples are shuffled by (seed, epoch, shard, block).
+A rank reads some of the lanes, each of its workers some of those. What follows:
+- The number of lanes does not depend on the number of processes if that divides it, nor ever on the number of workers:
+  the global batches are then the same for 1 or N processes.
 - A lane never ends, so every rank has as many batches as it is asked for, however uneven its shards.
-- Every pair (epoch, sample) comes exactly once. Lanes go on to their next shard by themselves: where shards are equal and
-  the lanes divide their number, epochs end together; else some lanes are ahead of others by about a shard.
+- Every pair (epoch, sample) comes exactly once. Lanes go on to their next shard by themselves: where shards are equal
+  and the lanes divide their number, epochs end together; else some lanes are ahead of others by about a shard.
 - To resume, whole shards are passed over unread, and part of one undecoded.
 """
 
@@ -27,15 +27,15 @@ class Streaming(Split):
     reader = "streaming"
 
     def lanes(self, batch, world):
-        """How many lanes fill a batch: the same for any `world` where possible, and never more than there are shards."""
+        """How many lanes fill a batch: the same for any `world` if possible, and never more than there are shards."""
         fits = [n for n in range(1, min(len(self.entries), batch) + 1) if batch % n == 0]
         usual = max(n for n in fits if n <= LANES)
         if usual % world == 0:
             return usual
         fits = [n for n in fits if n % world == 0]
         if not fits:
-            raise UserError(f"{self.folder} has {len(self.entries)} shards in {self.name}: too few to stream a batch of "
-                            f"{batch} to {world} processes; use the resident reader (train.reader) or fewer processes")
+            raise UserError(f"{self.folder} has {len(self.entries)} shards in {self.name}: too few to stream a batch "
+                            f"of {batch} to {world} processes; use train.reader: resident, or fewer processes")
         return min(fits, key=lambda n: (abs(n - LANES), n))
 
     def _batches(self, seed, batch, steps, rank, world, start, workers):
@@ -64,15 +64,15 @@ class Streaming(Split):
 
     def collate(self, items):
         """The batch of (epoch, entry, position in the shard, encoded sample) items."""
-        pixels = np.stack([shards.decode(self.folder, entry, sample, self.card["size"]) for _, entry, _, sample in items])
+        size = self.card["size"]
+        pixels = np.stack([shards.decode(self.folder, entry, sample, size) for _, entry, _, sample in items])
         out = {"image": torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
                "index": torch.tensor([entry["first"] + position for _, entry, position, _ in items]),
                "epoch": torch.tensor([epoch for epoch, *_ in items])}
         if "label" in self.columns:
             out["label"] = torch.tensor([sample["label"] for *_, sample in items])
         if self.tokenizer is not None:
-            encodings = self.tokenizer.encode_batch([sample["caption"] for *_, sample in items])
-            out["caption"] = torch.tensor([encoding.ids for encoding in encodings])
+            out["caption"] = torch.tensor(self.encode([sample["caption"] for *_, sample in items]))
         return out
 
     def lane(self, seed, lane, lanes, skip):

@@ -1,0 +1,277 @@
+import gzip
+import io
+import struct
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from selfsup.data import images, shards, sources
+from selfsup.errors import UserError
+
+
+def jpeg(seed, size=(8, 8)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def save(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def spec(source="folder", root="", **changes):
+    return SimpleNamespace(**{"source": source, "root": str(root), "size": 8, "val_share": 0.2, "test_share": 0.2,
+                              "max_bad": 0.0, **changes})
+
+
+def read(source):
+    """{split: [(name, sample), …]}"""
+    return {split: list(source.read(split, 0, count)) for split, count in source.counts.items()}
+
+
+# Image folders
+
+
+def test_folder_with_splits_and_classes(tmp_path):
+    for i in range(30):
+        save(tmp_path / "train" / ("cat", "dog")[i % 2] / f"{i}.jpg", jpeg(i))
+    for i in range(6):
+        save(tmp_path / "test" / "dog" / f"{i}.jpg", jpeg(i))
+    save(tmp_path / "train" / "cat" / ".hidden.jpg", b"")
+    save(tmp_path / "train" / "cat" / "notes.txt", b"not an image")
+    source = sources.open(spec(root=tmp_path))
+    found = read(source)
+    assert source.classes == ["cat", "dog"] and source.counts["test"] == 6
+    assert source.counts["train"] + source.counts["val"] == 30 and source.counts["val"] > 0
+    assert all("/train/" in name for name, _ in found["val"]) and all("/test/" in name for name, _ in found["test"])
+    for name, sample in sum(found.values(), []):
+        assert sample["label"] == source.classes.index(Path(name).parent.name)
+        assert sample["image"] == Path(name).read_bytes()
+
+
+def test_folder_with_a_val_of_its_own(tmp_path):
+    for split, count in [("Train", 9), ("validation", 4), ("test", 3)]:
+        for i in range(count):
+            save(tmp_path / split / "cat" / f"{i}.jpg", jpeg(i))
+    assert sources.open(spec(root=tmp_path)).counts == {"train": 9, "val": 4, "test": 3}
+
+
+def test_folder_of_classes_without_splits(tmp_path):
+    for i in range(40):
+        save(tmp_path / f"class{i % 4}" / "deeper" / f"{i}.jpg", jpeg(i))
+    source = sources.open(spec(root=tmp_path))
+    assert source.classes == ["class0", "class1", "class2", "class3"]
+    assert sum(source.counts.values()) == 40 and min(source.counts.values()) > 0
+
+
+def test_flat_folder_has_no_labels(tmp_path):
+    for i in range(30):
+        save(tmp_path / f"{i}.jpg", jpeg(i))
+    source = sources.open(spec(root=tmp_path))
+    assert source.classes is None and sum(source.counts.values()) == 30
+    assert all("label" not in sample for _, sample in sum(read(source).values(), []))
+    card = shards.write("toy", spec(root=tmp_path), tmp_path / "out", workers=1)
+    assert card["columns"] == ["image"] and card["classes"] == []
+
+
+def test_names_of_every_kind(tmp_path):
+    """Unicode, dots, bytes that are no UTF-8, one stem in two classes, and with two extensions in one."""
+    names = ["猫/é1.jpg", "猫/a.b.c.jpg", "猫/a.jpg", "猫/a.jpeg", "猫/a%2Eb.jpg", "hund/a.jpg", "hund/x y'\".jpg",
+             "hund/" + "long" * 50 + ".jpg", "hund/\udcff.jpg", "v1.2/a.jpg"]
+    for i, name in enumerate(names):
+        save(tmp_path / "raw" / "train" / name, jpeg(i))
+        save(tmp_path / "raw" / "test" / name, jpeg(i))
+    source = sources.open(spec(root=tmp_path / "raw", val_share=0))
+    keys = [sample["key"] for _, sample in read(source)["train"]]
+    assert len(set(keys)) == len(names)
+    card = shards.write("toy", spec(root=tmp_path / "raw", val_share=0), tmp_path / "out", workers=1)
+    groups = dict(shards.groups(tmp_path / "out" / "train-000000.tar"))
+    assert set(groups) == set(keys) and card["counts"] == {"train": 10, "val": 0, "test": 10}
+    assert {group["jpg"] for group in groups.values()} == {jpeg(i) for i in range(len(names))}
+    assert sorted(group["cls"] for group in groups.values()) == [b"0"] * 4 + [b"1"] + [b"2"] * 5
+    webdataset = pytest.importorskip("webdataset")
+    theirs = webdataset.WebDataset(str(tmp_path / "out" / "train-000000.tar"), shardshuffle=False)
+    assert [sample["__key__"] for sample in theirs] == list(groups)
+
+
+def test_folder_errors(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match='no such folder: .*emty; did you mean "empty"'):
+        sources.open(spec(root=tmp_path / "emty"))
+    with pytest.raises(UserError, match="no images in .*empty: looked for files ending in jpg"):
+        sources.open(spec(root=tmp_path / "empty"))
+    with pytest.raises(UserError, match='no source "fodler"; did you mean "folder"'):
+        sources.open(spec("fodler"))
+    save(tmp_path / "one" / "a.jpg", jpeg(0))
+    with pytest.raises(UserError, match="leave nothing to train on"):
+        sources.open(spec(root=tmp_path / "one", val_share=0.5, test_share=0.5))
+
+
+@given(st.sets(st.text(min_size=1, max_size=8), min_size=1), st.floats(0, 0.45), st.floats(0, 0.45))
+def test_division_is_complete_and_stable(keys, val, test):
+    items = [(key,) for key in keys]
+    parts = sources.divide({"train": items}, spec(val_share=val, test_share=test))
+    assert sorted(sum(parts.values(), [])) == sorted(items)
+    fewer = sources.divide({"train": items[1:]}, spec(val_share=val, test_share=test))
+    assert all(set(fewer[split]) <= set(parts[split]) for split in parts)
+
+
+def test_shares_are_kept():
+    parts = sources.divide({"train": [(f"{i}",) for i in range(20000)]}, spec(val_share=0.1, test_share=None))
+    assert abs(len(parts["val"]) - 2000) < 200 and abs(len(parts["test"]) - 2000) < 200
+
+
+# Digits and torchvision
+
+
+def test_digits(tmp_path):
+    from sklearn.datasets import load_digits
+
+    card = shards.write("digits", spec("digits", size=16), tmp_path / "out", workers=1)
+    assert sum(card["counts"].values()) == 1797 and min(card["counts"].values()) > 0
+    assert card["classes"] == list("0123456789")
+    key, group = next(iter(shards.groups(tmp_path / "out" / "train-000000.tar")))
+    i = int(key.removeprefix("digit-"))
+    pixels = images.decode(group["png"], 16)
+    assert int(group["cls"]) == load_digits().target[i] and (pixels == pixels[..., :1]).all()
+    small = Image.fromarray(pixels).resize((8, 8), Image.Resampling.BOX)
+    assert np.corrcoef(np.asarray(small)[..., 0].ravel(), load_digits().images[i].ravel())[0, 1] > 0.95
+
+
+def write_mnist(root, train=30, test=10):
+    """Files of the IDX format as torchvision's MNIST reads them."""
+    raw = root / "MNIST" / "raw"
+    pixels = np.random.default_rng(0).integers(0, 256, (train + test, 28, 28), np.uint8)
+    labels = (np.arange(train + test) % 10).astype(np.uint8)
+    for name, some in [("train", slice(train)), ("t10k", slice(train, None))]:
+        x, y = pixels[some], labels[some]
+        save(raw / f"{name}-images-idx3-ubyte", struct.pack(">iiii", 2051, len(x), 28, 28) + x.tobytes())
+        save(raw / f"{name}-labels-idx1-ubyte", struct.pack(">ii", 2049, len(y)) + y.tobytes())
+    return pixels, labels
+
+
+def test_torchvision_grey_with_official_test_split(tmp_path):
+    pixels, labels = write_mnist(tmp_path / "raw")
+    mnist = spec("torchvision", tmp_path / "raw", dataset="MNIST", size=28)
+    card = shards.write("mnist", mnist, tmp_path / "out", workers=1)
+    assert card["counts"]["test"] == 10 and card["counts"]["train"] + card["counts"]["val"] == 30
+    assert card["counts"]["val"] > 0 and len(card["classes"]) == 10
+    for key, group in shards.groups(tmp_path / "out" / "test-000000.tar"):
+        i = 30 + int(key.removeprefix("test-"))
+        assert int(group["cls"]) == labels[i]
+        assert (images.decode(group["png"], 28) == pixels[i][..., None]).all()
+
+
+def test_torchvision_without_splits(tmp_path):
+    fake = spec("torchvision", tmp_path, dataset="FakeData")
+    source = sources.torchvision(fake)
+    assert sum(source.counts.values()) == 1000 and min(source.counts.values()) > 0 and len(source.classes) == 10
+    name, sample = next(source.read("val", 0, 1))
+    assert sample["image"].mode == "RGB" and 0 <= sample["label"] < 10
+
+
+def test_torchvision_errors(tmp_path):
+    with pytest.raises(UserError, match='torchvision has no data set "CIFAR-10"; did you mean "CIFAR10"'):
+        sources.open(spec("torchvision", tmp_path, dataset="CIFAR-10"))
+    with pytest.raises(UserError, match="could not read torchvision's CIFAR10 .*dvc repro fetch@CIFAR10"):
+        sources.open(spec("torchvision", tmp_path, dataset="CIFAR10"))
+    with pytest.raises(UserError, match="could not read torchvision's Flowers102 .*dvc repro fetch@Flowers102"):
+        sources.open(spec("torchvision", tmp_path, dataset="Flowers102"))
+    with pytest.raises(UserError, match="torchvision cannot download ImageNet"):
+        sources.torchvision_splits("ImageNet", tmp_path, download=True)
+
+
+def test_webdataset_errors(tmp_path):
+    save(tmp_path / "000.tar", gzip.compress(b""))
+    for urls, words in [("{000..001}.tar", 'no such tar: .*001.tar; did you mean "000.tar"'),
+                        ("*.tgz", "no file matches"), ("000.tar", "no images in .*000.tar")]:
+        with pytest.raises(UserError, match=words):
+            shards.write("toy", spec("webdataset", tmp_path, urls=urls), tmp_path / "out", workers=1)
+
+
+# Pixels
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode, kind", [
+    ("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("LA", "PNG"), ("L", "JPEG"), ("CMYK", "JPEG"),
+    ("YCbCr", "TIFF"), ("I;16", "PNG"), ("RGB", "BMP"), ("RGB", "WEBP"), ("CMYK", "TIFF"), ("I;16", "TIFF")])
+@pytest.mark.parametrize("size", [(8, 8), (20, 11)])
+def test_every_kind_of_image_becomes_rgb(mode, kind, size):
+    ramp = np.linspace(0, 255, size[0] * size[1]).reshape(size[::-1]).astype(np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(ramp.astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(np.stack([ramp] * 3, -1)).convert("RGBA" if mode == "LA" else "RGB").convert(mode)
+    data = encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    extension, stored, pixels = images.encode(data, 8)
+    assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
+    assert (images.decode(stored, 8) == pixels).all()
+    assert Image.open(io.BytesIO(stored)).mode == "RGB" and Image.open(io.BytesIO(stored)).size == (8, 8)
+    assert extension == ("jpg" if kind in ("JPEG", "WEBP") else "png")
+    if size == (8, 8) and mode not in ("1", "P"):  # those are dithered
+        assert np.abs(pixels.astype(int) - ramp[..., None]).max() <= (12 if kind in ("JPEG", "WEBP") else 2)
+
+
+def test_transparency_is_laid_on_white():
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert (images.decode(encoded(image, "PNG"), 8) == 255).all()
+
+
+def test_photos_stand_upright():
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 255
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 3  # upside down
+    data = encoded(Image.fromarray(pixels), "JPEG", exif=exif, quality=95)
+    _, stored, shown = images.encode(data, 8)
+    assert shown[:4].max() < 50 and shown[4:].min() > 200 and (images.decode(stored, 8) == shown).all()
+    assert images.ORIENTATION not in Image.open(io.BytesIO(stored)).getexif()
+
+
+@given(st.integers(8, 60), st.integers(8, 60))
+def test_resized_and_cropped_at_the_centre(width, height):
+    image = Image.new("RGB", (width, height), "black")
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    image.paste("white", (left, top, left + side + (width - side) % 2, top + side + (height - side) % 2))
+    assert images.encode(np.asarray(image), 8)[2][1:-1, 1:-1].min() > 200  # the filter mixes in some of what is cut
+
+
+def test_bytes_are_kept_where_the_size_is_right():
+    for kind, extension in [("JPEG", "jpg"), ("PNG", "png")]:
+        data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)), kind)
+        assert images.encode(data, 8)[:2] == (extension, data)
+        assert images.encode(data, 7)[0] == extension
+
+
+def test_arrays_are_stored_lossless_when_small():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    extension, data, _ = images.encode(pixels, 32)
+    assert extension == "png" and (images.decode(data, 32) == pixels).all()
+    assert images.encode(pixels, 96)[0] == "jpg"
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_unreadable(data):
+    with pytest.raises(images.Unreadable):
+        images.decode(data, 8)
+
+
+@given(st.integers(0, 10**6), st.floats(0.0, 0.9))
+def test_a_cut_jpeg_is_unreadable(seed, share):
+    data = jpeg(seed, (16, 16))
+    with pytest.raises(images.Unreadable):
+        images.decode(data[:int(len(data) * share)], 8)
