@@ -58,7 +58,9 @@ def test_shapes_and_types():
     assert rng.uniform(rng.key(3), 5).shape == (5,)
 
 
-@pytest.mark.parametrize("x", [rng.uniform(KEYS), rng.uniform(rng.key(7), N), rng.uniform(rng.key(7, torch.arange(N) * 2**20))])
+@pytest.mark.parametrize(
+    "x", [rng.uniform(KEYS), rng.uniform(rng.key(7), N), rng.uniform(rng.key(7, torch.arange(N) * 2**20))]
+)
 def test_uniform_over_keys_over_positions_and_over_spread_keys(x):
     x = x.double().sort().values
     assert 0 <= x[0] and x[-1] < 1

@@ -1,9 +1,10 @@
 """Counter-based random numbers: pure functions of a key, never of a generator's state.
 
-So what a sample gets does not depend on the batch it comes in, the number of processes or workers, or the point a run was
-resumed at. Bits are those of splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), equal
-on CPU and GPU. Draws from one key with the same salt are the same numbers: give every use its own `salt`.
+So what a sample gets does not depend on the batch it comes in, the number of processes or workers, or the point a run
+was resumed at. Bits are those of splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
+generators"), equal on CPU and GPU. Draws from one key with the same salt are the same numbers: give every use its own.
 """
+
 import math
 
 import torch
