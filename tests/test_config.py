@@ -1,0 +1,162 @@
+"""params.yaml is checked before any work, and every mistake in it is one sentence that says where."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfsup import config
+from selfsup.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+RUN = "runs.quick-simclr"
+
+
+def load(folder, change=lambda params: None):
+    params = copy.deepcopy(PARAMS)
+    change(params)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return config.load(folder / "params.yaml")
+
+
+def setting(path, value):
+    """A change of params that sets the key at `path`, its parts parted by dots."""
+
+    def change(params):
+        *parents, last = path.split(".")
+        for name in parents:
+            params = params[name]
+        params[last] = value
+
+    return change
+
+
+def without(path):
+    def change(params):
+        *parents, last = path.split(".")
+        for name in parents:
+            params = params[name]
+        del params[last]
+
+    return change
+
+
+def test_committed_params_are_right():
+    params = config.load(ROOT / "params.yaml")
+    config.check(params)
+    assert params.experiment == "quick" and "quick-simclr" in params.runs
+
+
+def test_runs_come_with_the_defaults_merged_in(tmp_path):
+    def change(params):
+        params["runs"]["quick-simclr"] |= {"train": {"lr": 0.5}, "encoder": {"width": 8}, "args": {"temperature": 0.2}}
+
+    params = load(tmp_path, change)
+    run = config.run(params, "quick-simclr")
+    assert (run.name, run.method, run.data, run.seeds) == ("quick-simclr", "simclr", "scenes", [0])
+    assert run.train.lr == 0.5 and run.train.batch == params.train.batch
+    assert run.encoder == {**params.encoder, "width": 8} and run.args == {"temperature": 0.2}
+
+
+def test_another_encoder_takes_nothing_from_the_default_one(tmp_path):
+    run = config.run(load(tmp_path, setting(f"{RUN}.encoder", {"name": "vit", "depth": 2})), "quick-simclr")
+    assert run.encoder == {"name": "vit", "depth": 2}
+
+
+def test_numbers_as_dvc_reads_them(tmp_path):
+    text = yaml.safe_dump(PARAMS).replace(f"lr: {PARAMS['train']['lr']}", "lr: 1e-3")
+    (tmp_path / "params.yaml").write_text(text)
+    assert config.load(tmp_path / "params.yaml").train.lr == 0.001
+
+
+def test_paths_carry_the_experiment():
+    assert config.encoders("quick-moco-v1") == Path("data/encoders/quick/quick-moco-v1")
+    assert config.results("quick-moco-v1") == Path("data/results/quick/quick-moco-v1")
+
+
+def test_protocol_arguments(tmp_path):
+    options = config.protocol(load(tmp_path), "zero_shot")
+    assert set(options) == {"prompts", "bootstrap"}
+
+
+BAD = [  # a change of params -> what the sentence says
+    (setting("expriment", "quick"), 'unknown key "expriment"; did you mean "experiment"?'),
+    (without("protocols"), "the key protocols is missing"),
+    (setting("experiment", "my-own"), 'experiment "my-own"'),
+    (setting("fetch", "CIFAR10"), "fetch should be a valid list"),
+    (setting("train", None), "train should be a mapping"),
+    (setting("train.batchs", 1), 'unknown key "batchs" in train; did you mean "batch"?'),
+    (without("train.lr"), "the key train.lr is missing"),
+    (setting("train.lr", "fast"), "train.lr should be a valid number, not 'fast'"),
+    (setting("train.lr", 0), "train.lr should be greater than 0"),
+    (setting("train.lr", float("nan")), "train.lr should be a finite number"),
+    (setting("train.batch", "256"), "train.batch should be a valid integer, not '256'"),
+    (setting("train.batch", True), "train.batch should be a valid integer, not True"),
+    (setting("train.images", -1), "train.images should be greater than"),
+    (setting("train.optimizer", "adam"), "train.optimizer should be 'adamw'"),
+    (setting("train.precision", "fp16"), "train.precision should be 'fp32'"),
+    (setting("encoder", {"width": 32}), "encoder should name an encoder"),
+    (setting("datasets.scenes.sizes", 32), 'unknown key "sizes" in datasets.scenes; did you mean "size"?'),
+    (setting("datasets.scenes.source", "scene"), 'no source "scene"; did you mean "scenes"?'),
+    (without("datasets.scenes.source"), "datasets.scenes.source is missing"),
+    (setting("datasets.scenes.max_bad", 2), "datasets.scenes.max_bad should be less than 1"),
+    (setting("datasets.my scenes", {}), "the name datasets.my scenes"),
+    (setting("protocols.knn.ks", [1]), 'unknown key "ks" in protocols.knn; did you mean "k"?'),
+    (setting("protocols.knn.k", []), "protocols.knn.k should not be empty"),
+    (setting("protocols.knn.k", [5, "a"]), "protocols.knn.k.1 should be a valid integer"),
+    (setting("protocols.linear", 3), "protocols.linear should be a mapping"),
+    (setting("protocols.liner", {}), 'unknown key "liner" in protocols; did you mean "linear"?'),
+    (setting("protocols.zero_shot.prompts", []), "protocols.zero_shot.prompts should not be empty"),
+    (setting("protocols.zero_shot.runs", {"quick-clp": "scenes"}), 'no run "quick-clp"; did you mean "quick-clip"?'),
+    (setting("protocols.zero_shot.runs", {"quick-clip": "scene"}), 'no data set "scene"; did you mean "scenes"?'),
+    (setting("runs", []), "runs should be a mapping"),
+    (setting("runs.simclr", PARAMS["runs"]["quick-simclr"]), 'runs.simclr should be named "quick-…"'),
+    (setting(RUN, None), f"{RUN} should be a mapping"),
+    (without(f"{RUN}.method"), f"the key {RUN}.method is missing"),
+    (setting(f"{RUN}.method", "simcrl"), 'no method "simcrl"; did you mean "simclr"?'),
+    (setting(f"{RUN}.method", "base"), 'no method "base"'),
+    (setting(f"{RUN}.data", "scene"), 'no data set "scene"; did you mean "scenes"?'),
+    (setting(f"{RUN}.seed", 0), f'unknown key "seed" in {RUN}; did you mean "seeds"?'),
+    (setting(f"{RUN}.seeds", []), f"{RUN}.seeds should not be empty"),
+    (setting(f"{RUN}.seeds", [0, 0]), f"{RUN}.seeds should not name a value twice"),
+    (setting(f"{RUN}.train", {"lrr": 1}), f'unknown key "lrr" in {RUN}.train; did you mean "lr"?'),
+    (setting(f"{RUN}.train", 3), f"{RUN}.train should be a mapping"),
+    (setting(f"{RUN}.encoder", {"name": 3}), f"{RUN}.encoder should name an encoder"),
+]
+
+
+@pytest.mark.parametrize("change, words", BAD, ids=[words for _, words in BAD])
+def test_a_mistake_is_one_sentence(tmp_path, change, words):
+    with pytest.raises(UserError) as error:
+        load(tmp_path, change)
+    assert words in str(error.value) and str(error.value).startswith(str(tmp_path / "params.yaml"))
+
+
+@pytest.mark.parametrize("text, words", [
+    ("train: [1\nruns: 2", "line 2"),
+    ("experiment: quick\nexperiment: other", 'line 2: the key "experiment" is given twice'),
+    ("", "should hold the keys experiment, fetch"),
+    ("- experiment", "should hold the keys experiment, fetch"),
+    ("\tx: 1", "line 1"),
+    (b"\xff\xfe\x00", "not a YAML text file"),
+])
+def test_a_file_that_is_no_params_file(tmp_path, text, words):
+    (tmp_path / "params.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=words):
+        config.load(tmp_path / "params.yaml")
+
+
+def test_unknown_run_and_protocol(tmp_path):
+    params = load(tmp_path)
+    with pytest.raises(UserError, match='no run "quick-simcl" in experiment quick; did you mean "quick-simclr"'):
+        config.run(params, "quick-simcl")
+    with pytest.raises(UserError, match='no protocol "kn" in params; did you mean "knn"'):
+        config.protocol(params, "kn")
+
+
+def test_args_are_held_against_the_method(tmp_path):
+    params = load(tmp_path, setting(f"{RUN}.args", {"temprature": 0.2}))
+    with pytest.raises(UserError, match='runs.quick-simclr.args.*no argument "temprature"; did you mean "temperature"'):
+        config.check(params)
