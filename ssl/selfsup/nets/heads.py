@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..errors import UserError
 from .convnet import norm_layer
 from .vit import Block
 
@@ -24,18 +25,21 @@ def mlp(d_in, hidden, d_out, layers=2, norm=True):
 class Decoder(nn.Module):
     """Feature map (N, dim, start, start) -> image (N, channels, size, size): transposed convolutions double the side.
 
-    size must be start · 2^n. norm: "batch" or "group", as in ConvNet.
+    size must be start · 2^n, or a UserError is raised. norm: "batch" or "group", as in ConvNet.
     """
 
     def __init__(self, dim, start, size, channels=3, norm="batch", smallest=32):
         super().__init__()
-        steps = []
+        first, steps = start, []
         while start < size:
             out = max(smallest, dim // 2)
             steps += [nn.ConvTranspose2d(dim, out, 4, 2, 1, bias=False), norm_layer(norm, out), nn.ReLU(inplace=True)]
             dim, start = out, 2 * start
         if start != size:
-            raise ValueError(f"a side of {size} cannot be reached by doubling the encoder's map")
+            raise UserError(
+                f"a decoder doubles the encoder's map, which has a side of {first}, and so cannot reach {size} pixels; "
+                f"choose another encoder or `size` of the data set"
+            )
         self.net = nn.Sequential(*steps, nn.Conv2d(dim, channels, 3, 1, 1))
 
     def forward(self, x):

@@ -6,12 +6,16 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..errors import UserError
+
 
 class Block(nn.Module):
     """Pre-norm transformer block on (N, T, dim)."""
 
     def __init__(self, dim, heads):
         super().__init__()
+        if dim % heads:
+            raise UserError(f"a transformer's width ({dim}) must be divisible by its number of heads ({heads})")
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -29,7 +33,7 @@ class Block(nn.Module):
 def sincos(h, w, dim):
     """Fixed 2-D sine-cosine position embedding, (h·w, dim), as in MAE: half of the channels for y, half for x."""
     if dim % 4:
-        raise ValueError("dim must be divisible by 4")
+        raise UserError(f"a transformer's width ({dim}) must be divisible by 4, for its positions")
     rates = torch.exp(-math.log(10000) * torch.arange(dim // 4) / (dim // 4))
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     angles = [position.reshape(-1, 1) * rates for position in (y, x)]
@@ -44,6 +48,8 @@ class ViT(nn.Module):
 
     def __init__(self, size=32, patch=4, dim=128, depth=6, heads=4, channels=3):
         super().__init__()
+        if size % patch:
+            raise UserError(f"encoder.patch: images of {size} pixels cannot be cut into patches of {patch}")
         self.patch, self.grid, self.dim = patch, size // patch, dim
         self.embed = nn.Conv2d(channels, dim, patch, patch)
         self.register_buffer("position", sincos(self.grid, self.grid, dim), persistent=False)
