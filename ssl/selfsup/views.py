@@ -39,7 +39,8 @@ AUGMENTS = {
     "none": Augment(),
     "crop_flip": Augment(crop=(0.2, 1.0), flip=0.5),  # MAE, section 4; crops from 0.2
     "crop": Augment(crop=(0.9, 1.0)),  # CLIP, section 2.4, with open_clip's share: what the caption names stays in view
-    # SimCLR, appendix B.9 for CIFAR-10: no blur, since at 32 px it removes what little detail there is.
+    # SimCLR, appendix A, colour strength 1 (B.9 has 1/2 for CIFAR-10, solo-learn's recipe for it 1).
+    # No blur, as in B.9: at 32 px it removes what little detail there is.
     "simclr": Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.8, 0.8, 0.8, 0.2), grey=0.2),
     # MoCo's own order is crop, grey, jitter, flip; here the jitter comes first, as in all later papers.
     "moco_v1": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1.0, grey=0.2),
@@ -170,7 +171,7 @@ def augment(images, params, spec, mean, std, out):
 
 
 def _only(on, x, function, *args):
-    """`function(x, *args)` where `on` (N,), else x, changed in place or not. Picking rows on a GPU would stall the host."""
+    """`function(x, *args)` where `on` (N,), else x, perhaps in place. Picking rows on a GPU would stall the host."""
     if x.is_cuda:
         return torch.where(on.view(-1, 1, 1, 1), function(x, *args), x)
     rows = on.nonzero()[:, 0]
