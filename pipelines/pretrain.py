@@ -1,4 +1,4 @@
-"""Pretrain the seeds of one run: data/shards/<data> -> data/encoders/<run>/<seed>, data/results/<run>/cost.json."""
+"""Pretrain the seeds of one run: shards -> data/encoders/<experiment>/<run>/<seed>, and cost.json in the results."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ def main():
 
     accelerator = Accelerator(mixed_precision="bf16" if run.train.precision == "bf16" else "no")
     process.check_process_count(accelerator.num_processes)
-    shards, out = Path("data/shards") / run.data, Path("data/encoders") / run.name
+    shards, out = Path("data/shards") / run.data, config.encoders(run.name)
     costs = {}
     for seed in run.seeds:
         tracker = tracking.Tracker(params, run, seed, out / str(seed)) if accelerator.is_main_process else None
@@ -32,7 +32,7 @@ def main():
         if tracker:
             tracker.close()
     if accelerator.is_main_process:
-        results = Path("data/results") / run.name
+        results = config.results(run.name)
         results.mkdir(parents=True, exist_ok=True)
         (results / "cost.json").write_text(json.dumps({"seeds": costs}, indent=1) + "\n")
 

@@ -19,7 +19,7 @@ def save(folder, parts, info):
 
 
 def seeds(folder):
-    """Seeds trained under data/encoders/<run>, in order."""
+    """Seeds trained under data/encoders/<experiment>/<run>, in order."""
     found = [int(f.parent.name) for f in Path(folder).glob("*/encoder.json") if f.parent.name.isdigit()]
     return sorted(found)
 
@@ -27,8 +27,8 @@ def seeds(folder):
 def load(folder, seed=None, part="encoder"):
     """A trained part, in eval mode: images (N, C, size, size), normalised by .mean and .std -> features (N, .dim).
 
-    folder: data/encoders/<run> (the lowest seed, or `seed`) or one seed's folder. The module also carries .size
-    (pixels) and .info, the contents of encoder.json. Raises UserError for a folder that is no encoder or is damaged.
+    folder: data/encoders/<experiment>/<run> (the lowest seed, or `seed`) or one seed's folder. The module also carries
+    .size (pixels) and .info, the contents of encoder.json. Raises UserError for a folder that is no encoder or is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -44,12 +44,14 @@ def load(folder, seed=None, part="encoder"):
         folder = folder / str(there[0] if seed is None else seed)
     try:
         info = json.loads((folder / "encoder.json").read_text())
+        parts, mean, std, size = (info[key] for key in ("parts", "mean", "std", "size"))
         weights = load_file(folder / "weights.safetensors")
-    except (json.JSONDecodeError, SafetensorError, FileNotFoundError) as error:
-        raise UserError(f"{folder}: damaged encoder ({error}); get it again with `dvc checkout` or `dvc pull`") from None
-    if part not in info["parts"]:
-        raise UserError(f"{folder}: has no part '{part}', only {', '.join(info['parts'])}")
-    net = build(**info["parts"][part])
-    net.load_state_dict({k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(f"{part}.")})
-    net.mean, net.std, net.size, net.info = info["mean"], info["std"], info["size"], info
+        if part not in parts:
+            raise UserError(f"{folder}: has no part '{part}', only {', '.join(parts)}")
+        net = build(**parts[part])
+        net.load_state_dict({k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(f"{part}.")})
+    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError, FileNotFoundError) as error:
+        what = type(error).__name__ + ": " + str(error).partition("\n")[0].rstrip(":")
+        raise UserError(f"{folder}: damaged encoder ({what}); get it again with `dvc checkout` or `dvc pull`") from error
+    net.mean, net.std, net.size, net.info = mean, std, size, info
     return net.eval().requires_grad_(False)

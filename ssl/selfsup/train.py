@@ -172,7 +172,7 @@ def _pretrain(run, seed, accelerator, split, shards, cache, folder, out, code, t
             record(**means, lr=lr)
             bar.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
         if time.monotonic() - saved_at > train.checkpoint_every:
-            finite(float(scalars["loss"]), run, seed, step)
+            finite(float(scalars["loss"].detach()), run, seed, step)
             save()
             saved_at = time.monotonic()
     method.eval()
