@@ -28,7 +28,7 @@ def load(folder, seed=None, part="encoder"):
     """A trained part, in eval mode: images (N, C, size, size), normalised by .mean and .std -> features (N, .dim).
 
     folder: data/encoders/<experiment>/<run> (the lowest seed, or `seed`) or one seed's folder. The module also carries
-    .size (pixels) and .info, the contents of encoder.json. Raises UserError for a folder that is no encoder or is damaged.
+    .size (pixels) and .info, the contents of encoder.json. Raises UserError for a folder that is missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -52,6 +52,6 @@ def load(folder, seed=None, part="encoder"):
         net.load_state_dict({k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(f"{part}.")})
     except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError, FileNotFoundError) as error:
         what = type(error).__name__ + ": " + str(error).partition("\n")[0].rstrip(":")
-        raise UserError(f"{folder}: damaged encoder ({what}); get it again with `dvc checkout` or `dvc pull`") from error
+        raise UserError(f"{folder}: damaged encoder ({what}); get it with `dvc checkout` or `dvc pull`") from error
     net.mean, net.std, net.size, net.info = mean, std, size, info
     return net.eval().requires_grad_(False)

@@ -1,0 +1,249 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from selfsup import encoder, nets
+from selfsup.errors import UserError
+
+ENCODERS = [
+    {"name": "convnet", "width": 4},
+    {"name": "convnet", "width": 4, "norm": "group"},
+    {"name": "vit", "size": 32, "patch": 8, "dim": 16, "depth": 2, "heads": 2},
+    {"name": "resnet18"},
+    {"name": "test_resnet"},  # timm's, by name: a ResNet,
+    {"name": "mobilenetv3_small_050"},  # one with a wide layer after its pooling,
+    {"name": "vit_tiny_patch16_224", "img_size": 32, "patch_size": 8, "depth": 2},  # and a transformer
+]
+named = pytest.mark.parametrize("config", ENCODERS, ids=[" ".join(map(str, c.values())) for c in ENCODERS])
+
+
+@named
+def test_encoder_interface(config):
+    net = nets.build(**config)
+    x = torch.randn(2, 3, 32, 32)
+    net.eval()
+    features, maps = net(x), net.layers(x)
+    assert net.config == config and features.shape == (2, net.dim)
+    assert len(maps) >= 2 and all(m.dim() == 4 and len(m) == 2 for m in maps)
+    sides = [m.shape[-1] for m in maps]
+    assert sides == sorted(sides, reverse=True), "from shallow to deep"
+    torch.testing.assert_close(maps[-1], net.features(x))
+    torch.testing.assert_close(maps[-1].mean((2, 3)), features, atol=1e-5, rtol=1e-4)
+    assert nets.map_side(net, 32) == sides[-1]
+
+
+@named
+def test_map_and_mean_both_use_every_parameter(config):
+    """A parameter without a gradient would stop DistributedDataParallel."""
+    net = nets.build(**config)
+    x = torch.randn(4, 3, 32, 32)
+    for output in (net.features, net):
+        net.zero_grad(set_to_none=True)
+        output(x).square().sum().backward()
+        assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+
+def test_convnet_of_the_default_width_has_a_million_parameters():
+    assert 0.9e6 < sum(p.numel() for p in nets.build("convnet", width=32).parameters()) < 1.1e6
+
+
+def test_resnet18_keeps_small_images_large():
+    assert [m.shape[1:] for m in nets.build("resnet18").eval().layers(torch.zeros(1, 3, 32, 32))] == [
+        (64, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)
+    ]  # fmt: skip
+
+
+def test_group_norm_convnet_has_no_state_beside_its_parameters():
+    assert list(nets.build("convnet", width=4, norm="group").buffers()) == []
+
+
+class TestViT:
+    net = nets.build("vit", size=16, patch=4, dim=16, depth=2, heads=2)
+    x = torch.randn(3, 3, 16, 16)
+
+    def test_keeping_all_is_keeping_none_back(self):
+        order = torch.stack([torch.randperm(16) for _ in range(3)])
+        everything = self.net.tokens(self.x)
+        reordered = self.net.tokens(self.x, order)
+        expected = torch.stack([t[o] for t, o in zip(everything, order)])
+        torch.testing.assert_close(reordered, expected, atol=1e-5, rtol=1e-4)
+
+    def test_what_is_not_kept_has_no_effect(self):
+        keep = torch.tensor([[0, 5], [3, 3 + 4], [15, 1]])  # patches of each sample, counted along the rows
+        before = self.net.tokens(self.x, keep)
+        assert before.shape == (3, 2, 16)
+        changed = torch.randn(3, 3, 16, 16)
+        for n, patches in enumerate(keep.tolist()):
+            for patch in patches:
+                top, left = 4 * (patch // 4), 4 * (patch % 4)
+                changed[n, :, top : top + 4, left : left + 4] = self.x[n, :, top : top + 4, left : left + 4]
+        assert torch.equal(before, self.net.tokens(changed, keep))
+
+    def test_positions_matter(self):
+        same = self.x[:, :, :4, :4].repeat(1, 1, 4, 4)  # every patch the same
+        assert self.net.tokens(same).std(1).mean() > 1e-3
+
+    def test_features_are_the_tokens_in_place(self):
+        tokens, features = self.net.tokens(self.x), self.net.features(self.x)
+        for patch in range(16):
+            assert torch.equal(features[:, :, patch // 4, patch % 4], tokens[:, patch])
+
+
+def test_sincos_against_loops():
+    table = nets.vit.sincos(3, 5, 8).numpy()
+    for y in range(3):
+        for x in range(5):
+            row = []
+            for position in (y, x):
+                for f in (np.sin, np.cos):
+                    row += [f(position / 10000 ** (i / 2)) for i in range(2)]
+            np.testing.assert_allclose(table[5 * y + x], row, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("start, size", [(1, 8), (2, 32), (8, 8)])
+def test_decoder_reaches_the_size(start, size, norm):
+    decoder = nets.Decoder(16, start, size, channels=2, norm=norm)
+    assert decoder(torch.randn(3, 16, start, start)).shape == (3, 2, size, size)
+    kinds = {type(m) for m in decoder.modules()}
+    assert start == size or (torch.nn.BatchNorm2d in kinds) == (norm == "batch")
+
+
+def test_map_side_leaves_the_encoder_as_it_was():
+    net = nets.build("convnet", width=4).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert nets.map_side(net, 32) == 2 and net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_mlp():
+    head = nets.mlp(8, 16, 4, layers=3)
+    assert [type(m).__name__ for m in head] == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
+    assert head(torch.randn(5, 8)).shape == (5, 4)
+    assert [type(m).__name__ for m in nets.mlp(8, 16, 4, norm=False)] == ["Linear", "ReLU", "Linear"]
+
+
+def test_text_transformer_ignores_padding():
+    net = nets.build("text_transformer", vocabulary=20, dim=16, length=8)
+    caption = torch.tensor([[3, 7, 1]])
+    padded = torch.tensor([[3, 7, 1, 0, 0, 0]])
+    torch.testing.assert_close(net(caption), net(padded), atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(net(caption), net(torch.tensor([[7, 3, 1]]))), "the order of words counts"
+    assert net(torch.randint(1, 20, (2, 30))).shape == (2, 16), "long captions are cut"
+    assert net(torch.zeros(1, 3, dtype=torch.long)).isfinite().all(), "a caption may be empty"
+
+
+@pytest.mark.parametrize(
+    "config, sentence",
+    [
+        ({"name": "resnet81"}, "unknown network 'resnet81'"),
+        ({"name": "convnt"}, 'did you mean "convnet"'),
+        ({"name": "convnet", "widht": 3}, "arguments it does not take .*widht"),
+        ({"name": "vit", "size": 32, "patch": 5}, "32 pixels cannot be cut into patches of 5"),
+        ({"name": "vit", "dim": 30, "heads": 3}, r"width \(30\) must be divisible by 4"),
+        ({"name": "vit", "dim": 32, "heads": 3}, r"width \(32\) must be divisible by its number of heads \(3\)"),
+    ],
+)
+def test_errors_of_build(config, sentence):
+    with pytest.raises(UserError, match=sentence):
+        nets.build(**config)
+
+
+def test_error_of_a_size_that_doubling_misses():
+    with pytest.raises(UserError, match="side of 2, and so cannot reach 28 pixels"):
+        nets.Decoder(16, 2, 28)
+
+
+# --- The encoder folder
+
+
+INFO = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "size": 32, "seed": 0}
+
+
+@named
+def test_save_and_load(config, tmp_path):
+    net = nets.build(**config)
+    net(torch.randn(4, 3, 32, 32))  # moves BatchNorm's statistics away from where they start
+    encoder.save(tmp_path / "run" / "0", {"encoder": net}, {**INFO, "dim": net.dim})
+    loaded = encoder.load(tmp_path / "run")
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(loaded(x), net.eval()(x))
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    assert (loaded.dim, loaded.mean, loaded.std, loaded.size) == (net.dim, INFO["mean"], INFO["std"], 32)
+    assert loaded.info["parts"] == {"encoder": config}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """data/encoders/run with seeds 2 and 10, of two parts."""
+    for seed in (10, 2):
+        parts = {"encoder": nets.build("convnet", width=4), "image_head": nets.build("linear", d_in=32, d_out=5)}
+        parts["image_head"].bias.data.fill_(seed)
+        encoder.save(tmp_path / "run" / str(seed), parts, INFO)
+    return tmp_path / "run"
+
+
+def test_seeds_and_parts(run):
+    (run / ".3.tmp").mkdir()  # what a killed training leaves
+    assert encoder.seeds(run) == [2, 10]
+    assert encoder.load(run, part="image_head").bias[0] == 2, "the lowest seed, counted as a number"
+    assert encoder.load(run, seed=10, part="image_head").bias[0] == 10
+    assert encoder.load(run / "10", part="image_head").bias[0] == 10
+    assert encoder.load(str(run)).dim == 32
+
+
+def test_same_weights_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        torch.manual_seed(0)
+        encoder.save(tmp_path / name, {"encoder": nets.build("convnet", width=4)}, INFO)
+    for file in ("weights.safetensors", "encoder.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def edit(**changes):
+    def apply(path):
+        info = json.loads(path.read_text())
+        for key, value in changes.items():
+            info.pop(key) if value is None else info.update({key: value})
+        path.write_text(json.dumps(info))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "file, damage",
+    [
+        ("weights.safetensors", truncate),
+        ("weights.safetensors", lambda path: path.write_bytes(b"")),
+        ("weights.safetensors", lambda path: path.unlink()),
+        ("encoder.json", truncate),
+        ("encoder.json", lambda path: path.write_text("[]")),
+        ("encoder.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("encoder.json", edit(parts=None)),
+        ("encoder.json", edit(mean=None)),
+        ("encoder.json", edit(parts={"encoder": {"name": "convnet", "width": 8}})),
+    ],
+)
+def test_damaged_folder(run, file, damage):
+    damage(run / "2" / file)
+    with pytest.raises(UserError, match=f"{run / '2'}: damaged encoder"):
+        encoder.load(run)
+
+
+@pytest.mark.parametrize(
+    "where, arguments, sentence",
+    [
+        ("run", {"seed": 3}, "no seed 3 here"),
+        ("elsewhere", {}, "no encoder here; run `dvc pull`"),
+        ("run", {"part": "text"}, "has no part 'text', only encoder, image_head"),
+    ],
+)
+def test_what_is_not_there(run, where, arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        encoder.load(run.parent / where, **arguments)
