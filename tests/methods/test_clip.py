@@ -46,6 +46,18 @@ def test_loss_is_figure_3():
     assert float(out["temperature"]) == pytest.approx(math.exp(-1.3))
 
 
+def test_gradient_is_that_of_the_whole_loss():
+    """Each caption is a negative of other images, and is moved as such, and the other way round."""
+    method, batch = build(), pairs(4)
+    image, text = method.embed(batch)
+    s = (method.log_scale.exp() * image @ text.T).exp()
+    reference = torch.stack([(s[i].sum() * s[:, i].sum() / s[i, i] ** 2).log() / 2 for i in range(4)]).mean()
+    parameters = list(method.parameters())
+    expected = torch.autograd.grad(reference, parameters)
+    for mine, reference in zip(torch.autograd.grad(method(batch)["loss"], parameters), expected, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
+
+
 def test_temperature_starts_at_the_papers_is_learned_and_clipped():
     method = build()
     assert float(method.log_scale.exp().detach()) == pytest.approx(1 / 0.07)
