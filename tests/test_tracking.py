@@ -20,8 +20,8 @@ from selfsup import config, tracking
 from selfsup.errors import UserError
 
 LIBRARY = Path(tracking.__file__).parents[1]
-TRAIN = dict(images=2000, batch=20, optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=0.1, clip=1.0, precision="fp32",
-             threads=1, workers=0, reader="auto", checkpoint_every=30.0)
+TRAIN = dict(images=2000, batch=20, optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=0.1, clip=1.0,
+             precision="fp32", threads=1, workers=0, reader="auto", checkpoint_every=30.0)
 ENCODER = {"name": "convnet", "width": 8}
 
 
@@ -40,7 +40,8 @@ def settings(*names):
 
 def history(rows=100):
     rng = np.random.default_rng(0)
-    return [{"step": i, "images": 20 * i, "loss": float(3 / i + 0.01 * rng.normal()), "lr": 1e-3} for i in range(1, rows + 1)]
+    noise = 0.01 * rng.normal(size=rows + 1)
+    return [{"step": i, "images": 20 * i, "loss": 3 / i + float(noise[i]), "lr": 1e-3} for i in range(1, rows + 1)]
 
 
 def card(root):
@@ -64,7 +65,8 @@ def encoder(root, name="quick-simclr", seed=0, knn=41.5, code="f" * 64):
     results = root / "data/results" / name
     results.mkdir(parents=True, exist_ok=True)
     seeds = range(seed + 1)
-    (results / "cost.json").write_text(json.dumps({"seeds": {str(s): {"seconds": 12.5, "device": "cpu"} for s in seeds}}))
+    cost = {"seconds": 12.5, "device": "cpu"}
+    (results / "cost.json").write_text(json.dumps({"seeds": {str(s): cost for s in seeds}}))
     (results / "knn.json").write_text(json.dumps({"accuracy": knn, "seeds": {
         str(s): {"accuracy": knn + s, "low": knn - 2, "high": knn + 2, "k": 20, "temperature": 0.1} for s in seeds}}))
     return folder
@@ -98,7 +100,7 @@ def test_sync_makes_a_complete_run_once(tmp_path):
     assert info.run_name == "quick-simclr/0" and info.status == "FINISHED"
     assert data.params["method"] == "simclr" and data.params["encoder.width"] == "8"
     assert data.params["args.temperature"] == "0.2" and data.params["train.lr"] == "0.001"
-    assert data.metrics["knn_accuracy"] == 41.5 and data.metrics["knn_low"] == 39.5 and data.metrics["cost_seconds"] == 12.5
+    assert (data.metrics["knn_accuracy"], data.metrics["knn_low"], data.metrics["cost_seconds"]) == (41.5, 39.5, 12.5)
     assert data.tags["selfsup.cost_device"] == "cpu"
     curve = client(tmp_path).get_metric_history(info.run_id, "loss")
     assert {point.step: point.value for point in curve} == {row["images"]: row["loss"] for row in history()}
@@ -193,14 +195,16 @@ def track(root, seed=0):
                             root / "data/encoders/quick-simclr" / str(seed))
 
 
-def test_tracker_records_resumes_and_is_completed_by_sync(tmp_path):
+@pytest.mark.slow
+def test_tracker_records_resumes_and_is_completed_by_sync(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "CLOSE", 300)  # however busy the machine
     first = track(tmp_path)
     start = time.monotonic()
     first.log(history(60))
     assert time.monotonic() - start < 1
     wait(lambda: len(logged(tmp_path)) == 60)
     first.process.stdin.close()  # what the death of the trainer does
-    first.process.wait(20)
+    first.process.wait(300)
     assert rows(tmp_path)[0].info.status == "KILLED"
 
     second = track(tmp_path)
@@ -227,7 +231,7 @@ def logged(root):
         return [step for step, in db.execute("select step from metrics where key = 'loss' order by step")]
 
 
-def wait(condition, seconds=40):
+def wait(condition, seconds=300):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -1,8 +1,8 @@
 """MLflow shows the runs. Files are the truth and MLflow a view of them: `sync` rebuilds it from the files at any time.
 
-One MLflow run per (run, seed, parameters + data + code): curves over images seen, parameters, the final metrics of every protocol,
-pictures, the data set, and the encoder as a model version whose bytes stay in DVC. The store is MLFLOW_TRACKING_URI, or
-mlflow.db and mlruns/ in the repository. SELFSUP_TRACKING=off trains without it.
+One MLflow run per (run, seed, parameters + data + code): curves over images seen, parameters, the final metrics of
+every protocol, pictures, the data set, and the encoder as a model version whose bytes stay in DVC. The store is
+MLFLOW_TRACKING_URI, or mlflow.db and mlruns/ in the repository. SELFSUP_TRACKING=off trains without it.
 
 While a run trains, a second process does the recording: importing mlflow takes seconds and 200 MB, and a dead server
 minutes, none of which should reach the training loop. It reads rows from a pipe and ends when the trainer does.
@@ -92,7 +92,7 @@ class Tracker:
 
 
 def sync(params, runs=None, root="."):
-    """Bring MLflow up to date with the files of `runs` (a name, several, or all found); returns how many it holds of them.
+    """Bring MLflow up to date with the files of `runs` (a name, several, or all found); returns how many it then holds.
 
     Adds what is missing and nothing twice. Raises UserError, one sentence, when the store cannot be reached.
     """
@@ -188,7 +188,8 @@ def _experiment(client, root, name):
     if found is not None:
         return found.experiment_id
     place = None if os.environ.get("MLFLOW_TRACKING_URI") else str(root / "mlruns" / name)
-    return client.create_experiment(name, artifact_location=place)
+    # The kind opens the UI on the table of runs; without it, on pages about language models.
+    return client.create_experiment(name, place, tags={"mlflow.experimentKind": "custom_model_development"})
 
 
 def _open(client, experiment, root, identity, age=0, results=None):
@@ -217,7 +218,7 @@ def _commit(root, path):
 
 
 def _identity(info):
-    """Tags that tell this training from every other one: a change of parameters, data or code makes a new MLflow run."""
+    """Tags that tell this training from others: a change of parameters, data or code makes a new MLflow run."""
     what = [info["method"], info["data"]["hash"], info["parts"]["encoder"], info["args"], info["train"], info["code"]]
     fingerprint = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     return {"selfsup.run": info["run"], "selfsup.seed": str(info["seed"]), "selfsup.fingerprint": fingerprint}

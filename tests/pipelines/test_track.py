@@ -12,5 +12,6 @@ def test_dead_server_is_one_line_and_exit_1(tmp_path):
     folder.mkdir(parents=True)
     (folder / "encoder.json").write_text("{}")
     env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    done = subprocess.run([sys.executable, ROOT / "pipelines/track.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    command = [sys.executable, ROOT / "pipelines/track.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "no MLflow server answers" in done.stderr
