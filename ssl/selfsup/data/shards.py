@@ -89,11 +89,13 @@ def _origin(spec):
 
 def _pack(name, source, spec, folder, workers):
     """Write a source's samples into new tars."""
+    from webdataset import TarWriter  # here, before the workers are forked: it takes seconds to import
+
     columns = ["image"] + ["label"] * (source.classes is not None) + ["caption"] * source.captions
     tasks = [(split, start, min(start + SHARD, source.counts[split]))
              for split in sources.SPLITS for start in range(0, source.counts[split], SHARD)]
     limit = spec.max_bad * sum(source.counts.values())
-    work = functools.partial(_pack_one, source, spec.size, folder)
+    work = functools.partial(_pack_one, TarWriter, source, spec.size, folder)
     found = []
     for part in parallel(work, tasks, f"shard {name}", total=sum(source.counts.values()), workers=workers):
         found.append(part)
@@ -105,16 +107,14 @@ def _pack(name, source, spec, folder, workers):
     return files, columns, found
 
 
-def _pack_one(source, size, folder, task):
-    from webdataset import TarWriter
-
+def _pack_one(writer, source, size, folder, task):
     split, start, stop = task
     part = {"split": split, "file": f"{split}-{start // SHARD:06d}.tar", "count": 0, "bad": 0, "reasons": [],
             "histogram": np.zeros((3, 256), np.int64), "captions": [], "images": stop - start}
     path = folder / part["file"]
     with naming(path), open(path, "wb") as file:
         # The writer's own default for mtime is the time of day.
-        with TarWriter(file, mtime=0, user="selfsup", group="selfsup", encoder=False, compress=False) as tar:
+        with writer(file, mtime=0, user="selfsup", group="selfsup", encoder=False, compress=False) as tar:
             for where, sample in source.read(split, start, stop):
                 try:
                     members, pixels = _members(sample, size, source.classes)

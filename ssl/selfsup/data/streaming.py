@@ -8,7 +8,7 @@ A rank reads some of the lanes, each of its workers some of those. What follows:
   the global batches are then the same for 1 or N processes.
 - A lane never ends, so every rank has as many batches as it is asked for, however uneven its shards.
 - Every pair (epoch, sample) comes exactly once. Lanes go on to their next shard by themselves: where shards are equal
-  and the lanes divide their number, epochs end together; else some lanes are ahead of others by about a shard.
+  and the lanes divide their number, epochs end together; else lanes run ahead of others, by a shard or so.
 - To resume, whole shards are passed over unread, and part of one undecoded.
 """
 
