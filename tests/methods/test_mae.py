@@ -42,7 +42,7 @@ def test_loss_against_loops(prepare, mask, seen):
 
 
 def test_order_of_tokens_is_no_matter(prepare):
-    """The decoder of the paper puts the tokens back in place before it adds the positions; the predictions are the same."""
+    """The decoder of the paper puts the tokens in place before it adds the positions; predictions are the same."""
     method = make()
     batch = prepare(method, 3)
     prediction, order = method.predicted(batch["image"], batch["key"], 0.75)

@@ -8,8 +8,8 @@ from ..errors import UserError
 class Timm(nn.Module):
     """A timm model up to its last feature map; `kwargs` go to timm.create_model. Raises KeyError for an unknown name.
 
-    Features are the mean of that map, as for our own encoders. Everything after it goes (classifier, pooling, the wide layers
-    some put between), so that every parameter takes part, whether a method uses the map or its mean.
+    Features are the mean of that map, as for our own encoders. Everything after it goes (classifier, pooling, the wide
+    layers some put between), so that every parameter takes part, whether a method uses the map or its mean.
     """
 
     def __init__(self, name, **kwargs):
