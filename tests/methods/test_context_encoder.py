@@ -149,6 +149,25 @@ def test_fills_better_than_the_mean_colour(make, prepare, fit, adversarial):
     assert out["error"] < 0.9 * out["error_mean_colour"]
 
 
+@pytest.mark.slow
+def test_critic_makes_the_fill_sharper(make, prepare, fit):
+    """Images with grain that no context foretells: the L2 fill leaves it out, the critic asks for it."""
+
+    def grainy(step):
+        batch = prepare(method, 32, "smooth", step)
+        grain = torch.randn(batch["image"].shape, generator=torch.Generator().manual_seed(step))
+        return {**batch, "image": batch["image"] + 0.5 * grain}
+
+    energy = {}
+    for adversarial in (0, 0.05):
+        method = make(adversarial=adversarial)
+        fit(method, grainy, 200)
+        out = method.eval()(grainy(1000))
+        energy[adversarial] = out["gradient_energy"].item()
+        assert out["error"] < out["error_mean_colour"]
+    assert energy[0.05] > 2 * energy[0]
+
+
 def test_pictures(make, prepare):
     method = make().eval()
     (sheet,) = method.pictures(prepare(method, 16)).values()
