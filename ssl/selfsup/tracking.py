@@ -179,7 +179,7 @@ def _log_dataset(client, run_id, data):
 
     source = json.dumps({"uri": f"data/shards/{data['name']}"})
     profile = json.dumps({"sha256": data["hash"]})
-    dataset = Dataset(data["name"], data["hash"][:36], "local", source, profile=profile)  # 36: what MLflow has room for
+    dataset = Dataset(data["name"], data["hash"][:12], "local", source, profile=profile)  # the table shows it
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
