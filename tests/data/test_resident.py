@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import selfsup.data as data
 from selfsup import rng
-from selfsup.data import images, resident, shards
+from selfsup.data import images, resident, shards, tars
 from selfsup.errors import UserError
 from tests.data.making import folder_spec, image_folder, img2dataset, tar_spec
 
@@ -42,7 +42,7 @@ def same(a, b):
 
 def test_what_a_split_holds(toy):
     split = opened(toy)
-    read = [sample for entry in split.entries for sample in shards.samples(toy, split.card, entry)]
+    read = [sample for entry in split.entries for sample in tars.samples(toy, split.card, entry)]
     assert len(split) == len(read) == 53 and split.columns == ["image", "label", "caption"]
     assert split.images.dtype == torch.uint8 and split.images.shape == (53, 3, 16, 16)
     assert split.labels.tolist() == [sample["label"] for sample in read] and split.labels.dtype == torch.int64

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup.data import images, shards, sources
+from selfsup.data import images, shards, sources, tars
 from selfsup.errors import UserError
 from tests.data.making import encoded, folder_spec, image_folder, img2dataset, picture, tar_spec, write_tar
 
@@ -25,8 +25,8 @@ def digests(folder):
 
 
 def contents(folder, card, split):
-    return [sample for entry in shards.entries_of(card, folder, split)
-            for sample in shards.samples(folder, card, entry)]
+    return [sample for entry in tars.entries_of(card, folder, split)
+            for sample in tars.samples(folder, card, entry)]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_any_webdataset_reader_opens_them(tmp_path, small_shards):
 def test_card(tmp_path, small_shards):
     out = tmp_path / "out"
     card = shards.write("toy", folder_spec(image_folder(tmp_path / "raw")), out, workers=2)
-    assert card == json.loads((out / "card.json").read_text()) == shards.card_of(out)
+    assert card == json.loads((out / "card.json").read_text()) == tars.card_of(out)
     assert card["classes"] == ["cat", "dog"] and card["columns"] == ["image", "label"] and card["size"] == 8
     assert sum(card["counts"].values()) == 40 and min(card["counts"].values()) > 0
     for split, entries in card["shards"].items():
@@ -86,7 +86,7 @@ def test_splits_do_not_share_and_do_not_move(tmp_path):
     def split_of():
         shards.write("toy", folder_spec(root), tmp_path / "out", workers=1)
         return {key: path.name[:3] for path in sorted((tmp_path / "out").glob("*.tar"))
-                for key, _ in shards.groups(path)}
+                for key, _ in tars.groups(path)}
     before = split_of()
     assert len(before) == 60
     image_folder(root, 90)
@@ -149,7 +149,7 @@ def test_a_wrong_label(tmp_path):
     assert sum(card["bad"].values()) == 3 and sum(card["counts"].values()) == 23 and card["classes"] == ["0", "1"]
     with pytest.raises(UserError, match="the label 'two' is not a number"):
         shards.write("toy", tar_spec(root), tmp_path / "out", workers=1)
-    assert shards.card_of(tmp_path / "out") == card  # the failure left what was there
+    assert tars.card_of(tmp_path / "out") == card  # the failure left what was there
 
 
 # Torn tars
@@ -168,8 +168,8 @@ def test_a_tar_cut_anywhere_is_noticed(tmp_path_factory, share, gzipped):
     data = gzip.compress(whole, mtime=0) if gzipped else whole
     path.write_bytes(data[:int((len(data) if gzipped else end) * share)])
     found = []
-    with pytest.raises(shards.Torn):
-        for key, group in shards.groups(path):
+    with pytest.raises(tars.Torn):
+        for key, group in tars.groups(path):
             found.append(key)
             assert group == {"txt": b"x" * (int(key) * 200), "cls": b"1"}
     assert found == [f"{i:03d}" for i in range(len(found))]
@@ -180,8 +180,8 @@ def test_garbage_in_a_tar_is_noticed(tmp_path):
     data = bytearray((tmp_path / "a.tar").read_bytes())
     data[4 * 1024:4 * 1024 + 512] = b"?" * 512  # a header
     (tmp_path / "a.tar").write_bytes(data)
-    with pytest.raises(shards.Torn, match="garbage"):
-        list(shards.groups(tmp_path / "a.tar"))
+    with pytest.raises(tars.Torn, match="garbage"):
+        list(tars.groups(tmp_path / "a.tar"))
 
 
 def test_a_torn_tar_of_others_costs_its_rest(tmp_path, capsys):
@@ -225,7 +225,7 @@ def test_no_member_is_written_to_disk(tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     before = set(tmp_path.rglob("*"))
-    assert [list(group) for _, group in shards.groups(tmp_path / "in" / "a.tar")] == [["png"]] * 3
+    assert [list(group) for _, group in tars.groups(tmp_path / "in" / "a.tar")] == [["png"]] * 3
     assert set(tmp_path.rglob("*")) == before and not os.path.exists("/tmp/escaped.png")
 
 
@@ -316,7 +316,7 @@ def test_a_full_disk_is_named(capsys):
 
     @main
     def run():
-        with shards.naming("a.tar"), open("/dev/full", "wb", buffering=0) as file:
+        with tars.naming("a.tar"), open("/dev/full", "wb", buffering=0) as file:
             file.write(b"x")
 
     with pytest.raises(SystemExit):
@@ -329,7 +329,7 @@ def test_a_killed_worker_is_an_error_not_a_hang(tmp_path):
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(UserError, match="a worker process was killed"):
-        list(shards.parallel(work, [1, 2, 3], "work", workers=2))
+        list(tars.parallel(work, [1, 2, 3], "work", workers=2))
 
 
 # The card

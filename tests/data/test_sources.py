@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfsup.data import images, shards, sources
+from selfsup.data import images, shards, sources, tars
 from selfsup.errors import UserError
 from tests.data.making import encoded, picture
 
@@ -90,7 +90,7 @@ def test_names_of_every_kind(tmp_path):
     keys = [sample["key"] for _, sample in read(source)["train"]]
     assert len(set(keys)) == len(names)
     card = shards.write("toy", spec(root=tmp_path / "raw", val_share=0), tmp_path / "out", workers=1)
-    groups = dict(shards.groups(tmp_path / "out" / "train-000000.tar"))
+    groups = dict(tars.groups(tmp_path / "out" / "train-000000.tar"))
     assert set(groups) == set(keys) and card["counts"] == {"train": 10, "val": 0, "test": 10}
     assert {group["jpg"] for group in groups.values()} == {jpeg(i) for i in range(len(names))}
     assert sorted(group["cls"] for group in groups.values()) == [b"0"] * 4 + [b"1"] + [b"2"] * 5
@@ -135,7 +135,7 @@ def test_digits(tmp_path):
     card = shards.write("digits", spec("digits", size=16), tmp_path / "out", workers=1)
     assert sum(card["counts"].values()) == 1797 and min(card["counts"].values()) > 0
     assert card["classes"] == list("0123456789")
-    key, group = next(iter(shards.groups(tmp_path / "out" / "train-000000.tar")))
+    key, group = next(iter(tars.groups(tmp_path / "out" / "train-000000.tar")))
     i = int(key.removeprefix("digit-"))
     pixels = images.decode(group["png"], 16)
     assert int(group["cls"]) == load_digits().target[i] and (pixels == pixels[..., :1]).all()
@@ -161,7 +161,7 @@ def test_torchvision_grey_with_official_test_split(tmp_path):
     card = shards.write("mnist", mnist, tmp_path / "out", workers=1)
     assert card["counts"]["test"] == 10 and card["counts"]["train"] + card["counts"]["val"] == 30
     assert card["counts"]["val"] > 0 and len(card["classes"]) == 10
-    for key, group in shards.groups(tmp_path / "out" / "test-000000.tar"):
+    for key, group in tars.groups(tmp_path / "out" / "test-000000.tar"):
         i = 30 + int(key.removeprefix("test-"))
         assert int(group["cls"]) == labels[i]
         assert (images.decode(group["png"], 28) == pixels[i][..., None]).all()

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from selfsup.data import shards
+from selfsup.data import tars
 from selfsup.errors import UserError, nearest
 
 READERS = ("auto", "resident", "streaming")
@@ -15,10 +15,10 @@ def open(shards_dir, split, reader="auto", cache="data/cache"):
 
     reader "resident": decoded once into a memory-mapped array under `cache`, shared by processes and runs. "streaming":
     read from the tars as one goes. "auto": resident, if the decoded split takes half the machine's memory or less."""
-    card = shards.card_of(shards_dir)
+    card = tars.card_of(shards_dir)
     if reader not in READERS:
         raise UserError(f'there is no reader "{reader}"{nearest(reader, READERS)}')
-    shards.entries_of(card, shards_dir, split)  # an unknown or empty split is an error now, not at the first batch
+    tars.entries_of(card, shards_dir, split)  # an unknown or empty split is an error now, not at the first batch
     if reader == "auto":
         # Not the free memory: a resumed run must choose the same reader, since their orders differ.
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -38,7 +38,7 @@ def tokenizer(shards_dir):
     sentence of those it is given together, and cuts at 64 tokens."""
     path = Path(shards_dir) / "tokenizer.json"
     if not path.exists():
-        shards.card_of(shards_dir)
+        tars.card_of(shards_dir)
         raise UserError(f"{shards_dir} has no captions, hence no tokenizer ({path} does not exist)")
     try:
         from tokenizers import Tokenizer
@@ -58,7 +58,7 @@ class Split:
 
     def __init__(self, shards_dir, card, split):
         self.folder, self.card, self.name = str(shards_dir), card, split
-        self.entries = shards.entries_of(card, shards_dir, split)
+        self.entries = tars.entries_of(card, shards_dir, split)
         self.columns = list(card["columns"])
         self.tokenizer = None
         if "caption" in self.columns:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from selfsup import rng
-from selfsup.data import Split, shards
+from selfsup.data import Split, tars
 
 FORMAT = 1  # of the cache; to change with its layout or with how images are decoded
 
@@ -64,8 +64,8 @@ class Resident(Split):
         size, path = self.card["size"], folder / "images.npy"
         header = np.lib.format.open_memmap(path, "w+", np.uint8, (len(self), 3, size, size)).offset
         work = functools.partial(_decode_one, self.folder, self.card, path, header)
-        found = list(shards.parallel(work, self.entries, f"decode {self.card['name']} {self.name}", total=len(self)))
-        with shards.naming(folder):
+        found = list(tars.parallel(work, self.entries, f"decode {self.card['name']} {self.name}", total=len(self)))
+        with tars.naming(folder):
             if "label" in self.card["columns"]:
                 labels = itertools.chain.from_iterable(part["labels"] for part in found)
                 np.save(folder / "labels.npy", np.fromiter(labels, np.int64))
@@ -122,10 +122,10 @@ class _Steps(torch.utils.data.Dataset):
 def _decode_one(folder, card, path, header, entry):
     """Write one shard's pixels to where they belong in the array; its labels and captions are the result."""
     found = {"labels": [], "captions": [], "images": entry["count"]}
-    with shards.naming(path), open(path, "r+b") as file:
+    with tars.naming(path), open(path, "r+b") as file:
         file.seek(header + entry["first"] * 3 * card["size"] ** 2)
-        for sample in shards.samples(folder, card, entry):
-            file.write(shards.decode(folder, entry, sample, card["size"]).transpose(2, 0, 1).tobytes())
+        for sample in tars.samples(folder, card, entry):
+            file.write(tars.decode(folder, entry, sample, card["size"]).transpose(2, 0, 1).tobytes())
             found["labels"].append(sample.get("label"))
             found["captions"].append(sample.get("caption"))
         file.flush()

@@ -1,44 +1,32 @@
 """Shards: ordinary WebDataset tars and the card that describes them.
 
 `write` makes a folder of shards out of a source, each shard one unit of parallel work, so that the bytes depend neither
-on the run nor on the number of worker processes. `groups` reads any WebDataset tar, with the standard library alone.
+on the run nor on the number of worker processes. Reading them is in `tars`.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import functools
-import gzip
 import hashlib
 import json
-import multiprocessing
 import os
-import re
 import shutil
-import signal
 import sys
-import tarfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 
 from selfsup.data import images, sources
 from selfsup.data.images import Unreadable
-from selfsup.errors import UserError, nearest, nearest_path
+from selfsup.data.tars import Torn, fraction, groups, image_of, naming, parallel, parse, within
+from selfsup.errors import UserError
 
 SHARD = 1000  # items a shard
 SHOWN = 20  # unreadable samples that are named; all are counted
 LONGEST = 64  # tokens a caption, start and end included
 VOCABULARY = 1000
 SPECIAL = ("[PAD]", "[START]", "[END]", "[UNK]")  # token ids 0 … 3
-MEMBER = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # key and extension, as WebDataset splits a member's name
-
-
-class Torn(Exception):
-    """A tar that ends early or turns into garbage: the reason, without the file's name."""
 
 
 # Writing
@@ -192,8 +180,8 @@ def _index_one(carve, columns, size, task):
     digest = hashlib.sha256()
     try:
         for position, (key, group) in enumerate(groups(path, digest)):
-            at = sources.fraction(key)
-            part = next(part for part in parts.values() if part["keys"] is None or _within(at, part["keys"]))
+            at = fraction(key)
+            part = next(part for part in parts.values() if part["keys"] is None or within(at, part["keys"]))
             part["images"] += 1
             try:
                 sample = parse(group, columns)
@@ -214,10 +202,6 @@ def _index_one(carve, columns, size, task):
     for part in parts.values():
         part["sha256"] = digest.hexdigest()
     return [part for part in parts.values() if part["images"] or part["torn"]]
-
-
-def _within(at, ends):
-    return ends[0] <= at < ends[1]
 
 
 def _numbered(found):
@@ -279,158 +263,6 @@ def train_tokenizer(captions):
     return model, longest
 
 
-# Reading
-
-
-def card_of(folder):
-    """The card of a folder of shards; a UserError says what is missing and how to get it."""
-    path = Path(folder) / "card.json"
-    again = f"make it with `dvc repro shard@{Path(folder).name}` or fetch it with `dvc pull`"
-    if not Path(folder).is_dir():
-        raise UserError(f"no such data set: {folder}{nearest_path(folder)}; {again}")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"size", "columns", "classes", "counts", "shards", "mean", "std", "hash"} - card.keys()
-    except FileNotFoundError:
-        raise UserError(f"no data card: {path}; {again}") from None
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"the data card {path} is damaged ({error}); {again}") from None
-    if missing:
-        raise UserError(f"the data card {path} lacks {', '.join(sorted(missing))}; {again}")
-    return card
-
-
-def entries_of(card, folder, split):
-    """The card's entries for a split, with "first" (position in the split of the shard's first sample) added."""
-    if split not in card["shards"]:
-        raise UserError(f'{folder} has no split "{split}"{nearest(split, card["shards"])}')
-    if not card["counts"][split]:
-        raise UserError(f'the split "{split}" of {folder} is empty: give it a share of the samples in params.yaml')
-    first, entries = 0, []
-    for entry in card["shards"][split]:
-        if entry["count"]:
-            entries.append({**entry, "first": first})
-        first += entry["count"]
-    return entries
-
-
-def samples(folder, card, entry):
-    """The samples of one shard in order, as `parse` gives them. A UserError if the tar is not what the card says."""
-    path = entry["file"] if "://" in entry["file"] else os.path.join(folder, entry["file"])
-    advice = f"get it back with `dvc checkout`, or run `dvc repro shard@{Path(folder).name}`"
-    skip, ends, count = set(entry.get("skip", ())), entry.get("keys", (0, 1)), 0
-    try:
-        for position, (key, group) in enumerate(groups(path)):
-            if position in skip or not _within(sources.fraction(key), ends):
-                continue
-            yield parse(group, card["columns"])
-            count += 1
-    except Torn as error:
-        if not entry.get("torn"):
-            raise UserError(f"the shard {path} is torn ({error}); {advice}") from None
-    except Unreadable as error:
-        raise UserError(f"the shard {path} is damaged at {key} ({error}); {advice}") from None
-    except FileNotFoundError:
-        raise UserError(f"the shard {path} is missing; {advice}") from None
-    if count != entry["count"]:
-        raise UserError(f"the shard {path} holds {count} samples where its card says {entry['count']}; {advice}")
-
-
-def decode(folder, entry, sample, size):
-    """uint8 (size, size, 3) of a sample from `samples`."""
-    try:
-        return images.decode(sample["image"], size)
-    except Unreadable as error:
-        raise UserError(f"the shard {os.path.join(folder, entry['file'])} is damaged: an image cannot be read "
-                        f"({error}); get it back with `dvc checkout`") from None
-
-
-def image_of(group):
-    return next((group[name] for name in images.EXTENSIONS if name in group), None)
-
-
-def parse(group, columns):
-    """Raw members of one sample -> {"image": file bytes, "label": int, "caption": str}, as far as in `columns`.
-
-    Raises Unreadable where one is missing or not what it should be."""
-    sample = {"image": image_of(group)}
-    if sample["image"] is None:
-        raise Unreadable("no image")
-    if "label" in columns:
-        text = group.get("cls", b"").decode("utf-8", "replace").strip()
-        if not text.isascii() or not text.isdigit():
-            raise Unreadable(f"the label {text!r} is not a number" if text else "no label")
-        sample["label"] = int(text)
-    if "caption" in columns:
-        if "txt" not in group:
-            raise Unreadable("no caption")
-        try:
-            sample["caption"] = group["txt"].decode("utf-8")
-        except UnicodeDecodeError:
-            raise Unreadable("the caption is not UTF-8") from None
-    return sample
-
-
-def groups(path, digest=None):
-    """(key, {extension: bytes}) of each sample of a tar, local or remote, plain or gzipped, in order.
-
-    Nothing is written to disk, links and special files are passed over. Raises Torn at the end if the tar is cut off or
-    turns into garbage, a boundary between two members included. `digest`, a hashlib object, is fed all bytes read."""
-    key, group = None, {}
-    try:
-        with contextlib.closing(_Watched(path, digest)) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
-                tar.members.clear()  # else it remembers every member
-                match = MEMBER.fullmatch(member.name)
-                if match is None or not member.isreg() or member.issparse():
-                    continue
-                if match[1] != key and group:
-                    yield key, group
-                    group = {}
-                key = match[1]
-                group[match[2].lower()] = tar.extractfile(member).read()
-            stream.check_end(tar.offset)
-    except (tarfile.TarError, EOFError, gzip.zlib.error, gzip.BadGzipFile) as error:
-        raise Torn(str(error) or type(error).__name__) from None
-    if group:
-        yield key, group
-
-
-class _Watched:
-    """A stream that notices how it ends: tarfile takes a cut between two members, or garbage there, for the end."""
-
-    def __init__(self, path, digest):
-        self.raw = sources.open_bytes(path)
-        self.stream = gzip.open(self.raw) if str(path).endswith(("gz", "tgz")) else self.raw
-        self.digest, self.length, self.content = digest, 0, 0
-
-    def read(self, size):
-        data = self.stream.read(size)
-        self.length += len(data)
-        stripped = len(data.rstrip(b"\0"))
-        if stripped:
-            self.content = self.length - len(data) + stripped  # the end of the last byte that is not 0
-        if self.digest is not None:
-            self.digest.update(data)
-        return data
-
-    def check_end(self, offset):
-        """Only zeros may follow the header at which tarfile stopped, and at least one block of them."""
-        while self.read(1 << 20):
-            pass
-        if self.content > offset:
-            raise tarfile.ReadError("garbage after the last whole member")
-        if self.length < offset + tarfile.BLOCKSIZE:
-            raise tarfile.ReadError("no end mark")
-
-    def close(self):
-        self.stream.close()
-        self.raw.close()
-
-
-# Files and processes
-
-
 @contextlib.contextmanager
 def replacing(out, patience=5.0):
     """A fresh folder that becomes `out` when the block ends well, and is removed when it does not. One writer at a
@@ -464,58 +296,3 @@ def replacing(out, patience=5.0):
             raise
     finally:
         os.close(lock)
-
-
-@contextlib.contextmanager
-def naming(path):
-    """Name the file in errors of writes to it, such as a full disk, which Python leaves unnamed."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
-
-
-def cores():
-    return len(os.sched_getaffinity(0))
-
-
-def parallel(work, tasks, title, total=None, workers=None):
-    """Yield work(task) for each task, in order, from `workers` processes (by default one a core), with a progress bar
-    that counts the tasks, or up to `total` by the results' "images". Forked: `work` may hold anything."""
-    from tqdm import tqdm
-
-    workers = min(workers or cores(), len(tasks))
-    with tqdm(total=total or len(tasks), desc=title, unit=" images" if total else " tars", file=sys.stderr) as bar:
-        if workers <= 1:
-            for task in tasks:
-                result = work(task)
-                bar.update(result["images"] if total else 1)
-                yield result
-            return
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _prepare, (work, os.getpid()))
-        try:
-            for future in [pool.submit(_perform, task) for task in tasks]:
-                result = future.result()
-                bar.update(result["images"] if total else 1)
-                yield result
-        except BrokenProcessPool:
-            raise UserError(f"{title}: a worker process was killed, perhaps for want of memory") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _prepare(work, parent):
-    global _work
-    _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends its workers
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no orphans
-    if os.getppid() != parent:
-        os._exit(1)
-    if "torch" in sys.modules:  # its thread pool does not survive a fork
-        sys.modules["torch"].set_num_threads(1)
-
-
-def _perform(task):
-    return _work(task)

@@ -5,8 +5,6 @@ own), so adding images later moves none of the old ones from val to train. Withi
 the same hash: every shard is then a fair mixture of the classes, which readers that shuffle only locally rely on.
 """
 
-import builtins
-import hashlib
 import inspect
 import os
 from collections import Counter
@@ -17,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from selfsup.data.images import EXTENSIONS, Unreadable
+from selfsup.data.tars import fraction
 from selfsup.errors import UserError, nearest, nearest_path
 
 SPLITS = ("train", "val", "test")
@@ -56,12 +55,6 @@ def open(spec):
 
 
 # Splits by hash
-
-
-def fraction(key):
-    """A number in [0, 1) from a key; even, and the same everywhere."""
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def carve(spec, have=()):
@@ -310,21 +303,3 @@ def _named_split(url):
     base = url.rpartition("/")[2].lower()
     start = base[:len(base) - len(base.lstrip("abcdefghijklmnopqrstuvwxyz"))]
     return ALIASES.get(start)
-
-
-def open_bytes(path):
-    """A local file, or a URL through urllib (http, https) or fsspec (s3, gs, …): never through a shell, since a card
-    may come from somebody else."""
-    path = str(path)
-    if "://" not in path:
-        return builtins.open(path, "rb")
-    try:
-        if path.startswith(("http://", "https://")):
-            from urllib.request import urlopen
-
-            return urlopen(path, timeout=60)
-        import fsspec
-
-        return fsspec.open(path, "rb").open()
-    except Exception as error:  # each of fsspec's back ends has errors of its own
-        raise UserError(f"could not open {path}: {error}") from None

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from selfsup import rng
-from selfsup.data import Split, shards
+from selfsup.data import Split, tars
 from selfsup.errors import UserError
 
 LANES = 16  # at most, unless there are more processes than that
@@ -50,7 +50,7 @@ class Streaming(Split):
     def in_order(self, batch=512):
         def samples():
             for entry in self.entries:
-                for position, sample in enumerate(shards.samples(self.folder, self.card, entry)):
+                for position, sample in enumerate(tars.samples(self.folder, self.card, entry)):
                     yield 0, entry, position, sample
 
         some = []
@@ -65,7 +65,7 @@ class Streaming(Split):
     def collate(self, items):
         """The batch of (epoch, entry, position in the shard, encoded sample) items."""
         size = self.card["size"]
-        pixels = np.stack([shards.decode(self.folder, entry, sample, size) for _, entry, _, sample in items])
+        pixels = np.stack([tars.decode(self.folder, entry, sample, size) for _, entry, _, sample in items])
         out = {"image": torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
                "index": torch.tensor([entry["first"] + position for _, entry, position, _ in items]),
                "epoch": torch.tensor([epoch for epoch, *_ in items])}
@@ -94,7 +94,7 @@ class Streaming(Split):
     def shuffled(self, entry, skip, *key):
         """(position, encoded sample) of one shard in the order of `key`, from the `skip`-th on."""
         block = []
-        for position, sample in enumerate(shards.samples(self.folder, self.card, entry)):
+        for position, sample in enumerate(tars.samples(self.folder, self.card, entry)):
             block.append((position, sample))
             if len(block) == BLOCK or position == entry["count"] - 1:
                 first = position + 1 - len(block)
