@@ -29,9 +29,9 @@ GROUNDS = {
 }
 TEXTURES = ("plain", "striped", "dotted", "checked")
 RELATIONS = ("left of", "right of", "behind", "in front of")  # the object is ... the prop
-SMALL, LARGE = 0.52, 0.68  # captions say "small" below and "large" above these heights
+SMALL, LARGE = 0.58, 0.74  # captions say "small" below and "large" above these heights
 SUPERSAMPLE = 2
-CHUNK = 1 << 18  # pixels rendered at a time; chosen for the processor's cache
+CHUNK = 1 << 17  # pixels rendered at a time; chosen for the processor's cache
 
 
 # --- Signed distances (negative inside) and how they combine; (x, y) are arrays, parameters broadcast against them.
@@ -198,26 +198,33 @@ def describe(split, index, seed=0):
     s["tangent"], s["flip"], s["stretch"] = u(-.12, .12, 2), pick(2, 2), u(.85, 1.2, 2)
     s["period"], s["slant"] = u(.16, .30, 2), pick(3, 2)
 
-    height = u(.42, .78)
-    s["scale"] = np.stack([height, height * u(.35, .6)], 1)
-    x, base = u(.4, .6), .5 + height / 2 + u(-.08, .08)
-    side, gap, lean = np.where(u() < .5, -1, 1), u(.38, .58), u(-.03, .06)
+    height = u(.48, .85)
+    s["scale"] = np.stack([height, height * u(.3, .5)], 1)
+    x, base = u(.36, .64), .5 + height / 2 + u(-.1, .1)
+    side, gap, lean = np.where(u() < .5, -1, 1), u(.42, .6), u(-.03, .05)
     left, right, behind = (relation == i for i in range(3))
     side = np.where(left, 1, np.where(right, -1, side))  # of the prop
     gap = np.where(left | right, gap, np.where(behind, gap - .2, gap - .1)) * height
     down = np.where(left | right, lean, np.where(behind, .03 + lean, -.1 - lean))
     x = x - .25 * side * gap * s["present"][:, 1]
     base = np.minimum(base, .97)
-    s["x"] = np.stack([x, x + side * gap], 1)
+    s["x"] = np.stack([x, np.clip(x + side * gap, .06, .94)], 1)
     s["y"] = np.stack([base, base + down], 1)
 
     s["ground"], s["ground_jitter"] = pick(len(GROUNDS)), u(-.08, .08, 3)
-    s["horizon"] = np.minimum(s["y"].min(1) - .02, base - height * u(.05, .8))
+    seen = u() < .5  # in half of the scenes one looks down on the ground and sees nothing else
+    s["horizon"] = np.where(seen, np.minimum(s["y"].min(1) - .02, base - height * u(.05, .8)), -1)
     s["slope"] = u(-.12, .12)
-    s["sky"] = u(.1, 1, 6).reshape(-1, 2, 3)  # colours at the top and at the horizon
-    s["light"], s["shadow"], s["gain"] = u(-.6, .6), u(.25, .6), u(.7, 1.1)
-    s["tint"], s["noise"] = u(.9, 1.1, 3), u(.02, .12)
+    s["sky"] = _muted(u(.1, .95, 6).reshape(-1, 2, 3))  # colours at the top and at the horizon
+    s["light"], s["shadow"], s["gain"] = u(-.6, .6), u(.15, .45), u(.75, 1.1)
+    s["tint"], s["noise"] = u(.9, 1.1, 3), u(.02, .04)
     return s
+
+
+def _muted(colours):
+    """Greyer colours: red, green and blue (last axis) drawn to their middle, so that objects stand out."""
+    grey = colours[..., :1] / 3 + colours[..., 1:2] / 3 + colours[..., 2:] / 3
+    return grey + .4 * (colours - grey)
 
 
 def caption(s, i):
@@ -267,13 +274,13 @@ def render(s, size=32):
 
 def _render(s, size):
     s = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in s.items()}
-    keys, side = torch.from_numpy(s["key"]), size * SUPERSAMPLE
-    at = ((np.arange(side, dtype=np.float32) + np.float32(.5)) / side)
-    x, y = at[None, None, :], at[None, :, None]
+    keys, order = torch.from_numpy(s["key"]), s["y"].argsort(1)  # far to near
+    x, y = _pixels(size)  # what has no sharp edges is drawn at the final size
     image = _backdrop(s, keys, x, y)
-    order = s["y"].argsort(1)  # far to near
     for slot in (0, 1):
         _shadow(image, s, order[:, slot], x, y)
+    image = image.repeat(SUPERSAMPLE, 2).repeat(SUPERSAMPLE, 3)
+    x, y = _pixels(size * SUPERSAMPLE)
     for slot in (0, 1):
         _paint(image, s, order[:, slot], x, y)
     image *= (s["gain"][:, None] * s["tint"])[:, :, None, None]
@@ -285,20 +292,26 @@ def _render(s, size):
     return np.floor(np.clip(small, 0, 1) * 255 + np.float32(.5)).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
+def _pixels(side):
+    """Coordinates of pixel centres: x (1, 1, side), y (1, side, 1)."""
+    at = (np.arange(side, dtype=np.float32) + np.float32(.5)) / side
+    return at[None, None, :], at[None, :, None]
+
+
 def _backdrop(s, keys, x, y):
     """Gradient sky or wall, soft clutter on it, and the ground below the horizon: (N, 3, H, W)."""
     t = np.clip(y / np.maximum(s["horizon"], .1)[:, None, None], 0, 1)[:, None]
     image = s["sky"][:, 0, :, None, None] * (1 - t) + s["sky"][:, 1, :, None, None] * t + np.zeros_like(x)
-    blobs = rng.uniform(keys, 5, 10, salt=3).numpy()  # centre, radii, colour, opacity, kind
+    horizon = (s["horizon"][:, None, None] + s["slope"][:, None, None] * (x - .5))
+    ground = (np.array(list(GROUNDS.values()), np.float32)[s["ground"]] + s["ground_jitter"])[:, :, None, None]
+    ground = ground * (1 + .3 * (_mottle(keys, x, y, 12, salt=4) - .5))[:, None]
+    _blend(image, ground, np.clip(.5 + (y - horizon) * x.shape[2], 0, 1))
+    blobs = rng.uniform(keys, 3, 10, salt=3).numpy()  # centre, radii, colour, opacity, kind
     for b in np.moveaxis(blobs, 1, 0):
         cx, cy, rx, ry = (b[:, i, None, None] for i in range(4))
         rx, ry, soft = .06 + .25 * rx, .06 + .25 * ry, .02 + .1 * b[:, 7, None, None]
         d = np.where(b[:, 9, None, None] < .5, ellipse(x, y, cx, cy * .8, rx, ry), box(x, y, cx, cy * .8, rx, ry))
-        _blend(image, b[:, 4:7, None, None], np.clip(.5 - d / soft, 0, 1) * (.3 + .6 * b[:, 8, None, None]))
-    horizon = (s["horizon"][:, None, None] + s["slope"][:, None, None] * (x - .5))
-    ground = (np.array(list(GROUNDS.values()), np.float32)[s["ground"]] + s["ground_jitter"])[:, :, None, None]
-    ground = ground * (1 + .5 * (_mottle(keys, x, y, 12, salt=4) - .5))[:, None]
-    _blend(image, ground, np.clip(.5 + (y - horizon) * x.shape[2], 0, 1))
+        _blend(image, _muted(b[:, 4:7])[:, :, None, None], np.clip(.5 - d / soft, 0, 1) * (.1 + .5 * b[:, 8, None, None]))
     return image
 
 
@@ -372,7 +385,7 @@ def _shading(outline, light):
     dx[:, :, 1:-1] = outline[:, :, 2:] - outline[:, :, :-2]
     dy[:, 1:-1] = outline[:, 2:] - outline[:, :-2]
     length = np.sqrt(dx * dx + dy * dy) + np.float32(1e-4)
-    return np.clip(.88 + edge * np.float32(.42) * (light * dx - dy) / length, .25, 1.4)
+    return np.clip(.88 + edge * np.float32(.3) * (light * dx - dy) / length, .25, 1.4)
 
 
 # --- The source
