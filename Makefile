@@ -1,5 +1,6 @@
 # `make repro` on a bare machine with Python 3.11: environment, pipeline, where to look. `make help` lists the rest.
 PYTHON ?= python3.11
+EXPERIMENTS = $(basename $(notdir $(wildcard conf/experiment/*.yaml)))
 EXPERIMENT = $(shell sed -n 's/^experiment: //p' params.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := ssl
@@ -32,10 +33,11 @@ track: .venv/installed ## rebuild MLflow's runs from the versioned files
 	python pipelines/track.py
 
 experiment: .venv/installed ## make experiment E=cifar10: write params.yaml from conf/, without running anything
-	@test -f conf/experiment/$(E).yaml || { echo "error: E should be one of: $(basename $(notdir $(wildcard conf/experiment/*.yaml)))" >&2; exit 1; }
-	python -c "from dvc.utils.hydra import compose_and_dump as write; write('params.yaml', '$(CURDIR)/conf', None, 'config', '', ['experiment=$(E)'])"
+	$(if $(filter $(E),$(EXPERIMENTS)),,$(error E should be one of: $(EXPERIMENTS)))
+	python -c "from dvc.utils.hydra import compose_and_dump as write; \
+	  write('params.yaml', '$(CURDIR)/conf', None, 'config', '', ['experiment=$(E)'])"
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --requirement requirements.txt
 	touch $@

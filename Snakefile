@@ -1,6 +1,6 @@
 # The stages of dvc.yaml that are not up to date, in parallel or on a cluster: `make parallel`, or
-#   snakemake --cores 2           snakemake --profile profiles/slurm           snakemake -n --cores 1   (only lists them)
-# DVC says which stages there are, how they depend on each other and which are stale; Snakemake only decides when each runs.
+#   snakemake --cores 2        snakemake --profile profiles/slurm        snakemake -n --cores 1  (only lists them)
+# DVC says which stages there are, how they depend on each other and which are stale; Snakemake decides when each runs.
 # A job is `dvc repro` of one stage, so afterwards dvc.lock, cache and `dvc status` are as if DVC had run them all.
 import os
 import re
@@ -10,7 +10,11 @@ from dvc.repo import Repo
 
 with Repo() as repo:
     graph = repo.index.graph
-    needs = {stage.addressing: [below.addressing for below in graph.successors(stage) if below.cmd] for stage in graph if stage.cmd}
+    needs = {
+        stage.addressing: [below.addressing for below in graph.successors(stage) if below.cmd]
+        for stage in graph
+        if stage.cmd  # a .dvc file has none
+    }
     changed = repo.status() if workflow.is_main_process else {}
 
 

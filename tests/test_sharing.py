@@ -1,0 +1,72 @@
+"""A team shares encoders: one pushes, another clones, pulls, and has everything without training."""
+
+import sys
+
+import pytest
+
+from tests.conftest import Clone
+
+pytestmark = pytest.mark.slow
+
+
+def share(clone, folder, url, *settings, **env):
+    """Push from `clone` to a DVC remote at `url`, then clone the git repository into `folder` and pull there."""
+    clone.run("dvc", "remote", "add", "--default", "team", url)
+    for key, value in settings:
+        clone.run("dvc", "remote", "modify", "team", key, value)
+    clone.commit()
+    clone.run("dvc", "push", **env)
+    clone.run("git", "clone", "--quiet", clone.folder, folder)
+    other = Clone(folder)
+    assert not (other / "data/encoders").exists()
+    other.run("dvc", "pull", **env)
+    return other
+
+
+def test_through_a_folder(clone, tmp_path):
+    other = share(clone, tmp_path / "other", tmp_path / "store")
+    assert other.repro() == set() and other.stale() == set()
+
+    import selfsup
+
+    encoder = selfsup.load(other / "data/encoders/tiny/tiny-simclr")
+    import torch
+
+    assert encoder(torch.zeros(2, 3, encoder.size, encoder.size)).shape == (2, encoder.dim)
+    # An empty MLflow is filled from the files.
+    other.run(sys.executable, "pipelines/track.py", SELFSUP_TRACKING="on", MLFLOW_TRACKING_URI="")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{other / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    names = sorted(run.info.run_name for run in runs)
+    assert names == ["tiny-random/0", "tiny-simclr/0", "tiny-supervised/0"]
+    assert all("knn_accuracy" in run.data.metrics and "linear_accuracy" in run.data.metrics for run in runs)
+
+
+def test_through_s3(clone, tmp_path, monkeypatch):
+    from moto.server import ThreadedMotoServer
+
+    secrets = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    for key, value in secrets.items():
+        monkeypatch.setenv(key, value)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        import boto3
+
+        address = "http://{}:{}".format(*server.get_host_and_port())
+        boto3.client("s3", endpoint_url=address).create_bucket(Bucket="team")
+        other = share(clone, tmp_path / "other", "s3://team/encoders", ("endpointurl", address), **secrets)
+        assert other.stale() == set()
+        assert other.repro() == set()
+    finally:
+        server.stop()
+
+
+def test_a_clone_without_the_data_says_what_is_missing(clone, tmp_path):
+    clone.run("git", "clone", "--quiet", clone.folder, tmp_path / "other")
+    other = Clone(tmp_path / "other")
+    code = "import selfsup; selfsup.load('data/encoders/tiny/tiny-simclr')"
+    with pytest.raises(AssertionError, match="run `dvc pull` or `dvc repro`"):
+        other.run(sys.executable, "-c", code)

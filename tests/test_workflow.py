@@ -1,0 +1,107 @@
+"""DVC and Snakemake end to end, on the real dvc.yaml with the experiment `tiny`."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, Clone
+
+RUNS = ["tiny-random", "tiny-simclr", "tiny-supervised"]
+pytestmark = pytest.mark.slow
+
+
+def stages(*templates, runs=RUNS):
+    return {f"{template}@{run}" for template in templates for run in runs}
+
+
+def test_everything_once_then_nothing(ran):
+    assert ran.first == {"shard@tiny", "report@tiny"} | stages("pretrain", "knn", "linear")
+    before = os.times()
+    assert ran.repro() == set() and ran.stale() == set()
+    after = os.times()
+    assert after.children_user - before.children_user < 10, "two commands with nothing to do"
+    assert not ran.run("git", "status", "--porcelain", "--ignored=no")
+    assert (ran / "data/report/tiny/report.html").stat().st_size > 0
+
+
+def test_an_edited_parameter_reruns_its_run_alone(clone):
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    params["runs"]["tiny-simclr"]["train"] = {"lr": 0.01}
+    (clone / "params.yaml").write_text(yaml.safe_dump(params))
+    assert clone.repro() == {"report@tiny"} | stages("pretrain", "knn", "linear", runs=["tiny-simclr"])
+    assert clone.stale() == set()
+    changed = json.loads(clone.run("dvc", "metrics", "diff", "--json"))
+    assert set(Path(path).parent.name for path in changed) == {"tiny-simclr"}
+    plots = json.loads(clone.run("dvc", "plots", "diff", "--json"))
+    assert {"accuracy", "loss"} <= set(plots.get("data", plots))
+
+
+def test_edited_code_reruns_what_depends_on_it(clone):
+    def after(name):
+        clone.append(name, "\n# edited\n")
+        return clone.stale()
+
+    assert after("ssl/selfsup/tracking.py") == set()
+    assert after("ssl/selfsup/methods/mae.py") == set()
+    assert after("ssl/selfsup/methods/simclr.py") == {"pretrain@tiny-simclr"}
+    assert after("ssl/selfsup/evals/knn.py") == {"pretrain@tiny-simclr"} | stages("knn")
+    assert after("ssl/selfsup/views.py") == stages("pretrain", "knn")
+
+
+def test_experiments_live_side_by_side(clone):
+    other = (clone / "conf/experiment/tiny.yaml").read_text().replace("tiny-", "other-")
+    other = other.replace("experiment: tiny", "experiment: other")
+    other = "".join(line for line in other.splitlines(True) if "simclr" not in line and "supervised" not in line)
+    (clone / "conf/experiment/other.yaml").write_text(other)
+    clone.commit()
+    printed = clone.run("dvc", "exp", "run", "--set-param", "experiment=other")
+    assert "Running stage 'report@other'" in printed and "Running stage 'shard@tiny'" not in printed
+    assert yaml.safe_load((clone / "params.yaml").read_text())["experiment"] == "other"
+    clone.switch("tiny")
+    assert clone.stale() == set()
+    assert clone.repro() == set()
+
+
+def test_snakemake_runs_what_dvc_finds_stale(clone):
+    clone.append("ssl/selfsup/evals/knn.py", "\n# edited\n")
+    printed = clone.run("snakemake", "--cores", "2")
+    ran = set(re.findall(r"^\s*(?:local)?rule (\w+):", printed, re.MULTILINE)) - {"all"}
+    assert ran == {f"knn_{run.replace('-', '_')}" for run in RUNS} | {"report_tiny"}
+    assert clone.stale() == set()
+    assert "Nothing to be done" in clone.run("snakemake", "--cores", "2")
+
+
+def test_slurm_profile_is_parsed(clone):
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    clone.append("ssl/selfsup/evals/knn.py", "\n# edited\n")
+    assert "knn_tiny_random" in clone.run("snakemake", "--dry-run", "--profile", "profiles/slurm")
+
+
+def test_independent_stages_run_at_the_same_time(tmp_path):
+    """Three stages that sleep, two of them independent: the repository's Snakefile, another dvc.yaml."""
+    clone = Clone(tmp_path)
+    stamp = "import sys, time; a = time.time(); time.sleep({}); print(a, time.time(), file=open(sys.argv[1], 'w'))"
+    work = {name: {"cmd": f'python -c "{stamp.format(seconds)}" {name}', "outs": [name]}
+            for name, seconds in (("left", 6), ("right", 6), ("last", 0))}
+    work["last"]["deps"] = ["left", "right"]
+    (clone / "dvc.yaml").write_text(yaml.safe_dump({"stages": work}))
+    shutil.copy(ROOT / "Snakefile", tmp_path)
+    clone.run("git", "init", "--quiet")
+    clone.run("dvc", "init", "--quiet")
+    clone.run("snakemake", "--cores", "2")
+    times = {name: [float(word) for word in (clone / name).read_text().split()] for name in work}
+    assert max(times["left"][0], times["right"][0]) < min(times["left"][1], times["right"][1])
+    assert times["last"][0] > max(times["left"][1], times["right"][1])
+    assert clone.stale() == set()
+
+
+def test_a_mistake_in_params_stops_before_any_work(clone):
+    text = (clone / "params.yaml").read_text().replace("  lr:", "  lrr:")
+    (clone / "params.yaml").write_text(text)
+    with pytest.raises(AssertionError, match='error: params.yaml: unknown key "lrr" in train; did you mean "lr"'):
+        clone.run("dvc", "repro")
