@@ -1,4 +1,4 @@
-"""evaluate.py PROTOCOL RUN: judge the encoders of a run, one a seed, and write data/results/RUN/PROTOCOL.json."""
+"""evaluate.py PROTOCOL RUN: judge the encoders of a run, one a seed, and write their PROTOCOL.json."""
 
 import json
 import os
@@ -21,12 +21,12 @@ def main(protocol, name):
     data = evals.Data(Path("data/shards") / run.data, reader=run.train.reader)
     seeds = {}
     for seed in run.seeds:
-        parts = {part: selfsup.load(Path("data/encoders") / name, seed, part).to(device)
+        parts = {part: selfsup.load(config.encoders(name), seed, part).to(device)
                  for part in ("encoder", *getattr(module, "parts", ()))}
         seeds[str(seed)] = dict(module.run(data=data, **parts, **options))
         print(f"{name} seed {seed}: {protocol} {seeds[str(seed)]['accuracy']:.2f} %")
     result = {"run": name, "protocol": protocol, **evals.summarise(seeds), "seeds": seeds}
-    path = Path("data/results") / name / f"{protocol}.json"
+    path = config.results(name) / f"{protocol}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(result, indent=2) + "\n")

@@ -29,6 +29,7 @@ def parts(data):
     words = ["[PAD]", *data.card["classes"], "a", "some", "again"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[PAD]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
     data.tokenizer = tokenizer
     images = (data.train.images / 255.0 - 0.5) / 0.25
     vectors = torch.zeros(len(words), images[0].numel())

@@ -24,7 +24,7 @@ def names():
 
 
 def load(name):
-    """The module of a protocol. A module may state the `parts` of the encoder folder that it needs besides `encoder`."""
+    """The module of a protocol. It may state which `parts` of the encoder folder it needs besides `encoder`."""
     if name not in names():
         raise UserError(f'unknown protocol "{name}"{nearest(name, names())} (there are: {", ".join(names())})')
     return importlib.import_module(f"selfsup.evals.{name}")

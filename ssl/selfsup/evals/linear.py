@@ -1,4 +1,4 @@
-"""Linear classifier on frozen features: multinomial logistic regression with L2 regularisation, solved to convergence."""
+"""Linear classifier on frozen features: multinomial logistic regression with weight decay, solved to convergence."""
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +64,7 @@ def path(features, labels, classes, decays):
 
 
 def solve(features, labels, decay, scale, weight, bias, steps=1000, tolerance=1e-5):
-    """One minimum, from (weight, bias), over weight / scale: no gradient entry above the tolerance, or the loss at rest.
+    """The minimum over weight / scale, from (weight, bias): no gradient entry above the tolerance, or the loss at rest.
 
     SciPy's L-BFGS, since making any of torch's optimisers first imports its compiler, which takes longer than the fit.
     """

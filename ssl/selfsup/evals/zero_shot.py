@@ -46,10 +46,9 @@ def shared(encoder, image_head, split):
 
 @torch.no_grad()
 def encode(text, tokenizer, sentences):
-    """Unit text features (n, d) of n sentences; token ids are padded with 0 to the longest, as in training."""
-    ids = [torch.tensor(line.ids) for line in tokenizer.encode_batch(sentences)]
-    ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(next(text.parameters()).device)
-    return F.normalize(text(ids), dim=1)
+    """Unit text features (n, d) of n sentences, which the tokenizer pads to one length as it did in training."""
+    ids = torch.tensor([line.ids for line in tokenizer.encode_batch(sentences)])
+    return F.normalize(text(ids.to(next(text.parameters()).device)), dim=1)
 
 
 def correct(images, texts, truth):

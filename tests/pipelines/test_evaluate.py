@@ -1,0 +1,94 @@
+"""evaluate.py on real shards and real encoder folders, as DVC runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pipelines import evaluate
+from selfsup import config, encoder, methods, nets
+from selfsup.data import shards
+
+REPOSITORY = Path(__file__).parents[2]
+RUNS = {"tiny-clip": {"method": "clip", "data": "scenes", "seeds": [0, 1]},
+        "tiny-random": {"method": "random", "data": "scenes", "seeds": [0]}}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tiny")
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    scenes = {"source": "scenes", "root": "x", "size": 32, "train": 60, "val": 40, "test": 40, "seed": 0, "max_bad": 0}
+    params.update(experiment="tiny", fetch=[], datasets={"scenes": scenes}, runs=RUNS)
+    params["encoder"] = {"name": "convnet", "width": 4}
+    params["train"].update(threads=1, reader="resident")
+    params["protocols"]["zero_shot"]["runs"] = {"tiny-clip": "scenes"}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    params = config.load(root / "params.yaml")
+    card = shards.write("scenes", params.datasets["scenes"], root / "data/shards/scenes", workers=1)
+    for name, run in params.runs.items():
+        for seed in run.seeds:
+            torch.manual_seed(seed)
+            extra = {"card": card} if run.method == "clip" else {}
+            method = methods.load(run.method)(nets.build(**run.encoder), **extra)
+            info = {"dim": method.encoder.dim, "mean": card["mean"], "std": card["std"], "size": 32}
+            encoder.save(root / config.encoders(name) / str(seed), method.parts(), info)
+    return root
+
+
+@pytest.fixture
+def here(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody answers there
+    return workplace
+
+
+@pytest.mark.parametrize("protocol", ["knn", "linear", "zero_shot"])
+def test_writes_the_result_of_every_seed(protocol, here, capsys):
+    evaluate.main(protocol, "tiny-clip")
+    path = here / config.results("tiny-clip") / f"{protocol}.json"
+    first = path.read_bytes()
+    result = json.loads(first)
+    assert (result["run"], result["protocol"], result["interval"]) == ("tiny-clip", protocol, "seeds")
+    assert list(result["seeds"]) == ["0", "1"]
+    accuracies = [seed["accuracy"] for seed in result["seeds"].values()]
+    assert result["accuracy"] == pytest.approx(sum(accuracies) / 2, abs=0.01)
+    assert 0 <= result["low"] <= result["accuracy"] <= result["high"] <= 100
+    assert all("val_accuracy" in seed for seed in result["seeds"].values())
+    evaluate.main(protocol, "tiny-clip")
+    assert path.read_bytes() == first
+    assert not list(path.parent.glob("*.part"))
+    assert "warning: the result is not in MLflow" in capsys.readouterr().err  # and is there all the same
+
+
+def test_one_seed_has_a_bootstrap_interval(here):
+    evaluate.main("knn", "tiny-random")
+    result = json.loads((here / config.results("tiny-random") / "knn.json").read_text())
+    assert result["interval"] == "bootstrap" and result["low"] == result["seeds"]["0"]["low"]
+
+
+@pytest.mark.parametrize("protocol, run, sentence", [
+    ("linaer", "tiny-clip", 'unknown protocol "linaer"; did you mean "linear"?'),
+    ("knn", "tiny-clap", 'no run "tiny-clap" in experiment tiny; did you mean "tiny-clip"?'),
+    ("zero_shot", "tiny-random", "has no part 'image_head', only encoder"),
+])
+def test_what_cannot_be_done_is_one_sentence(protocol, run, sentence, here, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main(protocol, run)
+    out = capsys.readouterr().err
+    assert stopped.value.code == 1 and sentence in out and out.count("\n") == 1
+
+
+def test_a_missing_encoder_is_said_by_the_script(here):
+    (config.encoders("tiny-random") / "0/encoder.json").rename("hidden")
+    try:
+        command = [sys.executable, REPOSITORY / "pipelines/evaluate.py", "knn", "tiny-random"]
+        done = subprocess.run(command, env={"PYTHONPATH": str(REPOSITORY / "ssl")}, capture_output=True, text=True)
+    finally:
+        Path("hidden").rename(config.encoders("tiny-random") / "0/encoder.json")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: data/encoders/tiny/tiny-random: no encoder here; run `dvc pull`")

@@ -1,0 +1,180 @@
+"""The report of a small experiment: real shards, encoders and result files, some of them missing."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from selfsup import config, encoder, nets, report
+from selfsup.data import shards
+
+REPOSITORY = Path(__file__).parents[1]
+ACCURACY = {"random": (20, 17, 23), "supervised": (80, 77, 83), "simclr": (40, 36, 44), "rotation": (24, 21, 27),
+            "clip": (30, 27, 33), "lonely": (50, 47, 53)}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tiny")
+    raw = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    scenes = {"source": "scenes", "root": "x", "size": 32, "train": 20, "val": 60, "test": 20, "seed": 0, "max_bad": 0}
+    raw.update(experiment="tiny", fetch=[], datasets={"scenes": scenes}, encoder={"name": "convnet", "width": 4})
+    raw["protocols"]["zero_shot"]["runs"] = {"tiny-clip": "scenes"}
+    run = {"data": "scenes", "seeds": [0]}
+    methods = ("random", "supervised", "rotation", "clip", "moco")
+    raw["runs"] = {f"tiny-{name}": {"method": name, **run} for name in methods}
+    raw["runs"]["tiny-simclr"] = {"method": "simclr", **run, "seeds": [0, 1], "args": {"temperature": 0.2}}
+    raw["runs"]["tiny-lonely"] = {"method": "simclr", **run, "encoder": {"name": "convnet", "width": 2}}
+    (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    params = config.load(root / "params.yaml")
+    card = shards.write("scenes", params.datasets["scenes"], root / "data/shards/scenes", workers=1)
+    for name in ACCURACY:                                 # moco has nothing yet
+        make(root, params, f"tiny-{name}", card, *ACCURACY[name])
+    return root, params, report.build(params, root)
+
+
+def make(root, params, name, card, accuracy, low, high):
+    run, results = params.runs[name], root / config.results(name)
+    results.mkdir(parents=True)
+    cost = {"seconds": 125.0, "images": 30_000, "peak_memory_mb": 812, "parameters": 1_000_000,
+            "flops_per_image": 35_123_456}
+    (results / "cost.json").write_text(json.dumps({"seeds": {str(seed): cost for seed in run.seeds}}))
+    result = {"accuracy": accuracy, "low": low, "high": high}
+    (results / "linear.json").write_text(json.dumps({**result, "seeds": {}}))
+    if run.method == "clip":
+        seed = {"prompt": "a {}", "prompts": {"a {}": 35.0, "<b>{}": 12.5}, "ensemble": {"val_accuracy": 33.0},
+                "chance": 10.0}
+        (results / "zero_shot.json").write_text(json.dumps({**result, "seeds": {"0": {**result, **seed}}}))
+    for seed in run.seeds:
+        torch.manual_seed(seed)
+        folder = root / config.encoders(name) / str(seed)
+        info = {"mean": card["mean"], "std": card["std"], "size": 32, "images": 30_000, "code": "c0de" * 16,
+                "data": {"name": "scenes", "hash": card["hash"]}}
+        encoder.save(folder, {"encoder": nets.build(**run.encoder)}, info)
+        lines = [{"step": i, "images": 100 * i, "loss": 1 / i, "error": 2 / i, "error_mean_colour": 1.0, "lr": 0.1 * i}
+                 for i in range(1, 20)]
+        lines += [{"step": 19, "images": 1900, "val_loss": 0.3}, {"step": 0, "images": 0, "nmi": 0.4}]
+        (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / "pictures").mkdir()
+        Image.new("RGB", (64, 32), "red").save(folder / "pictures/two_views.png")
+
+
+class Page(HTMLParser):
+    """Rows of the table as text, and everything that the page would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.table, self.loads, self.open = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.loads += [attributes[name] for name in ("src", "href", "xlink:href") if attributes.get(name)]
+        if tag == "tr":
+            self.table.append([])
+        if tag in ("td", "th"):
+            self.table[-1].append("")
+            self.open = True
+
+    def handle_endtag(self, tag):
+        self.open = self.open and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.open:
+            self.table[-1][-1] += data.strip() + " "
+
+
+def test_the_page_loads_nothing(built):
+    page = Page(built[2].read_text())
+    assert all(place.startswith(("data:image/png;base64,", "#")) for place in page.loads)
+    assert not re.search(r"url\((?!#)|@import", built[2].read_text())
+
+
+def test_the_table(built):
+    head, *rows = Page(built[2].read_text()).table
+    rows = {row[0].strip(): [cell.strip() for cell in row] for row in rows}
+    assert list(rows) == ["random", "supervised", "rotation", "clip", "moco", "simclr", "lonely"]
+    assert len({len(row) for row in [head, *rows.values()]}) == 1
+    assert rows["simclr"][1:] == ["simclr convnet (width 4)", "40.0 36.0–44.0", "", "above floor Linear", "30,000",
+                                  "2 min 05 s", "812 MB", "1 M", "35.1 M"]
+    verdicts = {name: row[4] for name, row in rows.items()}
+    assert verdicts == {"random": "floor", "supervised": "ceiling", "rotation": "not above floor", "moco": "",
+                        "simclr": "above floor Linear", "clip": "above floor Linear",
+                        "lonely": ""}                    # no floor with its encoder
+    assert rows["moco"][2:] == [""] * 8
+
+
+def test_the_same_table_in_markdown(built):
+    lines = (built[2].parent / "table.md").read_text().splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    assert len({line.count("|") for line in lines if line.startswith("| ")}) == 1
+    simclr = next(row for row in table if row[0] == "simclr")
+    assert simclr[:4] == ["simclr", "simclr", "convnet (width 4)", "40.0 [36.0, 44.0]"]
+    assert "above floor (Linear)" in simclr and "35.1 M" in simclr
+    assert any(line.startswith("Data set scenes: 20 train / 60 val / 20 test") for line in lines)
+
+
+def test_curves_pictures_and_neighbours(built):
+    text = built[2].read_text()
+    assert all(word in text for word in ("two views", "mean colour", "nmi", "No encoder yet", "random initialisation"))
+    assert "temperature 0.2" in text and "c0dec0dec0de" in text and "seeds 0, 1" in text
+    assert "&lt;b&gt;{}" in text and "<b>{}" not in text  # what users write is text, not markup
+    assert "above chance, which is 10.0 %" in text and "from 12.5 to 35.0 %" in text
+
+
+def test_built_again_it_is_the_same(built):
+    root, params, path = built
+    before = path.read_bytes()
+    assert report.build(params, root).read_bytes() == before
+
+
+def test_without_any_result_there_is_a_page(built, tmp_path):
+    root, params, _ = built
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/shards").symlink_to(root / "data/shards")
+    text = report.build(params, tmp_path).read_text()
+    assert text.count("No encoder yet") == 7
+
+
+def test_test_images_are_never_read(built, tmp_path):
+    root, params, path = built
+    for name in ("encoders", "results"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / name).symlink_to(root / "data" / name)
+    (tmp_path / "data/shards/scenes").mkdir(parents=True)
+    for file in (root / "data/shards/scenes").iterdir():
+        if not file.name.startswith(("test", "train")):
+            (tmp_path / "data/shards/scenes" / file.name).symlink_to(file)
+    assert report.build(params, tmp_path).read_bytes() == path.read_bytes()
+
+
+def test_precision_of_neighbours_counts_by_hand():
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    angles = torch.tensor([0.0, 0.1, 0.25, 1.5, 1.6])
+    row = report.Row(None, "", {}, {}, {}, features=torch.stack([angles.cos(), angles.sin()], 1))
+    sample = type("S", (), {"labels": labels, "images": torch.zeros(5, 3, 8, 8, dtype=torch.uint8)})
+    expected, k = 0, 4                                   # five images: each has four neighbours, all the others
+    for i in range(5):
+        expected += sum(labels[j] == labels[i] for j in range(5) if j != i) / k
+    assert report.neighbours(row, sample)[2] == pytest.approx(100 * expected / 5)
+
+
+@pytest.mark.parametrize("seconds, text", [(4.21, "4.2 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")])
+def test_durations(seconds, text):
+    assert report.duration(seconds) == text
+
+
+@pytest.mark.parametrize("value, text", [(0, "0"), (999, "999"), (1_040_000, "1.04 M"), (2.3e9, "2.3 G")])
+def test_quantities(value, text):
+    assert report.quantity(value) == text
+
+
+def test_what_is_compared_shares_a_panel():
+    names = ["lr", "error_mean_colour", "loss", "error", "val_loss", "val_error", "nmi"]
+    panels = {"loss": ["loss"], "error": ["error", "error_mean_colour"], "nmi": ["nmi"], "lr": ["lr"]}
+    assert report.panels(names) == panels and list(report.panels(names)) == list(panels)
