@@ -52,7 +52,7 @@ def card(root):
 
 def encoder(root, name="quick-simclr", seed=0, knn=41.5, code="f" * 64):
     """An encoder folder and results as the stages leave them."""
-    folder = root / "data/encoders" / name / str(seed)
+    folder = root / config.encoders(name) / str(seed)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     save_file({"encoder.weight": rng.normal(size=(8, 3)).astype("float32")}, folder / "weights.safetensors")
@@ -62,7 +62,7 @@ def encoder(root, name="quick-simclr", seed=0, knn=41.5, code="f" * 64):
     (folder / "encoder.json").write_text(json.dumps(info))
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history()))
     Image.fromarray(rng.integers(0, 255, (8, 8, 3), "uint8")).save(folder / "pictures/views.png")
-    results = root / "data/results" / name
+    results = root / config.results(name)
     results.mkdir(parents=True, exist_ok=True)
     seeds = range(seed + 1)
     cost = {"seconds": 12.5, "device": "cpu"}
@@ -93,7 +93,7 @@ def count(root):
 def test_sync_makes_a_complete_run_once(tmp_path):
     folder = encoder(tmp_path)
     (tmp_path / "dvc.lock").write_text(
-        "stages:\n  pretrain@quick-simclr:\n    outs:\n    - path: data/encoders/quick-simclr\n      md5: abc.dir\n")
+        "stages:\n  pretrain@quick-simclr:\n    outs:\n    - path: data/encoders/quick/quick-simclr\n      md5: abc.dir\n")
     assert tracking.sync(settings("quick-simclr"), "quick-simclr", tmp_path) == 1
     (run,) = rows(tmp_path)
     data, info = run.data, run.info
@@ -110,7 +110,7 @@ def test_sync_makes_a_complete_run_once(tmp_path):
     assert [file.path for file in client(tmp_path).list_artifacts(info.run_id, "pictures")] == ["pictures/views.png"]
     (version,) = client(tmp_path).search_model_versions("name = 'quick-simclr'")
     assert version.tags["dvc.md5"] == "abc.dir" and version.tags["selfsup.encoder"] == data.tags["selfsup.encoder"]
-    assert version.run_id == info.run_id and version.source == "dvc://data/encoders/quick-simclr/0"
+    assert version.run_id == info.run_id and version.source == "dvc://data/encoders/quick/quick-simclr/0"
 
     before = count(tmp_path)
     tracking.sync(settings("quick-simclr"), "quick-simclr", tmp_path)
@@ -192,7 +192,7 @@ def test_wrong_server_and_wrong_file_are_one_sentence(tmp_path, monkeypatch):
 def track(root, seed=0):
     card(root)
     return tracking.Tracker(settings("quick-simclr"), settings("quick-simclr").runs["quick-simclr"], seed,
-                            root / "data/encoders/quick-simclr" / str(seed))
+                            root / "data/encoders/quick/quick-simclr" / str(seed))
 
 
 @pytest.mark.slow

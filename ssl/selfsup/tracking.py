@@ -24,6 +24,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from selfsup import config
 from selfsup.errors import UserError
 
 CLOSE = 30  # seconds that the end of a training waits for its last rows to be recorded
@@ -39,7 +40,7 @@ SETTINGS = {  # MLflow's own: minutes of retries, a usage report to its makers a
 class Tracker:
     """Records a run while it trains. Whatever happens to MLflow, training goes on: one warning, then silence.
 
-    params, run: of `config`; folder: the encoder folder to come, data/encoders/<run>/<seed>. Rank 0 only.
+    params, run: of `config`; folder: the encoder folder to come, config.encoders(run)/<seed>. Rank 0 only.
     """
 
     def __init__(self, params, run, seed, folder):
@@ -51,7 +52,7 @@ class Tracker:
             return
         from selfsup import train
 
-        root = Path(folder).resolve().parents[3]
+        root = Path(folder).resolve().parents[4]
         card = root / "data/shards" / run.data / "card.json"
         if not card.exists():
             return  # training will say so
@@ -96,11 +97,13 @@ def sync(params, runs=None, root="."):
 
     Adds what is missing and nothing twice. Raises UserError, one sentence, when the store cannot be reached.
     """
+    if os.environ.get("SELFSUP_TRACKING") == "off":
+        return 0
     root = Path(root).resolve()
     if runs is None:
-        runs = sorted(folder.name for folder in (root / "data/encoders").glob("*"))
+        runs = sorted(folder.name for folder in (root / "data/encoders").glob("*/*") if folder.is_dir())
     names = [runs] if isinstance(runs, str) else runs
-    files = [file for name in names for file in sorted((root / "data/encoders" / name).glob("*/encoder.json"))]
+    files = [file for name in names for file in sorted((root / config.encoders(name)).glob("*/encoder.json"))]
     if not files:
         return 0
     hashes = _dvc_hashes(root / "dvc.lock")
@@ -122,9 +125,9 @@ def _complete(client, experiment, root, folder, hashes):
     info = _read(folder / "encoder.json")
     seed = info["seed"]
     results = {file.stem: _read(file).get("seeds", {}).get(str(seed), {})
-               for file in sorted((root / "data/results" / name).glob("*.json"))}
+               for file in sorted((root / config.results(name)).glob("*.json"))}
     seconds = results.get("cost", {}).get("seconds") or 0
-    row = _open(client, experiment, root, _identity(info), age=seconds, results=f"data/results/{name}")
+    row = _open(client, experiment, root, _identity(info), age=seconds, results=str(config.results(name)))
     run_id, have = row.info.run_id, row.data
 
     finals = dict(_flat(results, separator="_"))
@@ -159,7 +162,7 @@ def _complete(client, experiment, root, folder, hashes):
 
 def _register(client, run_id, name, seed, encoder, hashes):
     """The encoder as a version of the registered model `name`: its address and hash in DVC, where the bytes stay."""
-    path = f"data/encoders/{name}"
+    path = str(config.encoders(name))
     tags = {"selfsup.seed": str(seed), "selfsup.encoder": encoder, "dvc.path": path, "dvc.md5": hashes.get(path)}
     tags = {key: value for key, value in tags.items() if value}
     found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")

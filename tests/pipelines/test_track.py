@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_dead_server_is_one_line_and_exit_1(tmp_path):
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    folder = tmp_path / "data/encoders/quick-simclr/0"
+    folder = tmp_path / "data/encoders/quick/quick-simclr/0"
     folder.mkdir(parents=True)
     (folder / "encoder.json").write_text("{}")
     env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
