@@ -17,21 +17,25 @@ class DeepCluster(Method):
     Before each epoch: PCA to `pca` dimensions, whitening, unit length, k-means; the clusters are the epoch's labels, and
     the classifier starts anew, since a cluster's number means nothing from one epoch to the next.
     clusters: ten times the classes of the data unless given, the paper's ratio (10,000 on ImageNet).
+    pca: the paper keeps 256 of AlexNet's 4,096 dimensions. It must be well below the encoder's: whitening all of them
+    makes their noise as large as the rest.
     The paper draws images uniformly over the clusters, "equivalent to weight the contribution of an input to the loss
     function by the inverse of the size of its assigned cluster": so it is done here. Its Sobel filter is left out, so
-    that the encoder takes the same images as everybody's.
+    that the encoder takes the same images as everybody's. Features are standardised before the classifier: on small data
+    an epoch has few steps, and a fresh classifier learns nothing in them from features of any mean and scale.
     """
 
     inputs = View(augment="crop_flip")
     held_out = False  # only training images have a cluster
 
-    def __init__(self, encoder, card, clusters=None, pca=256, iterations=20):
+    def __init__(self, encoder, card, clusters=None, pca=64, iterations=20):
         super().__init__(encoder)
         images = card["counts"]["train"]
         self.clusters = clusters or 10 * len(card["classes"])
         if not 1 < self.clusters <= images:
             raise UserError(f"deepcluster cannot make {self.clusters} clusters of {images} images: set args.clusters")
         self.pca, self.iterations = pca, iterations
+        self.norm = nn.BatchNorm1d(encoder.dim, affine=False)
         self.classifier = nn.Linear(encoder.dim, self.clusters)
         self.register_buffer("label", torch.full((images,), -1))  # cluster of each training image, -1 before the first epoch
         self.register_buffer("weight", torch.ones(self.clusters))
@@ -52,9 +56,12 @@ class DeepCluster(Method):
         self.classifier.bias.zero_()
         run.restart(self.classifier)
 
+    def logits(self, x):
+        return self.classifier(self.norm(self.encoder(x)))
+
     def forward(self, batch):
         label = self.label[batch["index"]]
-        logits = self.classifier(self.encoder(batch["image"]))
+        logits = self.logits(batch["image"])
         # Not cross_entropy's own weight: it divides by the weights of the batch, which are other ones on every rank.
         loss = (self.weight[label] * F.cross_entropy(logits, label, reduction="none")).mean()
         return {"loss": loss, "accuracy": (logits.argmax(1) == label).float().mean()}
@@ -63,7 +70,7 @@ class DeepCluster(Method):
     def pictures(self, batch):
         """clusters: a row for each of the eight most frequent predicted clusters."""
         x = denormalise(batch["image"])
-        label = self.classifier(self.encoder(batch["image"])).argmax(1)
+        label = self.logits(batch["image"]).argmax(1)
         sheet = x.new_ones(8, 8, *x.shape[1:])  # (column, row, C, H, W)
         for row, most in enumerate(label.bincount().argsort(descending=True)[:8]):
             members = x[label == most][:8]
