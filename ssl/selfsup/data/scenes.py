@@ -1,7 +1,7 @@
 """`scenes`: generated pictures of toy objects on a ground, with captions. The default data set; needs no download.
 
-Two halves, kept apart: `describe` says what is in each scene (plain arrays), `render` draws a description. Frames, sound,
-depth or points are further renderers of the same description.
+Two halves, kept apart: `describe` says what is in each scene (plain arrays), `render` draws a description. Frames,
+sound, depth or points are further renderers of the same description.
 
 Every number is a pure function of (seed, split, index), and pixels also of the size, never of the batch or the process.
 Pixels are made with + - * / sqrt, min, max and floor only, which IEEE 754 rounds alike on every machine; sines and
@@ -189,9 +189,10 @@ def describe(split, index, seed=0):
     order = rng.uniform(rng.key(root, torch.from_numpy(index // 10)), 10, salt=1).argsort(1).numpy()
     label = order[np.arange(len(index)), index % 10]
     s = {"key": keys.numpy(), "label": label, "kind": np.stack([label, len(CLASSES) + pick(len(PROPS))], 1)}
-    s["present"] = np.stack([np.ones(len(index), bool), u() < .75], 1)
+    s["present"] = np.stack([np.ones(len(index), bool), u() < .6], 1)
     s["relation"] = relation = pick(len(RELATIONS))
-    s["colour"], s["texture"] = pick(len(COLOURS), 2), pick(len(TEXTURES), 2)
+    s["colour"] = pick(len(COLOURS), 2)
+    s["texture"] = np.maximum(pick(len(TEXTURES) + 1, 2) - 1, 0)  # plain twice as often as each other
     s["accent"] = (s["colour"] + 1 + pick(len(COLOURS) - 1, 2)) % len(COLOURS)  # the texture's other colour
     s["detail"], s["jitter"] = u(.1, .95, 2), u(-.07, .07, 6).reshape(-1, 2, 3)
     s["shape"] = u(columns=4).reshape(-1, 2, 2)
@@ -216,15 +217,15 @@ def describe(split, index, seed=0):
     s["horizon"] = np.where(seen, np.minimum(s["y"].min(1) - .02, base - height * u(.05, .8)), -1)
     s["slope"] = u(-.12, .12)
     s["sky"] = _muted(u(.1, .95, 6).reshape(-1, 2, 3))  # colours at the top and at the horizon
-    s["light"], s["shadow"], s["gain"] = u(-.6, .6), u(.15, .45), u(.75, 1.1)
-    s["tint"], s["noise"] = u(.9, 1.1, 3), u(.02, .04)
+    s["light"], s["shadow"], s["gain"] = u(-.6, .6), u(.15, .45), u(.85, 1.1)
+    s["tint"], s["noise"] = u(.95, 1.05, 3), u(.02, .04)
     return s
 
 
 def _muted(colours):
     """Greyer colours: red, green and blue (last axis) drawn to their middle, so that objects stand out."""
     grey = colours[..., :1] / 3 + colours[..., 1:2] / 3 + colours[..., 2:] / 3
-    return grey + .4 * (colours - grey)
+    return grey + .3 * (colours - grey)
 
 
 def caption(s, i):
@@ -310,8 +311,10 @@ def _backdrop(s, keys, x, y):
     for b in np.moveaxis(blobs, 1, 0):
         cx, cy, rx, ry = (b[:, i, None, None] for i in range(4))
         rx, ry, soft = .06 + .25 * rx, .06 + .25 * ry, .02 + .1 * b[:, 7, None, None]
-        d = np.where(b[:, 9, None, None] < .5, ellipse(x, y, cx, cy * .8, rx, ry), box(x, y, cx, cy * .8, rx, ry))
-        _blend(image, _muted(b[:, 4:7])[:, :, None, None], np.clip(.5 - d / soft, 0, 1) * (.1 + .5 * b[:, 8, None, None]))
+        d = np.where(b[:, 9, None, None] < .5, ellipse(x, y, cx, cy * .8, rx, ry),
+                     box(x, y, cx, cy * .8, rx, ry))
+        opacity = .1 + .4 * b[:, 8, None, None]
+        _blend(image, _muted(b[:, 4:7])[:, :, None, None], np.clip(.5 - d / soft, 0, 1) * opacity)
     return image
 
 

@@ -1,0 +1,149 @@
+"""The generated data set: a pure function of (seed, split, index), true captions, and as hard as it claims to be."""
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from selfsup.data import scenes
+from selfsup.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def described():
+    return scenes.describe("train", np.arange(4000))
+
+
+def equal(a, b):
+    return np.array_equal(a["image"], b["image"]) and {**a, "image": 0} == {**b, "image": 0}
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(0, 2**31), st.sampled_from(["train", "val", "test"]))
+def test_a_slice_equals_that_part_of_the_whole(start, length, seed, split):
+    whole = list(scenes.samples(split, 52, seed=seed))
+    part = list(scenes.samples(split, 52, seed=seed, start=start, stop=start + length))
+    assert len(part) == length
+    assert all(equal(a, b) for a, b in zip(part, whole[start:start + length], strict=True))
+
+
+def test_content_does_not_depend_on_the_rendering_batch(monkeypatch):
+    s = scenes.describe("val", np.arange(7))
+    together = scenes.render(s)
+    monkeypatch.setattr(scenes, "CHUNK", 1)
+    assert np.array_equal(scenes.render(s), together)
+
+
+def test_the_bytes_are_the_known_ones():
+    """Guards the promise that pixels are the same on every machine: pinned values, changed only on purpose."""
+    image = next(scenes.samples("train", 1))["image"]
+    diagonal = [int(image[i, i].sum()) for i in (0, 8, 16, 24, 31)]
+    assert diagonal == [373, 291, 272, 651, 711]
+
+
+def test_seeds_splits_and_sizes():
+    a, b, c = (next(scenes.samples(split, 1, seed=seed))["image"] for split, seed in
+               [("train", 0), ("train", 1), ("test", 0)])
+    assert not np.array_equal(a, b) and not np.array_equal(a, c)
+    for size in (32, 64):
+        s = next(scenes.samples("train", 1, size=size))
+        assert s["image"].shape == (size, size, 3) and s["image"].dtype == np.uint8
+    halved = s["image"].reshape(32, 2, 32, 2, 3).mean((1, 3))
+    assert abs(halved - a).mean() < 20  # the same scene at either size, up to the noise
+    with pytest.raises(UserError, match="train, val and test"):
+        next(scenes.samples("validation", 1))
+
+
+def test_keys_sort_in_order_and_samples_are_plain():
+    samples = list(scenes.samples("train", 30))
+    assert [s["key"] for s in samples] == sorted({s["key"] for s in samples})
+    assert set(samples[0]) == {"key", "image", "label", "caption", "meta"}
+    assert all(json.loads(json.dumps(s["meta"])) == s["meta"] and type(s["label"]) is int for s in samples)
+
+
+def test_classes_are_balanced_in_every_ten(described):
+    assert len(scenes.CLASSES) == 10
+    assert (np.sort(described["label"].reshape(-1, 10), 1) == np.arange(10)).all()
+    first = np.bincount(described["label"][::10], minlength=10)
+    assert first.min() > 15  # and in no fixed order
+
+
+@pytest.mark.parametrize("name", ["colour", "texture", "ground", "relation", "flip", "present"])
+def test_names_are_independent_of_class(described, name):
+    values = described[name] if described[name].ndim == 1 else described[name][:, int(name == "present")]
+    values = values.astype(int)
+    table = np.zeros((10, values.max() + 1))
+    np.add.at(table, (described["label"], values), 1)
+    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
+    chi2, freedom = ((table - expected) ** 2 / expected).sum(), 9 * (table.shape[1] - 1)
+    assert chi2 < freedom + 4 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("name", ["x", "y", "scale", "horizon", "light", "gain", "noise", "sky"])
+def test_layout_and_light_are_independent_of_class(described, name):
+    values = described[name].reshape(4000, -1)[:, 0]
+    means = [values[described["label"] == c].mean() for c in range(10)]
+    assert np.ptp(means) < 5.5 * values.std() / 20  # 400 scenes a class; the widest of 45 differences
+
+
+def test_captions_are_true():
+    sizes = set()
+    for s in scenes.samples("test", 300):
+        words, m = s["caption"].split(), s["meta"]
+        subject, ground = words[:words.index(m["kind"]) + 1], words[-1]
+        assert scenes.CLASSES[s["label"]] == m["kind"] and m["ground"] == ground
+        small, large = m["scale"] < scenes.SMALL, m["scale"] > scenes.LARGE
+        expected = ["small"] * small + ["large"] * large + [m["texture"]] * (m["texture"] != "plain")
+        assert subject[1:] == [*expected, m["colour"], m["kind"]]
+        assert subject[0] == ("an" if subject[1][0] in "aeiou" else "a")
+        sizes.add((small, large))
+        rest = " ".join(words[len(subject):-2])
+        if m["prop"] is None:
+            assert rest == ""
+            continue
+        prop, dx, dy = m["prop"], *np.subtract(m["prop"]["position"], m["position"])
+        assert rest.startswith(prop["relation"]) and rest.endswith(f"{prop['colour']} {prop['kind']}")
+        holds = {"left of": dx > .1, "right of": dx < -.1, "behind": dy > 0, "in front of": dy < 0}  # y is down
+        assert holds[prop["relation"]]
+    assert len(sizes) == 3
+
+
+def test_objects_stand_on_the_ground_and_inside(described):
+    there = described["present"][:, 1]
+    for i, rows in enumerate([slice(None), there]):
+        x, y = described["x"][rows, i], described["y"][rows, i]
+        assert (y > described["horizon"][rows]).all() and (x > .03).all() and (x < .97).all() and (y < 1.08).all()
+
+
+def test_the_object_is_seen():
+    """Taking the object away changes the picture a good deal, even where a prop stands before it."""
+    s = scenes.describe("val", np.arange(200))
+    absent = {**s, "present": s["present"] & [False, True]}
+    changed = (abs(scenes.render(s).astype(int) - scenes.render(absent)).max(3) > 12).mean((1, 2))
+    assert changed.min() > .03 and changed.mean() > .12
+
+
+def test_light_falls_from_above():
+    """The upper half of a bare ball is brighter than its lower half, and the ground under it darker than beside it."""
+    s = scenes.describe("val", np.arange(64))
+    s = {**s, "kind": np.full((64, 2), scenes.SHAPES.index(scenes.ball)), "present": np.tile([True, False], (64, 1)),
+         "texture": np.zeros((64, 2), int), "x": np.full((64, 2), .5), "y": np.full((64, 2), .9),
+         "scale": np.full((64, 2), .8), "horizon": np.full(64, .5)}
+    image = scenes.render(s).astype(float).mean((0, 3))
+    assert image[9:13, 12:20].mean() > image[22:26, 12:20].mean() + 10
+    assert image[29, 14:18].mean() < image[29, [0, 1, 30, 31]].mean() - 10
+
+
+def test_raw_pixels_do_not_give_the_class_away():
+    """Best of several k by cosine and by L2 stays below 40 % (chance is 10 %)."""
+    def load(split, n):
+        s = scenes.describe(split, np.arange(n))
+        return scenes.render(s).reshape(n, -1) / np.float32(255), s["label"]
+
+    (train, labels), (test, truth) = load("train", 2000), load("test", 400)
+    unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (train, test)]
+    for similarity in (unit[1] @ unit[0].T, 2 * test @ train.T - (train ** 2).sum(1)):
+        order = (-similarity).argsort(1)
+        for k in (1, 5, 20, 50):
+            votes = np.eye(10)[labels[order[:, :k]]].sum(1)
+            assert (votes.argmax(1) == truth).mean() < .4
