@@ -1,8 +1,8 @@
 """evaluate.py PROTOCOL RUN: judge the encoders of a run, one a seed, and write their PROTOCOL.json."""
 
+import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -12,7 +12,12 @@ from selfsup import config, errors, evals
 
 
 @errors.main
-def main(protocol, name):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("protocol", help="a key of `protocols` in params.yaml")
+    parser.add_argument("run", help="a key of `runs`")
+    args = parser.parse_args()
+    protocol, name = args.protocol, args.run
     params = config.load()
     run, module = config.run(params, name), evals.load(protocol)
     options = getattr(params.protocols, protocol).model_dump(exclude={"runs"})
@@ -31,21 +36,7 @@ def main(protocol, name):
     part = path.with_suffix(".part")
     part.write_text(json.dumps(result, indent=2) + "\n")
     os.replace(part, path)
-    track(params, name)
-
-
-def track(params, name):
-    """The result files are the truth and MLflow a view of them, so a failure here is said and not fatal."""
-    try:
-        from selfsup import tracking
-
-        tracking.sync(params, name)
-    except Exception as error:
-        print(f"warning: the result is not in MLflow, `make track` adds it later: {' '.join(str(error).split())}",
-              file=sys.stderr)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python pipelines/evaluate.py PROTOCOL RUN")
-    main(*sys.argv[1:])
+    main()
