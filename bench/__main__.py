@@ -1,0 +1,23 @@
+"""All benchmarks, one after the other: `make bench`, or `python -m bench views` for one of them."""
+
+import argparse
+import importlib
+
+from selfsup import errors
+
+ALL = ("views", "reading", "simclr", "kill")
+
+
+@errors.main
+def main():
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("which", nargs="*", default=ALL, metavar="BENCH", help=f"of {', '.join(ALL)} (default: all)")
+    for name in parser.parse_args().which:
+        if name not in ALL:
+            raise errors.UserError(f'there is no benchmark "{name}"{errors.nearest(name, ALL)}')
+        print(f"\n== {name}", flush=True)
+        importlib.import_module(f"bench.{name}").main()
+
+
+if __name__ == "__main__":
+    main()
