@@ -184,7 +184,7 @@ def results(run: str) -> Path:
 
 def check(params: Params) -> None:
     """What `load` cannot know without importing the methods: each run's `args` are arguments of its method."""
-    from selfsup import methods
+    from selfsup import methods, nets
 
     for entry in params.runs.values():
         signature = inspect.signature(methods.load(entry.method).__init__).parameters
@@ -194,6 +194,11 @@ def check(params: Params) -> None:
                 raise UserError(
                     f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
                 )
+        size = params.datasets[entry.data].size
+        takes = inspect.signature(nets.OURS.get(entry.encoder["name"], dict)).parameters
+        built = entry.encoder.get("size", takes["size"].default if "size" in takes else size)
+        if built != size:
+            raise UserError(f"runs.{entry.name}.encoder: size {built} is not that of data set {entry.data}, {size}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -308,6 +313,8 @@ def _run(path, name, raw, params, datasets):
     _one_of(path, f"{where}.method", "method", raw["method"], methods)
     _one_of(path, f"{where}.data", "data set", raw["data"], datasets)
     train = _make(path, f"{where}.train", Train, {**params["train"], **raw["train"]})
+    if train.images < train.batch:
+        raise UserError(f"{path}: {where}: train.images, {train.images}, is less than one batch of {train.batch}")
     # Another architecture starts anew: the default one's arguments are not its own.
     encoder = raw["encoder"] if "name" in raw["encoder"] else {**params["encoder"], **raw["encoder"]}
     _encoder(path, f"{where}.encoder", encoder)

@@ -41,12 +41,14 @@ def write(name, spec, out, workers=None):
     with replacing(out) as folder:
         if isinstance(source, sources.Tars):
             files, columns, found = _index(name, source, spec, Path(out), workers)
-            classes = _numbered(found) if "label" in columns else None
+            classes = None
         else:
             files, columns, found = _pack(name, source, spec, folder, workers)
             classes = source.classes
         bad = {split: sum(part["bad"] for part in found if part["split"] == split) for split in sources.SPLITS}
         _report(name, found, sum(bad.values()), spec.max_bad)
+        if isinstance(source, sources.Tars) and "label" in columns:
+            classes = _numbered(found)
         counts = {split: sum(entry["count"] for entry in files[split]) for split in sources.SPLITS}
         if not counts["train"]:
             raise UserError(f"{name}: no image is left for the training split")
