@@ -195,7 +195,7 @@ def check(params: Params) -> None:
                     f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
                 )
         size = params.datasets[entry.data].size
-        takes = inspect.signature(nets.OURS.get(entry.encoder["name"], dict)).parameters
+        takes = inspect.signature(nets.OURS.get(entry.encoder["name"], nets.build)).parameters
         built = entry.encoder.get("size", takes["size"].default if "size" in takes else size)
         if built != size:
             raise UserError(f"runs.{entry.name}.encoder: size {built} is not that of data set {entry.data}, {size}")
