@@ -12,11 +12,11 @@ from selfsup import config, errors, evals
 
 
 @errors.main
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("protocol", help="a key of `protocols` in params.yaml")
     parser.add_argument("run", help="a key of `runs`")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     protocol, name = args.protocol, args.run
     params = config.load()
     run, module = config.run(params, name), evals.load(protocol)

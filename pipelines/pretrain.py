@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from selfsup import config, errors, process
@@ -18,11 +19,14 @@ def main():
     config.check(params)
     process.die_with_launcher()
 
+    import torch
     from accelerate import Accelerator
 
     from selfsup import tracking, train
 
-    accelerator = Accelerator(mixed_precision="bf16" if run.train.precision == "bf16" else "no")
+    # On CPUs alone, Accelerate takes part in what torchrun started only if told that CPUs are meant.
+    cpu = "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
+    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if run.train.precision == "bf16" else "no")
     process.check_process_count(accelerator.num_processes)
     shards, out = Path("data/shards") / run.data, config.encoders(run.name)
     costs = {}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 GIT = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER")
@@ -53,6 +54,12 @@ class Clone:
     def append(self, name, text):
         with open(self / name, "a") as file:
             file.write(text)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """A test sees the same random numbers whatever ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

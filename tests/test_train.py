@@ -151,8 +151,7 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
     runs = {
         "tiny-rotation": {"method": "rotation"},
         "tiny-moco": {"method": "moco", "args": {"queue": 50}},
-        "tiny-deepcluster": {"method": "deepcluster", "args": {"clusters": 8}},
-        "tiny-context_encoder": {"method": "context_encoder"},
+        "tiny-context_encoder": {"method": "context_encoder", "args": {"norm": "group"}},
         "tiny-clip": {"method": "clip", "args": {"dim": 16}},
     }
     params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"experiment": "tiny", "train": TRAIN}

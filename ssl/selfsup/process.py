@@ -72,12 +72,11 @@ def command(pid):
 def check_process_count(actual):
     """`accelerate launch` starts a single process on CPU whatever number it was asked for: say so instead.
 
-    Raises UserError if the launcher's command line or `accelerate config` asked for another number than `actual`.
+    Raises UserError if torchrun, the launcher's command line or `accelerate config` asked for more than `actual`.
     """
-    if "WORLD_SIZE" in os.environ:  # torchrun, or accelerate's multi-process launchers: what was asked for was started
-        return
     words = [w for word in command(os.getppid()) for w in word.split("=")]
-    asked = next((words[i + 1] for i, w in enumerate(words[:-1]) if w in ("--num_processes", "--num-processes")), None)
+    given = (words[i + 1] for i, w in enumerate(words[:-1]) if w in ("--num_processes", "--num-processes"))
+    asked = os.environ.get("WORLD_SIZE") or next(given, None)
     if asked is None and any("accelerate" in word for word in words):
         from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 

@@ -92,7 +92,7 @@ def test_cost_of_the_encoder_falls_with_the_mask(prepare):
         return counter.get_total_flops()
 
     costs = [cost(mask) for mask in (0, 0.5, 0.75, 0.85, 0.95)]
-    assert costs == sorted(costs, reverse=True) and costs[2] < 0.27 * costs[0]
+    assert costs == sorted(costs, reverse=True) and costs[2] < 0.28 * costs[0]
 
 
 def test_learns_a_batch(prepare, fit):
