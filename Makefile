@@ -21,7 +21,7 @@ parallel: .venv/installed ## the same by Snakemake, independent stages at the sa
 	snakemake --profile profiles/local
 
 test: .venv/installed ## all tests
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest  # on tensors as small as the tests' a second thread only waits
 
 bench: .venv/installed ## the benchmarks
 	python -m bench
