@@ -69,6 +69,8 @@ def encoder(root, name="quick-simclr", seed=0, knn=41.5, code="f" * 64):
     (results / "cost.json").write_text(json.dumps({"seeds": {str(s): cost for s in seeds}}))
     (results / "knn.json").write_text(json.dumps({"accuracy": knn, "seeds": {
         str(s): {"accuracy": knn + s, "low": knn - 2, "high": knn + 2, "k": 20, "temperature": 0.1} for s in seeds}}))
+    prompts = {"a {}": 40.0, "ein {} für": 30.0}  # MLflow takes no braces and no umlauts in a metric's name
+    (results / "zero_shot.json").write_text(json.dumps({"seeds": {str(s): {"prompts": prompts} for s in seeds}}))
     return folder
 
 
@@ -102,6 +104,7 @@ def test_sync_makes_a_complete_run_once(tmp_path):
     assert data.params["args.temperature"] == "0.2" and data.params["train.lr"] == "0.001"
     assert (data.metrics["knn_accuracy"], data.metrics["knn_low"], data.metrics["cost_seconds"]) == (41.5, 39.5, 12.5)
     assert data.tags["selfsup.cost_device"] == "cpu"
+    assert sorted(v for k, v in data.metrics.items() if k.startswith("zero_shot_prompts_")) == [30.0, 40.0]
     curve = client(tmp_path).get_metric_history(info.run_id, "loss")
     assert {point.step: point.value for point in curve} == {row["images"]: row["loss"] for row in history()}
     assert 11_000 < max(p.timestamp for p in curve) - min(p.timestamp for p in curve) < 12_500  # cost_seconds, in ms

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -130,7 +131,8 @@ def _complete(client, experiment, root, folder, hashes):
     row = _open(client, experiment, root, _identity(info), age=seconds, results=str(config.results(name)))
     run_id, have = row.info.run_id, row.data
 
-    finals = dict(_flat(results, separator="_"))
+    # A prompt's braces are not for MLflow's names.
+    finals = {re.sub(r"[^\w\-. :/]+", "_", key, flags=re.ASCII): value for key, value in _flat(results, separator="_")}
     metrics = {key: value for key, value in finals.items() if _number(value) and have.metrics.get(key) != value}
     tags = {
         "selfsup.code": info["code"],
