@@ -163,7 +163,7 @@ def test_six_processes_at_once_on_a_fresh_store(tmp_path):
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 6, errors
     assert [run.info.run_name for run in rows(tmp_path)] == ["quick-simclr/0", "quick-simclr/1"]
-    assert count(tmp_path)["metrics"] == 2 * (200 + 6) and count(tmp_path)["model_versions"] == 2
+    assert count(tmp_path)["metrics"] == 2 * (200 + 8) and count(tmp_path)["model_versions"] == 2
 
 
 def test_dead_server_is_one_sentence_at_once(tmp_path, monkeypatch):
