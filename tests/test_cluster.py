@@ -121,3 +121,26 @@ def test_nmi_ignores_the_numbers_of_clusters():
     a = torch.randint(5, (300,))
     assert cluster.nmi(a, torch.tensor([3, 0, 7, 1, 2])[a]) == pytest.approx(1)
     assert cluster.nmi(a, torch.randint(5, (300,))) < 0.1
+
+
+def test_sinkhorn_is_swavs_algorithm():
+    scores = torch.rand(24, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    got = cluster.sinkhorn(scores, epsilon=0.1, iterations=3)
+    q = np.exp(scores.double().numpy() / 0.1).T  # (prototypes, samples), as in the paper's Algorithm 1
+    q /= q.sum()
+    for _ in range(3):
+        for k in range(5):
+            q[k] *= (1 / 5) / q[k].sum()
+        for n in range(24):
+            q[:, n] *= (1 / 24) / q[:, n].sum()
+    np.testing.assert_allclose(got, (q / q.sum(0)).T, rtol=1e-5)
+
+
+def test_sinkhorn_fills_all_prototypes_evenly():
+    scores = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    scores[:, 0] += 0.5  # without it all would go there
+    codes = cluster.sinkhorn(scores, iterations=50)
+    torch.testing.assert_close(codes.sum(1), torch.ones(400))
+    torch.testing.assert_close(codes.mean(0), torch.full((8,), 1 / 8), atol=1e-3, rtol=0)
+    extreme = cluster.sinkhorn(torch.tensor([[1e4, -1e4], [1e4, -1e4]]))
+    assert extreme.isfinite().all()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from selfsup import encoder, nets
+from selfsup.colour import lab_to_rgb
 from selfsup.errors import UserError
 
 ENCODERS = [
@@ -12,6 +13,7 @@ ENCODERS = [
     {"name": "convnet", "width": 4, "norm": "group"},
     {"name": "vit", "size": 32, "patch": 8, "dim": 16, "depth": 2, "heads": 2},
     {"name": "resnet18"},
+    {"name": "split", "half": {"name": "convnet", "width": 4}},
     {"name": "test_resnet"},  # timm's, by name: a ResNet,
     {"name": "mobilenetv3_small_050"},  # one with a wide layer after its pooling,
     {"name": "vit_tiny_patch16_224", "img_size": 32, "patch_size": 8, "depth": 2},  # and a transformer
@@ -247,3 +249,54 @@ def test_damaged_folder(run, file, damage):
 def test_what_is_not_there(run, where, arguments, sentence):
     with pytest.raises(UserError, match=sentence):
         encoder.load(run.parent / where, **arguments)
+
+
+def test_split_halves_see_nothing_of_each_other():
+    net = nets.build("split", half={"name": "convnet", "width": 4}).eval()
+    assert net.dim == 64
+    x = torch.randn(3, 3, 32, 32) * 0.3
+    lightness, colour = net.lab(x)
+    again = net.lab(x + 0)
+    assert lightness.shape == (3, 1, 32, 32) and colour.shape == (3, 2, 32, 32) and torch.equal(again[0], lightness)
+    features = net(x)
+    grey = lab_to_rgb(torch.cat([(lightness + 1) * 50, torch.zeros_like(colour)], 1))
+    changed = net((grey - 0.5) / 0.25)  # the same lightness, no colour
+    apart = [float((c - f).detach().norm() / f.detach().norm()) for c, f in zip(changed.split(32, 1), features.split(32, 1))]
+    assert apart[0] < 0.02 and apart[1] > 0.5
+    assert [m.shape[1] for m in net.layers(x)] == [8, 16, 32, 64, 64] and net.features(x).shape == (3, 64, 2, 2)
+
+
+def test_split_keeps_what_images_were_normalised_with():
+    net = nets.build("split", half={"name": "convnet", "width": 4})
+    net.normalised_with({"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]})
+    other = nets.build(**net.config)
+    other.load_state_dict(net.state_dict())
+    white = (torch.ones(1, 3, 4, 4) - net.pixel_mean) / net.pixel_std
+    for n in (net, other):
+        lightness, colour = n.lab(white)
+        torch.testing.assert_close(lightness, torch.ones(1, 1, 4, 4), atol=1e-4, rtol=0)
+        torch.testing.assert_close(colour, torch.zeros(1, 2, 4, 4), atol=1e-3, rtol=0)
+
+
+def test_vit_takes_smaller_images_with_its_positions_stretched():
+    net = nets.build("vit", size=32, patch=4, dim=16, depth=1, heads=2).eval()
+    x = torch.randn(2, 3, 16, 16)
+    assert net(x).shape == (2, 16) and net.features(x).shape == (2, 16, 4, 4) and net.layers(x)[0].shape == (2, 16, 4, 4)
+    with torch.no_grad():
+        net.embed.weight.zero_(), net.embed.bias.zero_()
+    position = net.embedded(x)[0].T.unflatten(1, (4, 4))
+    whole = net.position.T.unflatten(1, (8, 8))
+    torch.testing.assert_close(position, torch.nn.functional.interpolate(whole[None], (4, 4), mode="bicubic")[0])
+
+
+def test_vit_attention_is_what_its_last_block_uses():
+    net = nets.build("vit", size=16, patch=4, dim=16, depth=2, heads=2).eval()
+    x = torch.randn(2, 3, 16, 16)
+    attention = net.attention(x)
+    assert attention.shape == (2, 2, 16, 16)
+    torch.testing.assert_close(attention.sum(3), torch.ones(2, 2, 16))
+    block = net.blocks[-1]
+    t = net.blocks[0](net.embedded(x))
+    _, _, v = block.query_key_value(t)
+    t = t + block.out((attention @ v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(block(net.blocks[0](net.embedded(x))), t + block.mlp(block.norm2(t)), atol=1e-5, rtol=1e-4)

@@ -8,7 +8,7 @@ import torch.nn as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup.state import Ema, Queue, frozen
+from selfsup.state import Bank, Ema, Queue, frozen, rising
 
 
 @given(st.floats(0, 1), st.integers(1, 5), st.integers(0, 1000))
@@ -98,3 +98,22 @@ def test_frozen_critic_passes_gradient_through_but_takes_none():
     with pytest.raises(RuntimeError), frozen(critic):
         raise RuntimeError
     assert critic.weight.requires_grad
+
+
+def test_bank_moves_its_rows_and_no_others():
+    bank = Bank(6, 3)
+    before = bank.rows.clone()
+    torch.testing.assert_close(before.norm(dim=1), torch.ones(6))
+    new = nn.functional.normalize(torch.randn(2, 3), dim=1)
+    bank.update(torch.tensor([4, 1]), new, momentum=0.3)
+    for row, fresh in ((4, new[0]), (1, new[1])):
+        moved = 0.3 * before[row] + 0.7 * fresh
+        torch.testing.assert_close(bank.rows[row], moved / moved.norm())
+    for row in (0, 2, 3, 5):
+        assert torch.equal(bank.rows[row], before[row])
+    assert list(bank.state_dict()) == ["rows"]
+
+
+def test_momentum_rises_to_one():
+    assert rising(0.9, 0) == pytest.approx(0.9) and rising(0.9, 1) == 1
+    assert rising(0.9, 0.5) == pytest.approx(0.95)

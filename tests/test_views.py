@@ -130,10 +130,11 @@ def test_crop_agrees_with_torchvision(functional, data):
     size = data.draw(st.sampled_from([8, 17, 32]))
     height, width = data.draw(st.integers(1, size)), data.draw(st.integers(1, size))
     box = [data.draw(st.integers(0, size - height)), data.draw(st.integers(0, size - width)), height, width]
+    out = data.draw(st.sampled_from([size, size // 2, 2 * size]))
     x = pictures(4, size).float()
     flip = torch.tensor([False, True, False, True])
-    got = views.crop(x, torch.tensor(box).repeat(4, 1), flip)
-    expected = functional.resized_crop(x, *box, [size, size], antialias=True)
+    got = views.crop(x, torch.tensor(box).repeat(4, 1), flip, (out, out))
+    expected = functional.resized_crop(x, *box, [out, out], antialias=True)
     expected[1::2] = expected[1::2].flip(-1)
     torch.testing.assert_close(got, expected, atol=255e-5, rtol=0)
 
@@ -287,3 +288,25 @@ def test_the_gpu_makes_the_same_views(name):
     here = Views(2, augment=name)(data, 0, MEAN, STD)["image"]
     there = Views(2, augment=name)({k: v.cuda() for k, v in data.items()}, 0, MEAN, STD)["image"].cpu()
     assert ((there - here).abs() < 1e-4).float().mean() > 0.9999  # but for single pixels on solarize's threshold
+
+
+def test_multi_crop_has_two_large_and_several_small_views_all_different():
+    batch = {"image": pictures(6, 32), "index": torch.arange(6), "epoch": torch.zeros(6, dtype=torch.long)}
+    out = views.MultiCrop(small=3, augment="crop")(batch, 0, [0.5] * 3, [0.25] * 3)
+    assert out["image"].shape == (6, 2, 3, 32, 32) and out["small"].shape == (6, 3, 3, 16, 16)
+    shrunk = torch.nn.functional.avg_pool2d(out["image"].flatten(0, 1), 2).unflatten(0, (6, 2))
+    every = torch.cat([shrunk, out["small"]], 1)
+    for i in range(5):
+        for j in range(i):
+            assert (every[:, i] - every[:, j]).abs().mean() > 0.05
+    assert torch.equal(out["key"], views.View()(batch, 0, [0.5] * 3, [0.25] * 3)["key"])
+
+
+def test_small_views_show_a_small_part():
+    """An image whose value is its place: the range of a view is the extent of its crop."""
+    ramp = torch.arange(64, dtype=torch.uint8).mul(4).expand(16, 3, 64, 64).contiguous()
+    batch = {"image": ramp, "index": torch.arange(16), "epoch": torch.zeros(16, dtype=torch.long)}
+    out = views.MultiCrop(small=4, augment="crop", large_crop=(0.5, 1.0), small_crop=(0.05, 0.14))(batch, 0, [0.0] * 3, [1.0] * 3)
+    extent = lambda x: x.flatten(2).amax(2) - x.flatten(2).amin(2)  # noqa: E731
+    assert extent(out["small"]).max() < 0.14**0.5 * (4 / 3) ** 0.5 * 1.05
+    assert extent(out["image"]).min() > 0.5**0.5 * (3 / 4) ** 0.5 * 0.9

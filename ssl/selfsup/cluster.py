@@ -3,6 +3,7 @@
 import torch
 
 from . import rng
+from .distributed import most, total
 
 
 def whiten(x, dim=None, eps=1e-5):
@@ -46,6 +47,18 @@ def kmeans(x, k, seed=0, iterations=20):
         if torch.equal(before, labels):
             break
     return labels, centroids
+
+
+@torch.no_grad()
+def sinkhorn(scores, epsilon=0.05, iterations=3):
+    """Codes (n, k) of samples over prototypes from their scores (n, k): each row sums to 1, and over all processes'
+    rows each column to (samples / k), as nearly as `iterations` allow (Caron et al. 2020, eq. 3-5 and Algorithm 1)."""
+    q = scores.double() / epsilon  # in double: exp(1 / 0.05) times many is beyond what float32 adds up well
+    q = (q - most(q.amax())).exp()
+    for _ in range(iterations):
+        q = q / total(q.sum(0)).clamp(min=torch.finfo(q.dtype).tiny)
+        q = q / q.sum(1, keepdim=True)
+    return q.to(scores.dtype)
 
 
 def nmi(a, b):

@@ -51,6 +51,14 @@ def total(x):
     return x
 
 
+def most(x):
+    """Largest over the ranks, element by element, without gradient."""
+    x = x.detach().clone()
+    if on():
+        dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x
+
+
 def mean(x):
     """A scalar's mean over the ranks, without gradient: what is logged."""
     return total(x) / world()

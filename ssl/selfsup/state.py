@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 
 import torch
 import torch.nn as nn
@@ -43,6 +44,25 @@ class Queue(nn.Module):
         where = (self.next + torch.arange(len(keys), device=keys.device)) % size
         self.keys[where] = keys.to(self.keys.dtype)
         self.next.copy_((self.next + len(keys)) % size)
+
+
+class Bank(nn.Module):
+    """One unit vector for each training image, (images, dim); starts at random (Wu et al. 2018, section 3)."""
+
+    def __init__(self, images, dim):
+        super().__init__()
+        self.register_buffer("rows", nn.functional.normalize(torch.randn(images, dim), dim=1))
+
+    @torch.no_grad()
+    def update(self, index, rows, momentum=0.5):
+        """rows[index] moves to the new unit vectors (n, dim), and back onto the sphere; of the whole global batch."""
+        moved = self.rows[index] * momentum + rows.to(self.rows.dtype) * (1 - momentum)
+        self.rows[index] = nn.functional.normalize(moved, dim=1)
+
+
+def rising(start, progress):
+    """Momentum of a target network, from `start` to 1 along a cosine; progress in 0..1 (Grill et al. 2020, section 3.1)."""
+    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
 @contextlib.contextmanager

@@ -26,8 +26,8 @@ from .process import sole_writer
 
 PACKAGE = Path(__file__).parent
 # What can change an encoder beside its method's own file; dvc.yaml names the same files as dependencies.
-CODE = """train.py optim.py state.py cluster.py distributed.py rng.py views.py methods/base.py nets data/__init__.py
-data/images.py data/resident.py data/streaming.py data/tars.py""".split()
+CODE = """train.py optim.py state.py cluster.py colour.py distributed.py losses.py patches.py rng.py views.py methods/base.py
+nets data/__init__.py data/images.py data/resident.py data/streaming.py data/tars.py""".split()
 LOGGED = 200  # rows of history a run
 
 

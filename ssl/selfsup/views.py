@@ -4,11 +4,11 @@ A view is a pure function of (seed, epoch, sample index, view number), see `rng`
 point do not matter. Every operation agrees with torchvision.transforms.v2.functional on float images, per image, to
 1e-5 (its functions on 8-bit images, like PIL's, also round after each step).
 
-A method declares its inputs with `View`, `Views` or `Pair`; the trainer calls them on each batch.
+A method declares its inputs with `View`, `Views`, `MultiCrop` or `Pair`; the trainer calls them on each batch.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -25,7 +25,8 @@ LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue in
 class Augment:
     """Parameters of one random view, in the order the operations are applied. The default changes nothing."""
 
-    crop: tuple = ()  # smallest and largest share of the area, resized back to the image's size
+    crop: tuple = ()  # smallest and largest share of the area, resized
+    scale: float = 1.0  # to this share of the image's side
     flip: float = 0.0  # probability
     jitter: tuple = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue, as in torchvision's ColorJitter
     jitter_p: float = 0.8  # probability of the jitter
@@ -50,6 +51,10 @@ AUGMENTS = {
         Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2),
         Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, solarize=0.2),
     ),
+    # solo-learn's recipe for VICReg on CIFAR.
+    "vicreg": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, solarize=0.1),
+    # SimSiam's, section 3: MoCo v2's, without blur as in its CIFAR experiment (appendix D).
+    "simsiam": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), grey=0.2),
 }
 
 
@@ -61,7 +66,8 @@ class View:
     columns: tuple = ("image",)
 
     def __call__(self, batch, seed, mean, std):
-        return _prepare(batch, seed, mean, std, self.augment, None)
+        key = _keys(batch, seed)
+        return {**batch, "image": _views(batch["image"], key, self.augment, 1, mean, std)[:, 0], "key": key}
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,27 @@ class Views:
     columns: tuple = ("image",)
 
     def __call__(self, batch, seed, mean, std):
-        return _prepare(batch, seed, mean, std, self.augment, self.count)
+        key = _keys(batch, seed)
+        return {**batch, "image": _views(batch["image"], key, self.augment, self.count, mean, std), "key": key}
+
+
+@dataclass(frozen=True)
+class MultiCrop:
+    """Two large views and `small` ones of half their side, cheap and cut from less (Caron et al. 2020, section 3.4):
+    batch["image"] becomes float (N, 2, C, H, W), batch["small"] (N, small, C, H/2, W/2). The paper's 96 of 224 pixels are
+    a little less than half."""
+
+    small: int = 4
+    augment: str = "simclr"
+    large_crop: tuple = (0.14, 1.0)  # shares of the area, SwAV's appendix A
+    small_crop: tuple = (0.05, 0.14)
+    columns: tuple = ("image",)
+
+    def __call__(self, batch, seed, mean, std):
+        key, image = _keys(batch, seed), batch["image"]
+        large = _views(image, key, self.augment, 2, mean, std, crop=self.large_crop)
+        small = _views(image, key, self.augment, self.small, mean, std, first=2, crop=self.small_crop, scale=0.5)
+        return {**batch, "image": large, "small": small, "key": key}
 
 
 @dataclass(frozen=True)
@@ -89,23 +115,28 @@ class Pair:
         return (self.first, self.second)
 
     def __call__(self, batch, seed, mean, std):
-        return _prepare(batch, seed, mean, std, self.augment, None)
+        return View(self.augment)(batch, seed, mean, std)
+
+
+def _keys(batch, seed):
+    """A random key (N,) for each sample and epoch."""
+    return rng.key(seed, batch["epoch"], batch["index"])
 
 
 @torch.no_grad()
-def _prepare(batch, seed, mean, std, name, count):
-    """The batch with its image (uint8 N, C, H, W) made into views, and "key" (N,), a random key for each sample."""
+def _views(images, key, name, count, mean, std, first=0, **changes):
+    """Views number `first` and on, float (N, count, C, h, w), of images uint8 (N, C, H, W); changes to the Augment."""
     if name not in AUGMENTS:
         raise UserError(f'unknown augmentation "{name}"{nearest(name, AUGMENTS)}')
     specs = AUGMENTS[name] if isinstance(AUGMENTS[name], tuple) else (AUGMENTS[name],)
-    images = batch["image"]
-    key = rng.key(seed, batch["epoch"], batch["index"])
-    views = torch.empty(len(images), count or 1, *images.shape[1:], device=images.device)
-    for number in range(count or 1):
+    specs = [replace(spec, **changes) for spec in specs]
+    size = [round(specs[0].scale * side) for side in images.shape[2:]]
+    views = torch.empty(len(images), count, images.shape[1], *size, device=images.device)
+    for number in range(count):
         spec = specs[number % len(specs)]
-        params = draw(rng.key(key, number), spec, *images.shape[2:])
+        params = draw(rng.key(key, first + number), spec, *images.shape[2:])
         augment(images, params, spec, mean, std, out=views[:, number])
-    return {**batch, "image": views if count else views[:, 0], "key": key}
+    return views
 
 
 def draw(key, spec, height, width):
@@ -149,7 +180,7 @@ def _boxes(key, scale, height, width, tries=10):
 
 
 def augment(images, params, spec, mean, std, out):
-    """Apply `draw`'s parameters to uint8 images (N, C, H, W); write float32, normalised, to `out`, as large."""
+    """Apply `draw`'s parameters to uint8 images (N, C, H, W); write float32, normalised, to `out` (N, C, h, w)."""
     mean, std = (torch.as_tensor(v, dtype=torch.float32, device=images.device).view(-1, 1, 1) for v in (mean, std))
     chunk = len(images) if images.is_cuda else max(1, CHUNK // (images.shape[2] * images.shape[3]))
     with torch.autocast(images.device.type, enabled=False):
@@ -158,7 +189,7 @@ def augment(images, params, spec, mean, std, out):
             p = {name: value[rows] for name, value in params.items()}
             x = images[rows].to(torch.float32, copy=True).mul_(1 / 255)
             if spec.crop or spec.flip:
-                x = crop(x, p["box"], p["flip"])
+                x = crop(x, p["box"], p["flip"], out.shape[2:])
             if any(spec.jitter):
                 x = jitter(x, p["factors"], p["order"], p["jitter"])
             if spec.grey:
@@ -180,30 +211,40 @@ def _only(on, x, function, *args):
     return x
 
 
-def crop(x, box, flip):
-    """Crop (N, C, H, W) to boxes (N, 4) of top, left, height, width, resize back bilinearly, mirror where `flip` (N,).
+def crop(x, box, flip, size=None):
+    """Crop (N, C, H, W) to boxes (N, 4) of top, left, height, width, resize bilinearly to `size`, H × W if None, mirror
+    where `flip` (N,).
 
     Two batched matrix products: at small sizes faster than `grid_sample`, which also looks beyond the crop's edge.
     """
     top, left, height, width = box.float().unbind(1)
-    return _separable(x, _resize(top, height, x.shape[2]), _resize(left, width, x.shape[3], flip))
+    h, w = x.shape[2:] if size is None else size
+    return _separable(x, _resize(top, height, x.shape[2], h), _resize(left, width, x.shape[3], w, flip))
 
 
-def _resize(start, length, size, flip=None):
-    """Matrices (N, size, size) that resize [start, start + length) to `size` pixels, linearly; its edge repeats."""
-    pixel = torch.arange(size, device=start.device) + 0.5
+def _resize(start, length, size, out, flip=None):
+    """Matrices (N, out, size) that resize [start, start + length) of `size` pixels to `out`, linearly; its edge repeats."""
+    pixel, at = (torch.arange(n, device=start.device) + 0.5 for n in (size, out))
     start, length = start[:, None], length[:, None]
-    at = pixel if flip is None else torch.where(flip[:, None], pixel.flip(0), pixel)
-    centre = torch.addcmul(start, at, length / size).maximum(start + 0.5).minimum(start + length - 0.5)
-    return (centre[:, :, None] - pixel).abs_().neg_().add_(1).clamp_(min=0)
+    if flip is not None:
+        at = torch.where(flip[:, None], at.flip(0), at)
+    centre = torch.addcmul(start, at, length / out)
+    if out >= size:  # a crop is then never made smaller
+        centre = centre.maximum(start + 0.5).minimum(start + length - 0.5)
+        return (centre[:, :, None] - pixel).abs_().neg_().add_(1).clamp_(min=0)
+    reach = (length / out).clamp(min=1)[:, :, None]  # antialiased: a wider triangle where the crop shrinks
+    weight = (1 - (centre[:, :, None] - pixel).abs() / reach).clamp(min=0)
+    weight = weight * ((pixel > start[:, :, None]) & (pixel < (start + length)[:, :, None]))
+    return weight / weight.sum(2, keepdim=True)
 
 
 def _separable(x, rows, columns):
-    """rows @ image @ columns.T for each image and channel; both matrices (N, size, size)."""
-    n, c, h, w = x.shape
-    x = torch.bmm(x.reshape(n, c * h, w), columns.mT)
-    rows = rows[:, None].expand(n, c, h, h).reshape(n * c, h, h)
-    return torch.bmm(rows, x.view(n * c, h, w)).view(n, c, h, w)
+    """rows @ image @ columns.T for each image and channel; rows (N, h, H) and columns (N, w, W)."""
+    n, c, height, width = x.shape
+    h, w = rows.shape[1], columns.shape[1]
+    x = torch.bmm(x.reshape(n, c * height, width), columns.mT)
+    rows = rows[:, None].expand(n, c, h, height).reshape(n * c, h, height)
+    return torch.bmm(rows, x.view(n * c, height, w)).view(n, c, h, w)
 
 
 def jitter(x, factors, order, on):

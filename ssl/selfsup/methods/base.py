@@ -2,7 +2,9 @@
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
+from ..distributed import gather_rows
 from ..views import View
 
 
@@ -45,6 +47,22 @@ class Method(nn.Module):
         return {"views": rows(denormalise(batch["image"][:8]))}
 
 
+@torch.no_grad()
+def spread(z):
+    """Whether embeddings (n, d) collapse, over the whole global batch: what family C records beside its loss.
+
+    std: standard deviation of a unit embedding's coordinate times √d; 1 on a sphere filled evenly, 0 if all are the same
+    (Chen & He 2021, figure 2). rank: RankMe, the effective rank exp(entropy of the normalised singular values), at
+    most min(n, d) (Garrido et al. 2023, eq. 1-2, https://arxiv.org/abs/2210.02885).
+    """
+    z = gather_rows(z).double()
+    std = F.normalize(z, dim=1).std(0).mean() * z.shape[1] ** 0.5
+    square = z.T @ z if z.shape[0] > z.shape[1] else z @ z.T
+    singular = torch.linalg.eigvalsh(square).clamp(min=0).sqrt()
+    share = singular / singular.sum()
+    return {"std": std, "rank": torch.special.entr(share).sum().exp()}
+
+
 def denormalise(x):
     """Images for the eye: each (..., C, H, W) stretched to 0..1 over the whole tensor."""
     low, high = x.amin(), x.amax()
@@ -56,7 +74,7 @@ def rows(x):
     """A sheet (C, H, W) of images (N, C, h, w), one a column, or (N, V, C, h, w), one sample a column, one view a row."""
     if x.dim() == 4:
         x = x[:, None]
-    x = torch.nn.functional.pad(x.float(), (1, 1, 1, 1), value=1.0)
+    x = F.pad(x.float(), (1, 1, 1, 1), value=1.0)
     n, v, c, h, w = x.shape
     return x.permute(2, 1, 3, 0, 4).reshape(c, v * h, n * w).clamp(0, 1)
 

@@ -7,7 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .. import nets
-from ..distributed import gather, rank
+from ..losses import info_nce
 from ..views import Pair
 from .base import Method, affinity
 
@@ -37,13 +37,10 @@ class CLIP(Method):
 
     def forward(self, batch):
         image, text = self.embed(batch)
-        scale = self.log_scale.exp()
-        by_image = scale * image @ gather(text).T
-        by_text = scale * text @ gather(image).T
-        mine = torch.arange(len(image), device=image.device) + rank() * len(image)
-        loss = (F.cross_entropy(by_image, mine) + F.cross_entropy(by_text, mine)) / 2
-        accuracy = (by_image.argmax(1) == mine).float().mean()
-        return {"loss": loss, "accuracy": accuracy, "temperature": 1 / scale.detach()}
+        temperature = (-self.log_scale).exp()
+        by_image, accuracy = info_nce(image, text, temperature)
+        by_text, _ = info_nce(text, image, temperature)
+        return {"loss": (by_image + by_text) / 2, "accuracy": accuracy, "temperature": temperature.detach()}
 
     @torch.no_grad()
     def after_step(self, progress):

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from .. import rng
 from ..errors import UserError, nearest
-from ..nets import Decoder, map_side
-from ..nets.convnet import norm_layer
+from ..nets import Decoder, critic, map_side
 from ..state import frozen
 from ..views import View
 from .base import Method, denormalise, rows
@@ -104,16 +103,6 @@ class ChannelwiseLinear(nn.Module):
 
     def forward(self, x):
         return torch.einsum("ncp,cpq->ncq", x.flatten(2), self.weight).view_as(x).relu()
-
-
-def critic(side, width=64):
-    """DCGAN's critic: (N, 3, side, side) -> logit (N, 1) that the region is a true one."""
-    steps, channels = [], 3
-    while side > 3:
-        norm = nn.Identity() if channels == 3 else norm_layer("group", width)
-        steps += [nn.Conv2d(channels, width, 4, 2, 1), norm, nn.LeakyReLU(0.2)]
-        channels, width, side = width, 2 * width, side // 2
-    return nn.Sequential(*steps, nn.Flatten(), nn.Linear(channels * side**2, 1))
 
 
 def gradient_energy(x):

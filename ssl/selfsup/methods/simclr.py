@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from ..distributed import gather, rank
 from ..nets import mlp
 from ..views import Views
-from .base import Method, affinity
+from .base import Method, affinity, spread
 
 
 class SimCLR(Method):
@@ -34,7 +34,7 @@ class SimCLR(Method):
         logits = logits.scatter(1, me[:, None], -torch.inf)  # never itself
         other = me ^ 1  # the image's other view
         accuracy = (logits.argmax(1) == other).float().mean()
-        return {"loss": F.cross_entropy(logits, other), "accuracy": accuracy}
+        return {"loss": F.cross_entropy(logits, other), "accuracy": accuracy, **spread(z)}
 
     @torch.no_grad()
     def pictures(self, batch):

@@ -1,12 +1,20 @@
 """Networks by name. `build` gives any of them back from the configuration that an encoder folder records."""
 
 from .convnet import ConvNet, ResNet18
-from .heads import Decoder, TextTransformer, linear, map_side, mlp
+from .heads import Decoder, TextTransformer, critic, linear, map_side, mlp
+from .split import Split
 from .vit import ViT
 
-__all__ = ["build", "ConvNet", "ResNet18", "ViT", "Decoder", "TextTransformer", "linear", "map_side", "mlp"]
+__all__ = ["build", "ConvNet", "ResNet18", "ViT", "Split", "Decoder", "TextTransformer", "critic", "linear", "map_side", "mlp"]
 
-OURS = {"convnet": ConvNet, "vit": ViT, "resnet18": ResNet18, "text_transformer": TextTransformer, "linear": linear}
+OURS = {
+    "convnet": ConvNet,
+    "vit": ViT,
+    "resnet18": ResNet18,
+    "split": Split,
+    "text_transformer": TextTransformer,
+    "linear": linear,
+}
 
 
 def build(name, **kwargs):

@@ -1,4 +1,4 @@
-"""What methods put on an encoder: projection heads, decoders, a text encoder."""
+"""What methods put on an encoder: projection heads, decoders, critics, a text encoder."""
 
 import torch
 import torch.nn as nn
@@ -44,6 +44,19 @@ class Decoder(nn.Module):
 
     def forward(self, x):
         return self.net(x)
+
+
+def critic(side, width=64, channels=3):
+    """DCGAN's critic: images (N, channels, side, side) -> logit (N, 1) that each is a true one.
+
+    GroupNorm, not BatchNorm: no statistics for judging a second batch to disturb.
+    """
+    steps, first = [], channels
+    while side > 3:
+        norm = nn.Identity() if channels == first else norm_layer("group", width)
+        steps += [nn.Conv2d(channels, width, 4, 2, 1), norm, nn.LeakyReLU(0.2)]
+        channels, width, side = width, 2 * width, side // 2
+    return nn.Sequential(*steps, nn.Flatten(), nn.Linear(channels * side**2, 1))
 
 
 @torch.no_grad()

@@ -23,8 +23,16 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
+    def query_key_value(self, x):
+        return (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm1(x)).chunk(3, 2))
+
+    def attention(self, x):
+        """What each token attends to (N, heads, T, T), rows summing to 1: for the eye, not used in training."""
+        q, k, _ = self.query_key_value(x)
+        return (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3)
+
     def forward(self, x, mask=None):
-        q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm1(x)).chunk(3, 2))
+        q, k, v = self.query_key_value(x)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
@@ -56,26 +64,44 @@ class ViT(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
+    def embedded(self, x):
+        """Patch tokens (N, T, dim) with their positions; images of another size stretch the positions over theirs."""
+        t = self.embed(x)
+        position = self.position
+        if t.shape[2:] != (self.grid, self.grid):
+            position = position.T.unflatten(1, (self.grid, self.grid))[None]
+            position = F.interpolate(position, t.shape[2:], mode="bicubic")[0].flatten(1).T
+        return t.flatten(2).transpose(1, 2) + position
+
     def tokens(self, x, keep=None):
         """Encoded patch tokens (N, T, dim). keep: (N, T) indices of the patches to encode, all of them if None."""
-        t = self.embed(x).flatten(2).transpose(1, 2) + self.position
+        t = self.embedded(x)
         if keep is not None:
             t = t.gather(1, keep[:, :, None].expand(-1, -1, t.shape[2]))
         for block in self.blocks:
             t = block(t)
         return self.norm(t)
 
+    def attention(self, x):
+        """Of the last block, (N, heads, T, T): see Block.attention."""
+        t = self.embedded(x)
+        for block in self.blocks[:-1]:
+            t = block(t)
+        return self.blocks[-1].attention(t)
+
     def layers(self, x):
-        t = self.embed(x).flatten(2).transpose(1, 2) + self.position
+        t = self.embedded(x)
+        side = [length // self.patch for length in x.shape[2:]]
         maps = []
         for block in self.blocks:
             t = block(t)
             maps.append(t)
         maps[-1] = self.norm(t)
-        return [m.transpose(1, 2).unflatten(2, (self.grid, self.grid)) for m in maps]
+        return [m.transpose(1, 2).unflatten(2, side) for m in maps]
 
     def features(self, x):
-        return self.tokens(x).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        side = [length // self.patch for length in x.shape[2:]]
+        return self.tokens(x).transpose(1, 2).unflatten(2, side)
 
     def forward(self, x):
         return self.tokens(x).mean(1)
