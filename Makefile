@@ -21,7 +21,7 @@ parallel: .venv/installed ## the same by Snakemake, independent stages at the sa
 	snakemake --profile profiles/local
 
 test: .venv/installed ## all tests
-	OMP_NUM_THREADS=1 python -m pytest  # on tensors as small as the tests' a second thread only waits
+	OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadfile  # on small tensors a second thread only waits
 
 bench: .venv/installed ## the benchmarks
 	python -m bench
@@ -37,7 +37,7 @@ experiment: .venv/installed ## make experiment E=cifar10: write params.yaml from
 	python -c "from dvc.utils.hydra import compose_and_dump as write; \
 	  write('params.yaml', '$(CURDIR)/conf', None, 'config', '', ['experiment=$(E)'])"
 
-.venv/installed: requirements.txt constraints.txt constraints.txt
+.venv/installed: requirements.txt constraints.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --requirement requirements.txt
 	touch $@
