@@ -20,8 +20,19 @@ import torch.nn as nn
 from selfsup import distributed, methods, nets, optim, train
 
 # Only where the default does not fit 32 images of 32 pixels.
-ENCODERS = {"mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}}
-ARGS = {"moco": {"queue": 20}, "deepcluster": {"clusters": 5}}
+VIT = {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}
+ENCODERS = {"mae": VIT, "dino": VIT, "moco_v3": VIT}
+ARGS = {
+    "moco": {"queue": 20},
+    "deepcluster": {"clusters": 5},
+    "simsiam": {"hidden": 64, "dim": 32, "bottleneck": 8},
+    "byol": {"hidden": 64, "dim": 32},
+    "barlow_twins": {"hidden": 64, "dim": 32},
+    "vicreg": {"hidden": 64, "dim": 32},
+    "swav": {"hidden": 64, "dim": 32, "prototypes": 12, "small": 2, "queue": 20, "queue_from": 0},
+    "dino": {"hidden": 64, "bottleneck": 16, "prototypes": 40, "small": 2},
+    "moco_v3": {"hidden": 64, "dim": 32},
+}
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8
 NAMES = methods.names()

@@ -1,0 +1,55 @@
+"""Barlow Twins: each coordinate of the embedding agrees across the views and is uncorrelated with every other."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..distributed import gather
+from ..nets import mlp
+from ..views import Views
+from .base import Method, spread
+
+SHOWN = 64  # coordinates whose correlations are kept for the picture
+
+
+class BarlowTwins(Method):
+    """Zbontar et al. 2021, "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", eqs. 1 and 2, Algorithm 1.
+    https://arxiv.org/abs/2103.03230
+
+    hidden, dim: of the projector's three layers; the paper's 8,192 on ImageNet are 2,048 here, as solo-learn has for CIFAR.
+    redundancy: weight λ of the off-diagonal terms, of which there are `dim` - 1 times as many as others; the paper's is
+    for 8,192.
+    The correlation is that of the global batch, not of a process's part. The authors' code scales the loss for LARS;
+    AdamW does not notice a scale.
+    """
+
+    inputs = Views(2, augment="asym")
+
+    def __init__(self, encoder, hidden=2048, dim=2048, redundancy=0.005):
+        super().__init__(encoder)
+        self.projector = mlp(encoder.dim, hidden, dim, layers=3)
+        self.projector[-1] = nn.Linear(hidden, dim, bias=False)  # the correlation would subtract a bias
+        self.redundancy = redundancy
+        self.register_buffer("correlation", torch.zeros(min(dim, SHOWN), min(dim, SHOWN)))  # mean of the latest steps
+
+    def forward(self, batch):
+        z1, z2 = (self.projector(self.encoder(x)) for x in batch["image"].unbind(1))
+        c = correlation(gather(z1), gather(z2))
+        if self.training:
+            self.correlation.lerp_(c.detach()[:SHOWN, :SHOWN].to(self.correlation.dtype), 0.1)
+        on = (1 - c.diagonal()).square().sum()
+        off = c.square().sum() - c.diagonal().square().sum()
+        return {"loss": on + self.redundancy * off, "on_diagonal": on, "off_diagonal": off, **spread(torch.cat([z1, z2]))}
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        """correlation: left the mean of the latest steps, black -1, white 1; right the identity, which it tends to."""
+        pair = torch.cat([self.correlation, torch.eye(len(self.correlation), device=self.correlation.device)], 1)
+        picture = ((pair + 1) / 2).clamp(0, 1)
+        return {**super().pictures(batch), "correlation": picture.repeat_interleave(4, 0).repeat_interleave(4, 1)}
+
+
+def correlation(a, b):
+    """Of the coordinates of embeddings (n, d) and (n, d) over the batch: (d, d), in -1..1."""
+    a, b = (F.normalize(z - z.mean(0), dim=0) for z in (a, b))
+    return a.T @ b

@@ -1,0 +1,107 @@
+"""DINO: a student predicts, from any crop, what its own moving average says of the large ones."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .. import distributed
+from ..state import Ema, rising
+from ..views import MultiCrop
+from .base import Method, denormalise, rows, spread
+
+
+class DINO(Method):
+    """Caron et al. 2021, "Emerging Properties in Self-Supervised Vision Transformers", eqs. 1-4, Algorithm 1.
+    https://arxiv.org/abs/2104.14294
+
+    hidden, bottleneck, prototypes: of the head, three layers to a vector, and its cosines with the prototypes, the weight-normalised
+    last layer. The paper has 65,536 of them for ImageNet; here it is solo-learn's 4,096 for CIFAR.
+    small: small crops of each image; only the student sees them (every second is solarised as the second large one is, which
+    the paper's are not). centre: momentum of the centre.
+    temperature, teacher_temperature: softmax of the student, and of the teacher, the lower, which sharpens. The paper raises
+    the latter from 0.04 to 0.07 over its first 30 epochs; a short run stays at the start.
+    momentum: of the teacher, rises to 1 along a cosine; 0.996 is for hundreds of thousands of steps, a run of some hundred
+    needs about 0.9. The paper holds the last layer still in its first epoch; here it moves from the start.
+    `vit` has no class token, so its features are the mean of the patches.
+    """
+
+    inputs = MultiCrop(8, augment="asym", large_crop=(0.4, 1.0), small_crop=(0.05, 0.4))
+
+    def __init__(
+        self,
+        encoder,
+        hidden=2048,
+        bottleneck=256,
+        prototypes=4096,
+        small=8,
+        temperature=0.1,
+        teacher_temperature=0.04,
+        momentum=0.996,
+        centre=0.9,
+    ):
+        super().__init__(encoder)
+        self.inputs = replace(self.inputs, small=small)
+        widths = [encoder.dim, hidden, hidden, bottleneck]
+        layers = [layer for i, o in zip(widths, widths[1:]) for layer in (nn.Linear(i, o), nn.GELU())]
+        self.head = nn.Sequential(*layers[:-1])
+        self.last = Cosines(bottleneck, prototypes)
+        self.teacher = Ema(self.student)
+        self.temperature, self.teacher_temperature = temperature, teacher_temperature
+        self.momentum, self.centre_momentum = momentum, centre
+        self.register_buffer("centre", torch.zeros(prototypes))
+
+    @property
+    def student(self):
+        return nn.Sequential(self.encoder, self.head, self.last)  # built anew: registered, its weights would have two names
+
+    def forward(self, batch):
+        large, small = (batch[name].transpose(0, 1) for name in ("image", "small"))  # (N, V, ...) -> (V, N, ...)
+        targets = self.teacher(large.flatten(0, 1))
+        sharp = ((targets - self.centre) / self.teacher_temperature).softmax(1).chunk(2)
+        z = self.head(self.encoder(large.flatten(0, 1)))
+        scores = [*self.last(z).chunk(2)]
+        if len(small):
+            scores += self.student(small.flatten(0, 1)).chunk(len(small))
+        predictions = [(s / self.temperature).log_softmax(1) for s in scores]
+        losses = [
+            -(p * prediction).sum(1).mean()
+            for number, p in enumerate(sharp)
+            for other, prediction in enumerate(predictions)
+            if other != number
+        ]
+        if self.training:
+            self.centre.lerp_(distributed.mean(targets.mean(0)), 1 - self.centre_momentum)
+        # Collapse is an entropy of 0 (all to one prototype) or of log(prototypes) (all to all): see the paper's figure 7.
+        entropy = torch.special.entr(torch.cat(sharp)).sum(1).mean()
+        return {"loss": sum(losses) / len(losses), "entropy": entropy, **spread(z)}
+
+    def after_step(self, progress):
+        self.teacher.update(self.student, rising(self.momentum, progress))
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        """views: the large crops, below them the small ones, enlarged. attention, of ViTs: the image, and below it for each
+        head of the teacher's last block how much its patches are attended to, on average over the patches that attend."""
+        x, small = batch["image"][:8], batch["small"][:8].repeat_interleave(2, 3).repeat_interleave(2, 4)
+        sheets = {"views": rows(denormalise(torch.cat([x, small], 1)))}
+        encoder = self.teacher.module[0]
+        if hasattr(encoder, "attention"):
+            maps = encoder.attention(x[:, 0]).mean(2)  # (N, heads, patches)
+            low, high = maps.amin(2, keepdim=True), maps.amax(2, keepdim=True)
+            maps = ((maps - low) / (high - low)).unflatten(2, (x.shape[3] // encoder.patch, -1))
+            maps = maps.repeat_interleave(encoder.patch, 2).repeat_interleave(encoder.patch, 3)[:, :, None]
+            sheets["attention"] = rows(torch.cat([denormalise(x[:, :1]), maps.expand(-1, -1, x.shape[2], -1, -1)], 1))
+        return sheets
+
+
+class Cosines(nn.Module):
+    """Cosines (N, prototypes) of vectors (N, d) with the prototypes."""
+
+    def __init__(self, d, prototypes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(prototypes, d))
+
+    def forward(self, x):
+        return F.linear(F.normalize(x, dim=1), F.normalize(self.weight, dim=1))

@@ -1,0 +1,59 @@
+"""MoCo v3: each view finds the other's momentum key among the batch's, without a queue; made to train ViTs stably."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..losses import info_nce
+from ..nets import mlp
+from ..state import Ema, rising
+from ..views import Views
+from .base import Method, spread
+
+
+class MoCoV3(Method):
+    """Chen, Xie & He 2021, "An Empirical Study of Training Self-Supervised Vision Transformers", Algorithm 1, eq. 1.
+    https://arxiv.org/abs/2104.02057
+
+    hidden, dim: of the projector (three layers) and the predictor (two), with BatchNorm after every layer, the last one's
+    without scale and shift, as in the authors' code.
+    temperature: 0.2 is the paper's for ViT; for ResNet it has 1.0. momentum: rises to 1 along a cosine; 0.99 averages over
+    a hundred steps, a run of as few needs about 0.9.
+    The encoder `vit` keeps its random patch projection: learning it made training unstable (section 4.1). Its positions
+    are fixed sines as in the paper; its features are the mean of the patches where the paper's are a class token. Views are
+    the paper's without blur (see views.py).
+    """
+
+    inputs = Views(2, augment="asym")
+
+    def __init__(self, encoder, hidden=4096, dim=256, temperature=0.2, momentum=0.99):
+        super().__init__(encoder)
+        if hasattr(encoder, "embed"):
+            encoder.embed.requires_grad_(False)
+        self.projector = normed(mlp(encoder.dim, hidden, dim, layers=3))
+        self.predictor = normed(mlp(dim, hidden, dim))
+        self.key = Ema(self.base)
+        self.temperature, self.momentum = temperature, momentum
+
+    @property
+    def base(self):
+        return nn.Sequential(self.encoder, self.projector)  # built anew: registered, its weights would have two names
+
+    def forward(self, batch):
+        x1, x2 = batch["image"].unbind(1)
+        q1, q2 = (F.normalize(self.predictor(self.base(x)), dim=1) for x in (x1, x2))
+        k1, k2 = (F.normalize(self.key(x), dim=1) for x in (x1, x2))
+        loss1, accuracy1 = info_nce(q1, k2, self.temperature)
+        loss2, accuracy2 = info_nce(q2, k1, self.temperature)
+        loss = 2 * self.temperature * (loss1 + loss2)  # so that gradients do not depend on the temperature's size
+        return {"loss": loss, "accuracy": (accuracy1 + accuracy2) / 2, **spread(torch.cat([q1, q2]))}
+
+    def after_step(self, progress):
+        self.key.update(self.base, rising(self.momentum, progress))
+
+
+def normed(head):
+    """The head with BatchNorm on its output, which would subtract a bias."""
+    last = head[-1]
+    head[-1] = nn.Linear(last.in_features, last.out_features, bias=False)
+    return head.append(nn.BatchNorm1d(last.out_features, affine=False))

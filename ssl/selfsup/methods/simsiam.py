@@ -1,0 +1,39 @@
+"""SimSiam: each view predicts the other; all that keeps it from collapse is that the predicted one holds still."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..nets import mlp
+from ..views import Views
+from .base import Method, spread
+
+
+class SimSiam(Method):
+    """Chen & He 2021, "Exploring Simple Siamese Representation Learning", Algorithm 1, eqs. 1 and 2.
+    https://arxiv.org/abs/2011.10566
+
+    hidden, dim: of the projector's layers, each with BatchNorm, the last one's without scale and shift (as in the authors'
+    code) and without ReLU. bottleneck: the predictor's hidden width, a quarter of `dim` in the paper.
+    stop_gradient: False is the paper's ablation (section 4.1). It collapses.
+    The paper keeps the predictor's learning rate constant; here it falls with everybody's.
+    """
+
+    inputs = Views(2, augment="simsiam")
+
+    def __init__(self, encoder, hidden=2048, dim=2048, bottleneck=512, stop_gradient=True):
+        super().__init__(encoder)
+        head = mlp(encoder.dim, hidden, dim, layers=3)
+        head[-1] = nn.Linear(hidden, dim, bias=False)  # the BatchNorm would subtract a bias
+        self.projector = nn.Sequential(*head, nn.BatchNorm1d(dim, affine=False))
+        self.predictor = mlp(dim, bottleneck, dim)
+        self.stop_gradient = stop_gradient
+
+    def distance(self, p, z):
+        """Negative cosine similarity, the paper's D."""
+        return -F.cosine_similarity(p, z.detach() if self.stop_gradient else z, dim=1).mean()
+
+    def forward(self, batch):
+        z1, z2 = (self.projector(self.encoder(x)) for x in batch["image"].unbind(1))
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        return {"loss": (self.distance(p1, z2) + self.distance(p2, z1)) / 2, **spread(torch.cat([z1, z2]))}

@@ -1,0 +1,95 @@
+"""SwAV: from one view predict the cluster of another, where clusters are assigned online and evenly."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .. import cluster, distributed
+from ..distributed import gather_rows
+from ..nets import mlp
+from ..state import Queue
+from ..views import MultiCrop
+from .base import Method, denormalise, rows, spread
+
+
+class SwAV(Method):
+    """Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", eqs. 1-5, section
+    3.4, Algorithm 1. https://arxiv.org/abs/2006.09882
+
+    prototypes: number of clusters, 3,000 in the paper for ImageNet; take fewer than a batch and the queue hold together, or
+    samples cannot fill them evenly. small: small crops of each image.
+    temperature: of the predictions (τ). epsilon: smoothness of the codes.
+    queue: earlier embeddings, of each large view, that help to fill the prototypes, from the share `queue_from` of the
+    budget on: epoch 15 of the paper's 200. 1 is without.
+    sinkhorn: False takes the softmax of a sample's own scores for its code, with nothing to keep codes apart. It collapses.
+    The paper does not move its prototypes in the first of its hundreds of epochs; runs here have few epochs, so they
+    always do. The queue is of the global batch, of which each process assigns its share.
+    """
+
+    inputs = MultiCrop(6)
+
+    def __init__(
+        self,
+        encoder,
+        hidden=2048,
+        dim=128,
+        prototypes=3000,
+        small=6,
+        temperature=0.1,
+        epsilon=0.05,
+        queue=3840,
+        queue_from=0.075,
+        sinkhorn=True,
+    ):
+        super().__init__(encoder)
+        self.inputs = replace(self.inputs, small=small)
+        self.projector = mlp(encoder.dim, hidden, dim)
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
+        self.queues = nn.ModuleList(Queue(queue, dim) for _ in range(2))
+        for one in self.queues:
+            one.keys.zero_()  # an empty place
+        self.temperature, self.epsilon, self.queue_from, self.sinkhorn = temperature, epsilon, queue_from, sinkhorn
+        self.register_buffer("queueing", torch.tensor(queue_from <= 0))
+
+    def project(self, *crops):
+        """Crops (N, V, C, H, W), of a size each -> unit vectors (sum of V, N, dim)."""
+        features = torch.cat([self.encoder(x.transpose(0, 1).flatten(0, 1)) for x in crops if x.shape[1]])
+        return F.normalize(self.projector(features), dim=1).unflatten(0, (-1, len(crops[0])))
+
+    @torch.no_grad()
+    def codes(self, z, queue):
+        """Codes (n, prototypes) of one large view's embeddings (n, dim), each row a distribution (section 3.1)."""
+        if not self.sinkhorn:
+            return (z @ self.prototypes.T / self.epsilon).softmax(1)
+        earlier = queue.keys[queue.keys.any(1)][distributed.rank() :: distributed.world()]
+        return cluster.sinkhorn(torch.cat([z, earlier]) @ self.prototypes.T, self.epsilon)[: len(z)]
+
+    def forward(self, batch):
+        z = self.project(batch["image"], batch["small"])
+        large = z[:2]
+        codes = [self.codes(view, queue) for view, queue in zip(large, self.queues)]
+        if self.training and self.queueing:
+            for view, queue in zip(large, self.queues):
+                queue.push(gather_rows(view))
+        predictions = (z @ self.prototypes.T / self.temperature).log_softmax(2)
+        losses = [
+            -(code * prediction).sum(1).mean()
+            for number, code in enumerate(codes)
+            for other, prediction in enumerate(predictions)
+            if other != number
+        ]
+        used = distributed.mean(torch.cat(codes).mean(0))  # share of each prototype in the global batch
+        return {"loss": sum(losses) / len(losses), "used": torch.special.entr(used).sum().exp(), **spread(large.flatten(0, 1))}
+
+    @torch.no_grad()
+    def after_step(self, progress):
+        self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
+        self.queueing.fill_(progress >= self.queue_from)
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        """views: of each image the two large crops, and below them the small ones, enlarged."""
+        small = batch["small"][:8].repeat_interleave(2, 3).repeat_interleave(2, 4)
+        return {"views": rows(denormalise(torch.cat([batch["image"][:8], small], 1)))}

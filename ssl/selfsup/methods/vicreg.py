@@ -1,0 +1,52 @@
+"""VICReg: views agree (invariance), coordinates vary (variance) and are uncorrelated (covariance)."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..distributed import gather
+from ..nets import mlp
+from ..views import Views
+from .base import Method, spread
+
+
+class VICReg(Method):
+    """Bardes et al. 2022, "VICReg: Variance-Invariance-Covariance Regularization", eqs. 1-6, Algorithm 1.
+    https://arxiv.org/abs/2105.04906
+
+    invariance, variance, covariance: weights λ, μ, ν of eq. 6. The invariance is averaged over the coordinates too, as in
+    Algorithm 1, to which the weights belong; eq. 5 sums.
+    hidden, dim: of the expander's three layers; the paper's 8,192 on ImageNet are 2,048 here, as solo-learn has for CIFAR.
+    Variance and covariance are those of the global batch.
+    """
+
+    inputs = Views(2, augment="vicreg")
+
+    def __init__(self, encoder, hidden=2048, dim=2048, invariance=25.0, variance=25.0, covariance=1.0):
+        super().__init__(encoder)
+        self.expander = mlp(encoder.dim, hidden, dim, layers=3)
+        self.expander[-1] = nn.Linear(hidden, dim, bias=False)  # no term would notice a bias
+        self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+
+    def forward(self, batch):
+        z1, z2 = (self.expander(self.encoder(x)) for x in batch["image"].unbind(1))
+        a, b = gather(z1), gather(z2)
+        terms = {
+            "invariance": F.mse_loss(a, b),
+            "variance": hinge(a) + hinge(b),
+            "covariance": redundancy(a) + redundancy(b),
+        }
+        loss = sum(self.weights[name] * term for name, term in terms.items())
+        return {"loss": loss, **terms, **spread(torch.cat([z1, z2]))}
+
+
+def hinge(z, target=1.0, eps=1e-4):
+    """How far the coordinates' standard deviations over the batch are below `target`, the paper's γ (eqs. 1 and 2)."""
+    return F.relu(target - (z.var(0) + eps).sqrt()).mean()
+
+
+def redundancy(z):
+    """Sum of the squared covariances of different coordinates, over their number (eqs. 3 and 4)."""
+    z = z - z.mean(0)
+    c = z.T @ z / (len(z) - 1)
+    return (c.square().sum() - c.diagonal().square().sum()) / len(c)
