@@ -292,8 +292,9 @@ def notes(params, rows, protocols):
         yield (f"Retrieval: of a test image's {p.retrieval.k[0]} nearest training images by cosine, how many are of its "
                "class; nothing is fitted or chosen.")
     if any("layerwise" in row.results for row in rows):
-        yield ("Best layer: as Linear, on the layer chosen on val. Few labels: the smallest share, linear or fine-tuned, "
-               "as chosen on val.")
+        yield "Best layer, in the verdict: as Linear, on the layer chosen on val."
+    if any("low_shot" in row.results for row in rows):
+        yield "Few labels, in the verdict: the smallest share, linear or fine-tuned, as chosen on val."
     if "zero_shot" in protocols:
         yield "Zero-shot: no label but the class's name in a prompt, chosen on val."
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
