@@ -25,12 +25,17 @@ SCENES = {"source": "scenes", "root": ".", "size": 16, "train": 80, "val": 40, "
 FOLDER = {"source": "folder", "root": "pictures", "size": 16, "val_share": 0.2, "test_share": 0.2, "max_bad": 0.1}
 TARS = {"source": "webdataset", "root": "tars", "urls": "*.tar", "size": 16, "val_share": 0.2, "test_share": 0.2,
         "max_bad": 0.0}  # fmt: skip
+BUDGET = {"images": 64, "batch": 32, "optimizer": "sgd", "lr": [1e-3], "weight_decay": 0.0, "warmup": 0.0, "clip": 0.0}
 PARAMS = {
     "experiment": "tiny", "fetch": [], "datasets": {"tiny": SCENES}, "train": TRAIN,
     "encoder": {"name": "convnet", "width": 4},
     "protocols": {
         "knn": {"k": [5], "temperature": [0.1], "bootstrap": 10},
         "linear": {"weight_decay": [0.01], "bootstrap": 10},
+        "finetune": {"runs": {}, **BUDGET, "bootstrap": 10},
+        "low_shot": {"runs": {}, "shares": [0.1], "linear": {"weight_decay": [0.01]}, "finetune": BUDGET, "bootstrap": 10},
+        "layerwise": {"runs": {}, "weight_decay": [0.01], "pool": 1, "bootstrap": 10},
+        "retrieval": {"runs": {}, "k": [5], "bootstrap": 10},
         "zero_shot": {"runs": {}, "prompts": ["a {}"], "bootstrap": 10},
     },
     "runs": {"tiny-random": {"method": "random", "data": "tiny", "seeds": [0]}},
@@ -207,6 +212,8 @@ TABLE = {
     "damaged weights": (cut(f"{ENCODER}/weights.safetensors", 0.5), KNN, "damaged"),
     "a damaged encoder.json": (file(f"{ENCODER}/encoder.json", b"{"), KNN, "damaged"),
     "zero-shot without a text encoder": (None, ("evaluate", "zero_shot", "tiny-random"), "image_head"),
+    "fine-tuning that diverges": (params("protocols", "finetune", "lr", value=[1e30]),
+                                  ("evaluate", "finetune", "tiny-random"), "diverges"),
     "a report before training": (remove(ENCODER), ("report",), "tiny-random"),
     "a dead MLflow server": (None, ("track",), "127.0.0.1:9"),
 }  # fmt: skip

@@ -43,6 +43,11 @@ def without(path):
     return change
 
 
+def with_another_data_set(params):
+    params["datasets"]["other"] = params["datasets"]["scenes"]
+    params["protocols"]["layerwise"]["runs"] = {"quick-clip": "other"}
+
+
 def test_committed_params_are_right():
     params = config.load(ROOT / "params.yaml")
     config.check(params)
@@ -111,6 +116,15 @@ BAD = [  # a change of params -> what the sentence says
     (setting("protocols.zero_shot.prompts", []), "protocols.zero_shot.prompts should not be empty"),
     (setting("protocols.zero_shot.runs", {"quick-clp": "scenes"}), 'no run "quick-clp"; did you mean "quick-clip"?'),
     (setting("protocols.zero_shot.runs", {"quick-clip": "scene"}), 'no data set "scene"; did you mean "scenes"?'),
+    (setting("protocols.low_shot.runs", {"quick-clp": "scenes"}), 'no run "quick-clp"; did you mean "quick-clip"?'),
+    (with_another_data_set, "protocols.layerwise.runs.quick-clip should be the run's own data set, scenes, not other"),
+    (setting("protocols.low_shot.shares", [0.1, 0]), "protocols.low_shot.shares.1 should be greater than 0"),
+    (setting("protocols.low_shot.shares", [0.1, 0.1]), "protocols.low_shot.shares should not name a value twice"),
+    (setting("protocols.low_shot.finetune.ls", [1]), 'unknown key "ls" in protocols.low_shot.finetune; did you mean "lr"'),
+    (setting("protocols.low_shot.finetune.images", 9), "protocols.low_shot.finetune.images, 9, is less than one batch"),
+    (setting("protocols.finetune.images", 9), "protocols.finetune.images, 9, is less than one batch"),
+    (setting("protocols.finetune.lr", 0.1), "protocols.finetune.lr should be a valid list"),
+    (setting("protocols.retrieval.k", [0]), "protocols.retrieval.k.0 should be greater than or equal to 1"),
     (setting("runs", []), "runs should be a mapping"),
     (setting("runs.simclr", PARAMS["runs"]["quick-simclr"]), 'runs.simclr should be named "quick-…"'),
     (setting(RUN, None), f"{RUN} should be a mapping"),

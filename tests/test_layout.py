@@ -73,6 +73,7 @@ def uncovered(stage, *more, **values):
     return {file for file in needed if not covered(file)}
 
 
+PROTOCOLS = sorted(file.stem for file in (ROOT / "ssl/selfsup/evals").glob("[!_]*.py"))
 METHODS = sorted(file.stem for file in (ROOT / "ssl/selfsup/methods").glob("[!_]*.py") if file.stem != "base")
 
 
@@ -86,7 +87,7 @@ def test_training_depends_on_all_code_that_can_change_it(method):
     assert not uncovered("pretrain", f"methods/{method}.py", **{"item.method": method})
 
 
-@pytest.mark.parametrize("protocol", ["knn", "linear", "zero_shot"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_judging_depends_on_all_code_that_can_change_it(protocol):
     assert not uncovered(protocol, f"evals/{protocol}.py")
     assert "methods/" not in "".join(closure(ROOT / "pipelines/evaluate.py", ROOT / f"ssl/selfsup/evals/{protocol}.py"))
@@ -112,8 +113,14 @@ def test_dependencies_exist():
 
 
 def test_every_protocol_is_a_stage():
-    protocols = {file.stem for file in (ROOT / "ssl/selfsup/evals").glob("[!_]*.py")}
-    assert protocols == set(STAGES) - {"fetch", "shard", "pretrain", "report"}
+    assert set(PROTOCOLS) == set(STAGES) - {"fetch", "shard", "pretrain", "report"}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_protocol_watches_its_parameters_but_not_who_else_is_judged(protocol):
+    names = set(yaml.safe_load((ROOT / "params.yaml").read_text())["protocols"][protocol])
+    watched = {name.removeprefix(f"protocols.{protocol}").lstrip(".") for name in STAGES[protocol]["do"]["params"]}
+    assert watched == (names - {"runs"} if "runs" in names else {""})
 
 
 def test_params_are_what_conf_composes(tmp_path):

@@ -46,6 +46,8 @@ def make(root, params, name, card, accuracy, low, high):
     (results / "cost.json").write_text(json.dumps({"seeds": {str(seed): cost for seed in run.seeds}}))
     result = {"accuracy": accuracy, "low": low, "high": high}
     (results / "linear.json").write_text(json.dumps({**result, "seeds": {}}))
+    if name in ("tiny-random", "tiny-simclr"):
+        judge(results, run, result)
     if run.method == "clip":
         seed = {"prompt": "a {}", "prompts": {"a {}": 35.0, "<b>{}": 12.5}, "ensemble": {"val_accuracy": 33.0},
                 "chance": 10.0}
@@ -58,27 +60,46 @@ def make(root, params, name, card, accuracy, low, high):
         encoder.save(folder, {"encoder": nets.build(**run.encoder)}, info)
         lines = [{"step": i, "images": 100 * i, "loss": 1 / i, "error": 2 / i, "error_mean_colour": 1.0, "lr": 0.1 * i}
                  for i in range(1, 20)]
+        if run.method == "simclr":
+            lines = [{**line, "std": 0.9, "rank": 3.0} for line in lines]
+            lines.append({"step": 19, "images": 1900, "val_std": 0.8, "val_rank": 2.5})
         lines += [{"step": 19, "images": 1900, "val_loss": 0.3}, {"step": 0, "images": 0, "nmi": 0.4}]
         (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (folder / "pictures").mkdir()
         Image.new("RGB", (64, 32), "red").save(folder / "pictures/two_views.png")
 
 
+def judge(results, run, result):
+    """Results of the protocols that an experiment asks for run by run; seed 1 is better by 2 than seed 0."""
+    def better(accuracy, seed, **more):
+        return {"accuracy": accuracy + 2 * seed, "low": accuracy - 3, "high": accuracy + 3, **more}
+
+    few = {str(seed): {"linear": {"1": better(20, seed, labels=12), "10": better(30, seed, labels=120)},
+                       "finetune": {"1": better(15, seed, labels=12), "10": better(41, seed, labels=120)}}
+           for seed in run.seeds}
+    deep = {str(seed): {"layers": {"1": better(22, seed), "2": better(33, seed), "10": better(28, seed)}}
+            for seed in run.seeds}
+    for protocol, seeds in (("low_shot", few), ("layerwise", deep), ("finetune", {}), ("retrieval", {})):
+        (results / f"{protocol}.json").write_text(json.dumps({**result, "seeds": seeds}))
+
+
 class Page(HTMLParser):
-    """Rows of the table as text, and everything that the page would load."""
+    """Rows of the first table as text, those of all `tables`, and everything that the page would load."""
 
     def __init__(self, text):
         super().__init__()
-        self.table, self.loads, self.open = [], [], False
+        self.tables, self.loads, self.open = [], [], False
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
         self.loads += [attributes[name] for name in ("src", "href", "xlink:href") if attributes.get(name)]
+        if tag == "table":
+            self.tables.append([])
         if tag == "tr":
-            self.table.append([])
+            self.tables[-1].append([])
         if tag in ("td", "th"):
-            self.table[-1].append("")
+            self.tables[-1][-1].append("")
             self.open = True
 
     def handle_endtag(self, tag):
@@ -86,7 +107,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if self.open:
-            self.table[-1][-1] += data.strip() + " "
+            self.tables[-1][-1][-1] += data.strip() + " "
+
+    @property
+    def table(self):
+        return self.tables[0]
 
 
 def test_the_page_loads_nothing(built):
@@ -100,22 +125,54 @@ def test_the_table(built):
     rows = {row[0].strip(): [cell.strip() for cell in row] for row in rows}
     assert list(rows) == ["random", "supervised", "rotation", "clip", "moco", "simclr", "lonely"]
     assert len({len(row) for row in [head, *rows.values()]}) == 1
-    assert rows["simclr"][1:] == ["simclr convnet (width 4)", "40.0 36.0–44.0", "", "above floor Linear", "30,000",
-                                  "2 min 05 s", "812 MB", "1 M", "35.1 M"]
-    verdicts = {name: row[4] for name, row in rows.items()}
+    assert [title.strip() for title in head[2:6]] == ["Linear %", "Fine-tuned %", "Retrieval %", "Zero-shot %"]
+    assert rows["simclr"][1:] == ["simclr convnet (width 4)", *["40.0 36.0–44.0"] * 3, "", "above floor Linear, "
+                                  "Fine-tuned, Few labels, Best layer, Retrieval", "30,000", "2 min 05 s", "812 MB",
+                                  "1 M", "35.1 M"]
+    verdicts = {name: row[6].removesuffix(", Fine-tuned, Few labels, Best layer, Retrieval")
+                for name, row in rows.items()}
     assert verdicts == {"random": "floor", "supervised": "ceiling", "rotation": "not above floor", "moco": "",
                         "simclr": "above floor Linear", "clip": "above floor Linear",
                         "lonely": ""}                    # no floor with its encoder
-    assert rows["moco"][2:] == [""] * 8
+    assert rows["moco"][2:] == [""] * 10
+
+
+def test_few_labels_and_layers(built):
+    _, table = Page(built[2].read_text()).tables
+    table = [[cell.strip() for cell in row] for row in table]
+    assert table[0] == ["Run", "1 %, fine-tuned", "1 %, linear", "10 %, fine-tuned", "10 %, linear"]
+    assert table[1] == ["random", "15.0 12.0–18.0", "20.0 17.0–23.0", "41.0 38.0–44.0", "30.0 27.0–33.0"]
+    # Two seeds, 20 and 22: Student's t with one degree of freedom, 12.706 times their standard error of 1.
+    assert table[2][:3] == ["simclr", "16.0 3.3–28.7", "21.0 8.3–33.7"] and len(table) == 3
+    text, plain = built[2].read_text(), (built[2].parent / "table.md").read_text()
+    assert "Labels of scenes: 1 % are 12, 10 % are 120." in text and "Labels of scenes: 1 % are 12" in plain
+    assert "| simclr | 16.0 [3.3, 28.7] |" in plain
+    assert "| Run | Layer 1 | Layer 2 | Layer 10 |" in plain and "| random | 22.0 [19.0, 25.0] | 33.0" in plain
+    assert 'id="layers"' in text and "retrieval 40.0 %, 36.0–44.0" in text
+
+
+def test_collapse_is_shown_of_the_runs_that_record_it(built):
+    root, params, path = built
+    text = path.read_text()
+    assert 'id="collapse"' in text and text.count("effective rank") > 1
+    rows = report.collect(params, root)
+    for row in rows:
+        assert (report.collapse_plot([row]) is not None) == (row.title in ("simclr", "lonely"))
+
+
+def test_an_experiment_without_them_has_neither_table_nor_figure(built):
+    rows = [row for row in report.collect(built[1], built[0]) if row.title in ("clip", "rotation")]
+    assert report.few_labels(rows) is report.layers(rows) is report.depth_plot(rows) is report.collapse_plot(rows) is None
 
 
 def test_the_same_table_in_markdown(built):
     lines = (built[2].parent / "table.md").read_text().splitlines()
+    lines = lines[:lines.index("## Few labels")]
     table = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
     assert len({line.count("|") for line in lines if line.startswith("| ")}) == 1
     simclr = next(row for row in table if row[0] == "simclr")
     assert simclr[:4] == ["simclr", "simclr", "convnet (width 4)", "40.0 [36.0, 44.0]"]
-    assert "above floor (Linear)" in simclr and "35.1 M" in simclr
+    assert "above floor (Linear, Fine-tuned, Few labels, Best layer, Retrieval)" in simclr and "35.1 M" in simclr
     assert any(line.startswith("Data set scenes: 20 train / 60 val / 20 test") for line in lines)
 
 

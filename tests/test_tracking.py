@@ -94,6 +94,8 @@ def count(root):
 
 def test_sync_makes_a_complete_run_once(tmp_path):
     folder = encoder(tmp_path)
+    few = {"way": "linear", "linear": {"1": {"labels": 60, "accuracy": 34.0}}}
+    (tmp_path / config.results("quick-simclr") / "low_shot.json").write_text(json.dumps({"seeds": {"0": few}}))
     (tmp_path / "dvc.lock").write_text(
         "stages:\n  pretrain@quick-simclr:\n    outs:\n    - path: data/encoders/quick/quick-simclr\n      md5: abc.dir\n")
     assert tracking.sync(settings("quick-simclr"), "quick-simclr", tmp_path) == 1
@@ -103,7 +105,8 @@ def test_sync_makes_a_complete_run_once(tmp_path):
     assert data.params["method"] == "simclr" and data.params["encoder.width"] == "8"
     assert data.params["args.temperature"] == "0.2" and data.params["train.lr"] == "0.001"
     assert (data.metrics["knn_accuracy"], data.metrics["knn_low"], data.metrics["cost_seconds"]) == (41.5, 39.5, 12.5)
-    assert data.tags["selfsup.cost_device"] == "cpu"
+    assert data.tags["selfsup.cost_device"] == "cpu" and data.tags["selfsup.low_shot_way"] == "linear"
+    assert (data.metrics["low_shot_linear_1_accuracy"], data.metrics["low_shot_linear_1_labels"]) == (34.0, 60)
     assert sorted(v for k, v in data.metrics.items() if k.startswith("zero_shot_prompts_")) == [30.0, 40.0]
     curve = client(tmp_path).get_metric_history(info.run_id, "loss")
     assert {point.step: point.value for point in curve} == {row["images"]: row["loss"] for row in history()}

@@ -98,8 +98,50 @@ class Linear(Section):
     bootstrap: Count
 
 
+class Budget(Section):
+    """Of fine-tuning: as in Train, but for a grid of learning rates."""
+
+    images: Count
+    batch: Count
+    optimizer: Literal["adamw", "sgd"]
+    lr: Annotated[list[Positive], Field(min_length=1)]
+    weight_decay: NotNegative
+    warmup: Share
+    clip: NotNegative
+
+
+class Finetune(Budget):
+    runs: dict[str, str]  # run -> its data set
+    bootstrap: Count
+
+
+class Layerwise(Section):
+    runs: dict[str, str]
+    weight_decay: Annotated[list[NotNegative], Field(min_length=1)]
+    pool: Count  # maps are averaged to pool × pool
+    bootstrap: Count
+
+
+class Decays(Section):
+    weight_decay: Annotated[list[NotNegative], Field(min_length=1)]
+
+
+class LowShot(Section):
+    runs: dict[str, str]
+    shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1), AfterValidator(_distinct)]
+    linear: Decays
+    finetune: Budget
+    bootstrap: Count
+
+
+class Retrieval(Section):
+    runs: dict[str, str]
+    k: Annotated[list[Count], Field(min_length=1), AfterValidator(_distinct)]
+    bootstrap: Count
+
+
 class ZeroShot(Section):
-    runs: dict[str, str]  # run -> data set
+    runs: dict[str, str]
     prompts: Annotated[list[Text], Field(min_length=1)]
     bootstrap: Count
 
@@ -107,6 +149,10 @@ class ZeroShot(Section):
 class Protocols(Section):
     knn: Knn
     linear: Linear
+    finetune: Finetune
+    low_shot: LowShot
+    layerwise: Layerwise
+    retrieval: Retrieval
     zero_shot: ZeroShot
 
 
@@ -151,9 +197,16 @@ def load(path="params.yaml") -> Params:
                 f'{path}: runs.{name} should be named "{params.experiment}-…", '
                 "since results of all experiments lie side by side"
             )
-    for name, data in params.protocols.zero_shot.runs.items():
-        _one_of(path, "protocols.zero_shot.runs", "run", name, runs)
-        _one_of(path, f"protocols.zero_shot.runs.{name}", "data set", data, datasets)
+    for protocol, section in params.protocols:
+        where = f"protocols.{protocol}.runs"
+        for name, data in getattr(section, "runs", {}).items():
+            _one_of(path, where, "run", name, runs)
+            _one_of(path, f"{where}.{name}", "data set", data, datasets)
+            if data != runs[name].data:  # DVC would watch other shards than are read
+                raise UserError(f"{path}: {where}.{name} should be the run's own data set, {runs[name].data}, not {data}")
+    for where, budget in (("finetune", params.protocols.finetune), ("low_shot.finetune", params.protocols.low_shot.finetune)):
+        if budget.images < budget.batch:
+            raise UserError(f"{path}: protocols.{where}.images, {budget.images}, is less than one batch of {budget.batch}")
     return params
 
 

@@ -74,7 +74,7 @@ class Row:
         """Whether the run's interval lies above its floor's on some protocol: (text, the protocols where it does)."""
         if self.role:
             return self.role, []
-        shared = [p for p in self.results if self.floor and p in self.floor.results]
+        shared = [p for p in PROTOCOL_TITLES if p in self.results and self.floor and p in self.floor.results]
         if not shared:
             return "", []
         above = [p for p in shared if self.results[p]["low"] > self.floor.results[p]["high"]]
@@ -89,7 +89,8 @@ def build(params, root="."):
             for name in dict.fromkeys(row.run.data for row in rows)}
     samples = {name: Sample(of.val) for name, of in data.items()}
     embed(rows, samples)
-    protocols = [name for name in type(params.protocols).model_fields if any(name in row.results for row in rows)]
+    protocols = [name for name in type(params.protocols).model_fields
+                 if name not in APART and any(name in row.results for row in rows)]
     page = render(params, rows, data, samples, protocols)
     out = root / "data/report" / params.experiment
     out.mkdir(parents=True, exist_ok=True)
@@ -151,7 +152,10 @@ def embed(rows, samples):
 
 # The table
 
-PROTOCOL_TITLES = {"knn": "kNN", "linear": "Linear", "zero_shot": "Zero-shot"}
+PROTOCOL_TITLES = {"knn": "kNN", "linear": "Linear", "finetune": "Fine-tuned", "low_shot": "Few labels",
+                   "layerwise": "Best layer", "retrieval": "Retrieval", "zero_shot": "Zero-shot"}
+APART = ("low_shot", "layerwise")                        # protocols with a table or figure instead of a column
+WAYS = {"finetune": "fine-tuned", "linear": "linear"}    # of learning from few labels
 COSTS = {
     "images": ("Images seen", lambda v: f"{v:,.0f}"),
     "seconds": ("Wall time", lambda v: duration(v)),
@@ -193,7 +197,64 @@ def markdown(params, rows, data, protocols):
                  *("" if (v := row.mean(k)) is None else show(v) for k, (_, show) in COSTS.items())]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *(f"- {note}" for note in notes(params, rows, protocols))]
+    for title, found, tell in (("Few labels", few_labels(rows), few_labels_notes), ("Layer by layer", layers(rows), None)):
+        if found:
+            head, table = found
+            lines += ["", f"## {title}", "", "| " + " | ".join(["Run", *head]) + " |",
+                      "| " + " | ".join(["---", *("---:" for _ in head)]) + " |"]
+            lines += ["| " + " | ".join([row.title, *map(interval, cells)]) + " |" for row, cells in table]
+            lines += ["", *(f"- {note}" for note in tell(params, rows))] if tell else []
     return "\n".join(lines) + "\n"
+
+
+def interval(result):
+    """40.0 [36.0, 44.0]; nothing for None."""
+    return f"{result['accuracy']:.1f} [{result['low']:.1f}, {result['high']:.1f}]" if result else ""
+
+
+def few_labels(rows):
+    """(headings, [(row, a result or None for each heading)]): each share of the labels, both ways. None without results."""
+    def cells(content):
+        return {(float(share), way): found for way in WAYS for share, found in content[way].items()}
+
+    return crossed(rows, "low_shot", cells, lambda column: f"{column[0]:g} %, {WAYS[column[1]]}")
+
+
+def layers(rows):
+    """As few_labels, with a column for each layer."""
+    def cells(content):
+        return {int(layer): found for layer, found in content["layers"].items()}
+
+    return crossed(rows, "layerwise", cells, "Layer {}".format)
+
+
+def crossed(rows, protocol, cells, heading):
+    """The table of a protocol with several results a run, each summarised over seeds, in the order of its columns.
+
+    cells: what a seed's content says as {column: result}; heading: of a column.
+    """
+    table = []
+    for row in rows:
+        if protocol in row.results:
+            seeds = {seed: cells(content) for seed, content in row.results[protocol]["seeds"].items()}
+            columns = set.intersection(*map(set, seeds.values()))
+            table.append((row, {c: evals.summarise({seed: found[c] for seed, found in seeds.items()}) for c in columns}))
+    columns = sorted(set().union(*(found for _, found in table)))
+    return ([heading(c) for c in columns], [(row, [found.get(c) for c in columns]) for row, found in table]) if table else None
+
+
+def few_labels_notes(params, rows):
+    p = params.protocols.low_shot
+    yield ("The same labels for every run, as many of each class, those of a smaller share among those of a larger one. "
+           "Linear: on frozen features. Fine-tuned: the whole encoder, on crops and flips of "
+           f"{p.finetune.images:,} images seen at any share; weight decay and rate are chosen on val.")
+    yield (f"Fine-tuning the {FLOOR} encoder is training from scratch on these labels alone: what the others are to be "
+           f"compared with. The {CEILING} encoder has seen all labels before.")
+    counts = {(row.run.data, share): found["labels"] for row in rows if "low_shot" in row.results
+              for seed in row.results["low_shot"]["seeds"].values() for share, found in seed["linear"].items()}
+    for data in dict.fromkeys(data for data, _ in counts):
+        said = ", ".join(f"{share} % are {n:,}" for (of, share), n in counts.items() if of == data)
+        yield f"Labels of {data}: {said}."
 
 
 def listed(values):
@@ -222,6 +283,18 @@ def notes(params, rows, protocols):
     if "linear" in protocols:
         yield ("Linear: logistic regression on frozen, standardised features, fitted on train; on val chosen was the "
                f"weight decay, of {listed(p.linear.weight_decay)}.")
+    if "finetune" in protocols:
+        f = p.finetune
+        yield (f"Fine-tuned: the whole encoder and a linear classifier, trained on all labels for {f.images:,} images "
+               f"seen, {f.optimizer}, crops and flips; on val chosen was the rate, of {listed(f.lr)}. For {FLOOR} "
+               "initialisation that is training from scratch.")
+    if "retrieval" in protocols:
+        yield (f"Retrieval: of a test image's {p.retrieval.k[0]} nearest training images by cosine, how many are of its "
+               "class; nothing is fitted or chosen.")
+    if any("layerwise" in row.results for row in rows):
+        yield "Best layer, in the verdict: as Linear, on the layer chosen on val."
+    if any("low_shot" in row.results for row in rows):
+        yield "Few labels, in the verdict: the smallest share, linear or fine-tuned, as chosen on val."
     if "zero_shot" in protocols:
         yield "Zero-shot: no label but the class's name in a prompt, chosen on val."
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
@@ -243,6 +316,8 @@ def render(params, rows, data, samples, protocols):
         data={name: (of.card, describe(of.card), gallery(samples[name]))
                                          for name, of in data.items()},
         notes=list(notes(params, rows, protocols)), dots=dot_plot(rows, protocols), maps=maps(rows, samples),
+        few=few_labels(rows), few_notes=list(few_labels_notes(params, rows)), depth=depth_plot(rows),
+        collapse=collapse_plot(rows),
         legend=legend(samples),
         curves={row.title: curves(row) for row in rows}, neighbours=blocks,
         queries={name: sheet(sample.images[queries(sample)], 1) for name, sample in samples.items()},
@@ -392,6 +467,9 @@ def panels(names):
     return grouped
 
 
+CURVE_TITLES = {"lr": "learning rate", "std": "std of unit embeddings × √d", "rank": "effective rank"}
+
+
 def curves(row):
     """Everything that training recorded, against images seen."""
     history = row.history
@@ -405,7 +483,7 @@ def curves(row):
     for axis in axes.flat[len(grouped):]:
         axis.remove()
     for axis, (title, members) in zip(axes.flat, grouped.items()):
-        axis.set_title({"lr": "learning rate"}.get(title, title.replace("_", " ")))
+        axis.set_title(CURVE_TITLES.get(title, title.replace("_", " ")))
         for number, name in enumerate(members):
             label = name.removeprefix(title + "_").replace("_", " ")
             labels = (label, f"{label}, val") if len(members) > 1 else ("train", "val")
@@ -423,6 +501,54 @@ def curves(row):
         axis.margins(x=0.03)
     axes[0][0].set_xlabel("images seen")
     figure.tight_layout(h_pad=1.5)
+    return svg(figure)
+
+
+def collapse_plot(rows):
+    """How far the embeddings of the methods that record it spread, over training: at 0 and 1 they have collapsed."""
+    rows = [row for row in rows if any("rank" in line for lines in row.history.values() for line in lines)]
+    if not rows:
+        return None
+    figure, axes = pyplot().subplots(1, 2, figsize=(12, 3.2))
+    for axis, name in zip(axes, ("std", "rank")):
+        axis.set_title(CURVE_TITLES[name])
+        for number, row in enumerate(rows):
+            for order, lines in enumerate(row.history.values()):
+                x, y = points(lines, name)
+                axis.plot(x, y, ("-", "--", ":")[number // len(PALETTE) % 3], color=PALETTE[number % len(PALETTE)],
+                          linewidth=1.3, alpha=1 if not order else 0.45, label=None if order else row.title)
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("images seen")
+        axis.xaxis.set_major_formatter(lambda value, _: quantity(value))
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.tight_layout()
+    return svg(figure)
+
+
+def depth_plot(rows):
+    """Accuracy of a linear classifier on each layer, a panel for each encoder and data set. None without results."""
+    groups = {}
+    for row in rows:
+        if "layerwise" in row.results:
+            groups.setdefault((row.run.data, row.architecture), []).append(row)
+    if not groups:
+        return None
+    several = len({data for data, _ in groups}) > 1
+    figure, axes = pyplot().subplots(1, len(groups), figsize=(6.5 * len(groups), 3.4), sharey=True, squeeze=False)
+    for axis, ((data, architecture), members) in zip(axes[0], groups.items()):
+        colours = iter(PALETTE * len(members))
+        for row, cells in layers(members)[1]:
+            low, middle, high = ([cell[key] for cell in cells if cell] for key in ("low", "accuracy", "high"))
+            depth = range(1, len(middle) + 1)
+            colour = {"floor": BAD, "ceiling": GOOD}.get(row.role) or next(colours)
+            axis.plot(depth, middle, "o--" if row.role else "o-", color=colour, markersize=4, linewidth=1.5, label=row.title)
+            axis.fill_between(depth, low, high, color=colour, alpha=0.12, linewidth=0)
+        axis.set_title(f"{data}: {architecture}" if several else architecture)
+        axis.set_xlabel("layer, 1 nearest to the image")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(loc="upper left")
+    axes[0][0].set_ylabel("accuracy on test, %")
+    figure.tight_layout()
     return svg(figure)
 
 

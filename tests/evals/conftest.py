@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from selfsup import rng
+
 
 class ArraySplit:
     columns = {"image", "label"}
@@ -18,8 +20,15 @@ class ArraySplit:
 
     def in_order(self, batch=512):
         self.reads += 1
-        for image, label in zip(self.images.split(batch), self.labels.split(batch)):
-            yield {"image": image, "label": label}
+        for index in torch.arange(len(self)).split(batch):
+            yield {"image": self.images[index], "label": self.labels[index], "index": index}
+
+    def batches(self, seed, batch, images):
+        for step in range(images // batch):
+            position = torch.arange(step * batch, (step + 1) * batch)
+            epoch, place = position // len(self), position % len(self)
+            index = torch.stack([rng.permutation(len(self), seed, e)[i] for e, i in zip(epoch, place)])
+            yield {"image": self.images[index], "label": self.labels[index], "index": index, "epoch": epoch}
 
 
 class Flatten(torch.nn.Module):
@@ -29,6 +38,10 @@ class Flatten(torch.nn.Module):
         super().__init__()
         self.mean, self.std = [0.5] * 3, [0.25] * 3
         self.scale = torch.nn.Parameter(torch.ones(1))
+        self.dim = 27
+
+    def layers(self, x):
+        return [x[:, :, :1, :1] * self.scale, x * self.scale]
 
     def forward(self, x):
         return x.flatten(1) * self.scale

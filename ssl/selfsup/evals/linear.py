@@ -11,17 +11,30 @@ def run(encoder, data, weight_decay, bootstrap=1000):
 
     Yields accuracy, low, high (percent, test), val_accuracy and weight_decay.
     """
-    features, labels = embed(encoder, data.train)
-    classes, standardise = len(data.card["classes"]), Standardise(features)
-    grid = path(standardise(features), labels, classes, weight_decay)
-    features, truth = embed(encoder, data.val)
-    features = standardise(features)
-    val = {decay: (predict(features, *grid[decay]) == truth).float().mean().item() for decay in weight_decay}
-    best = max(val, key=val.get)                         # the first of equals, in the order of the grid
+    probe = Probe(embed(encoder, data.train), embed(encoder, data.val), len(data.card["classes"]), weight_decay)
     features, truth = embed(encoder, data.test)
-    yield from accuracy(predict(standardise(features), *grid[best]) == truth, bootstrap)
-    yield "val_accuracy", percent(val[best])
-    yield "weight_decay", best
+    yield from accuracy(probe(features) == truth, bootstrap)
+    yield "val_accuracy", percent(probe.val)
+    yield "weight_decay", probe.decay
+
+
+class Probe:
+    """The classifier of features (n, d) fitted on train, with the weight decay `decay` of best accuracy `val` on val.
+
+    train, val: (features, labels). Of equally good decays the first in the order of the list is taken.
+    """
+
+    def __init__(self, train, val, classes, decays):
+        features, labels = train
+        self.standardise = Standardise(features)
+        grid = path(self.standardise(features), labels, classes, decays)
+        features, truth = self.standardise(val[0]), val[1]
+        shares = {decay: (predict(features, *grid[decay]) == truth).float().mean().item() for decay in decays}
+        self.decay = max(shares, key=shares.get)
+        self.solution, self.val = grid[self.decay], shares[self.decay]
+
+    def __call__(self, features):
+        return predict(self.standardise(features), *self.solution)
 
 
 class Standardise:

@@ -1,0 +1,107 @@
+import copy
+
+import pytest
+import torch
+
+from selfsup import nets, rng
+from selfsup.evals import finetune, linear, low_shot
+from tests.evals.conftest import ArraySplit, blobs
+
+BUDGET = {"images": 128, "batch": 32, "optimizer": "adamw", "lr": [1e-3, 1e-2], "weight_decay": 0.05, "warmup": 0.1,
+          "clip": 1.0}
+OPTIONS = {"shares": [1.0, 0.02, 0.1], "linear": {"weight_decay": [1e-3, 1e-1]}, "finetune": BUDGET}
+
+
+@pytest.fixture
+def net(data):
+    for split in (data.train, data.val, data.test):
+        split.images = split.images.repeat(1, 1, 6, 6)[:, :, :16, :16]
+    net = nets.build("convnet", width=2)
+    net.mean, net.std = [0.5] * 3, [0.25] * 3
+    return net.eval().requires_grad_(False)
+
+
+def test_labels_are_bought_one_of_each_class_in_turn():
+    labels = torch.tensor([0] * 50 + [1] * 3 + [2] * 30)[torch.randperm(83)]
+    order = low_shot.purchase(labels)
+    assert sorted(order.tolist()) == list(range(83))
+    for n in range(1, 84):                               # balanced as far as the classes reach
+        counts = labels[order[:n]].bincount(minlength=3)
+        left = counts[counts < torch.tensor([50, 3, 30])]
+        assert not len(left) or counts.max() - left.min() <= 1
+    assert torch.equal(order, low_shot.purchase(labels))
+
+
+def test_the_order_within_a_class_is_that_of_keys_of_the_index():
+    labels = torch.arange(40) % 4
+    order, key = low_shot.purchase(labels), rng.uniform(rng.key(low_shot.SEED, torch.arange(40)))
+    for c in range(4):
+        mine = [i for i in order.tolist() if labels[i] == c]
+        assert mine == sorted(mine, key=lambda i: key[i]) and mine != sorted(mine)
+
+
+def test_both_ways_at_every_share(net, data):
+    result = dict(low_shot.run(net, data, **OPTIONS))
+    assert data.test.reads == 1
+    for way in ("linear", "finetune"):
+        assert {share: r["labels"] for share, r in result[way].items()} == {"2": 8, "10": 40, "100": 400}
+        assert all(r["low"] <= r["accuracy"] <= r["high"] for r in result[way].values())
+    best = max(("linear", "finetune"), key=lambda way: result[way]["2"]["val_accuracy"])
+    assert result["way"] == best and result["accuracy"] == result[best]["2"]["accuracy"]
+    drop = {"labels"}
+    whole = {name: value for name, value in result["linear"]["100"].items() if name not in drop}
+    assert whole == dict(linear.run(net, data, **OPTIONS["linear"]))       # all labels: the protocols of that name
+    whole = {name: value for name, value in result["finetune"]["100"].items() if name not in drop}
+    assert whole == dict(finetune.run(net, data, **BUDGET))
+
+
+def test_only_the_labels_bought_matter_and_they_are_every_encoders(net, data):
+    """Wrong labels on all other training samples change nothing but the result on all of them."""
+    first = dict(low_shot.run(net, data, **OPTIONS))
+    order = low_shot.purchase(data.train.labels)
+    seen = []
+    fit = finetune.fit
+
+    def spy(encoder, train, rate, **budget):
+        seen.append(train)
+        return fit(encoder, train, rate, **budget)
+
+    other = nets.build("convnet", width=3).eval()
+    other.mean, other.std = net.mean, net.std
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "fit", spy)
+        dict(low_shot.run(other, data, **OPTIONS))
+    subsets = [part for part in seen[::2] if isinstance(part, low_shot.Subset)]
+    assert [part.index.tolist() for part in subsets] == [sorted(order[:n].tolist()) for n in (8, 40)]
+    for part in subsets:
+        assert torch.equal(part.label, data.train.labels[part.index])
+        assert torch.equal(part.image, data.train.images[part.index])
+        assert part.label.bincount().unique().numel() == 1
+    assert first == dict(low_shot.run(net, data, **OPTIONS))
+
+
+def test_a_subset_is_dealt_as_a_split_is(data):
+    whole = low_shot.Subset(data.train, torch.randperm(400))
+    for ours, theirs in zip(whole.batches(5, 48, 960), data.train.batches(5, 48, 960), strict=True):
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    few = low_shot.Subset(data.train, torch.tensor([7, 3, 300]))
+    (batch,) = few.batches(0, 9, 9)
+    assert sorted(batch["index"].tolist()) == [3, 3, 3, 7, 7, 7, 300, 300, 300]
+    assert batch["epoch"].tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert torch.equal(batch["image"], data.train.images[batch["index"]])
+
+
+def test_more_labels_are_better_and_the_choice_is_made_on_val(net, data):
+    data.test = ArraySplit(*blobs(200, 2), classes=4)
+    data.test.images = data.test.images.repeat(1, 1, 6, 6)[:, :, :16, :16]
+    before = copy.deepcopy(net.state_dict())
+    chosen = dict(low_shot.run(net, data, **OPTIONS))
+    assert chosen["linear"]["2"]["accuracy"] < chosen["linear"]["100"]["accuracy"]
+    data.test.labels = data.test.labels.roll(1)
+    shuffled = dict(low_shot.run(net, data, **OPTIONS))
+    for way in ("linear", "finetune"):
+        for share in ("2", "10", "100"):
+            for name in ("val_accuracy", "lr", "weight_decay"):
+                assert shuffled[way][share].get(name) == chosen[way][share].get(name)
+    assert shuffled["way"] == chosen["way"]
+    assert not net.training and all(torch.equal(before[name], value) for name, value in net.state_dict().items())
