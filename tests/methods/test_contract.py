@@ -21,7 +21,7 @@ from selfsup import distributed, methods, nets, optim, train
 
 # Only where the default does not fit 32 images of 32 pixels.
 ENCODERS = {"mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}}
-ARGS = {"moco": {"queue": 20}, "deepcluster": {"clusters": 5}}
+ARGS = {"moco": {"queue": 20}, "deepcluster": {"clusters": 5}, "jigsaw": {"permutations": 10}}
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8
 NAMES = methods.names()
