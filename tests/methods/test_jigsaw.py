@@ -106,6 +106,5 @@ def test_pretext_accuracy_falls_with_the_number_of_permutations(card, fit):
         method.eval()
         with torch.no_grad():
             accuracy.append(float(method(batch(0, 512))["accuracy"]))
-    print(accuracy)
     assert all(more < less - 0.03 for less, more in zip(accuracy, accuracy[1:]))
     assert accuracy[-1] > 5 / 64  # and is above chance
