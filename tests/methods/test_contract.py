@@ -32,6 +32,12 @@ ARGS = {
     "swav": {"hidden": 64, "dim": 32, "prototypes": 12, "small": 2, "queue": 20, "queue_from": 0},
     "dino": {"hidden": 64, "bottleneck": 16, "prototypes": 40, "small": 2},
     "moco_v3": {"hidden": 64, "dim": 32},
+ENCODERS = {"mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}}
+ARGS = {
+    "moco": {"queue": 20},
+    "deepcluster": {"clusters": 5},
+    "deepercluster": {"groups": 2, "clusters": 6},
+    "jigsaw": {"permutations": 10},
 }
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8
@@ -45,11 +51,12 @@ def card():
         "image": torch.randint(256, (N, 3, 32, 32), dtype=torch.uint8, generator=random),
         "label": torch.arange(N) % 4,
         "caption": torch.randint(1, 20, (N, 6), generator=random),
+        "cluster": torch.arange(N) % 5,
         "index": torch.arange(N),
     }
     columns["caption"][::2, 4:] = 0  # padding
     described = {"classes": ["a", "b", "c", "d"], "counts": {"train": N, "val": N, "test": N}, "size": 32, "channels": 3}
-    described |= {"vocabulary": 20, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    described |= {"vocabulary": 20, "clusters": 5, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     return described, columns
 
 
@@ -246,7 +253,7 @@ def test_pictures_are_pictures(name):
 def test_declared_inputs_are_all_it_needs_and_all_needed(name):
     method = build(name)
     columns = method.inputs.columns
-    assert set(columns) <= {"image", "label", "caption"} and columns == methods.load(name).inputs.columns
+    assert set(columns) <= {"image", "label", "caption", "cluster"} and columns == methods.load(name).inputs.columns
     begin_epoch(method)
     batch = {column: value for column, value in raw(0).items() if column in (*columns, "index", "epoch")}
     method(prepare(method, batch))

@@ -1,0 +1,103 @@
+"""DeeperCluster: clusters of the features, in two levels, and rotations, predicted together."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .. import cluster, rng
+from ..errors import UserError
+from ..views import View
+from .base import Method, denormalise, rows
+
+
+class DeeperCluster(Method):
+    """Caron et al. 2019, "Unsupervised Pre-Training of Image Features on Non-Curated Data", eq. 5 and section 3.3.
+    https://arxiv.org/abs/1905.01278
+
+        ℓ(V f(x), y) + ℓ(W_y f(x), z)
+
+    k-means cuts the data into `groups` (m), and each of these, whose sizes on uncurated data differ widely, into clusters
+    again. A super-class y is a group and one of the four rotations of the image; the sub-class z is the cluster within
+    the group, told apart by a classifier W_y of the super-class's own. So there are 4·m + 4·clusters outputs, of which
+    an image meets 4·m + clusters / m.
+
+    clusters: in all groups together (the paper's 320,000 of 96 million images); ten times the classes of the data unless
+    given. A group has as many images or clusters / m of them, whichever is less.
+    every: epochs between two clusterings, 3 in the paper; all classifiers then start anew.
+    pca: as in DeepCluster.
+    Clusters are those of the upright images, shared by the four rotations. All four of an image are in the batch.
+    Left out: the Sobel filter; features are standardised before the classifiers, both as in deepcluster.
+    """
+
+    inputs = View("crop_flip")
+    held_out = False  # only training images have a cluster
+
+    def __init__(self, encoder, card, groups=4, clusters=None, every=3, pca=64, iterations=20):
+        super().__init__(encoder)
+        images = card["counts"]["train"]
+        clusters = clusters or 10 * len(card["classes"])
+        if not 0 < groups <= clusters <= images:
+            raise UserError(
+                f"deepercluster cannot make {clusters} clusters in {groups} groups of {images} images: set args.clusters"
+            )
+        self.groups, self.clusters = groups, clusters // groups  # of each group
+        self.every, self.pca, self.iterations = every, pca, iterations
+        self.norm = nn.BatchNorm1d(encoder.dim, affine=False)
+        self.coarse = nn.Linear(encoder.dim, 4 * groups)  # V
+        self.fine = nn.Linear(encoder.dim, 4 * groups * self.clusters)  # W_y, one below the other
+        self.register_buffer("group", torch.full((images,), -1))  # of each training image, -1 before the first epoch
+        self.register_buffer("label", torch.full((images,), -1))  # its cluster within the group
+
+    @torch.no_grad()
+    def before_epoch(self, run):
+        if run.epoch % self.every and self.group[0] >= 0:
+            return
+        key = rng.key(run.seed, run.epoch)
+        features = cluster.whiten(run.embed().to(self.label.device), self.pca)
+        before = self.group * self.clusters + self.label
+        group, _ = cluster.kmeans(features, self.groups, seed=key, iterations=self.iterations)
+        sizes = group.bincount(minlength=self.groups)
+        for g in range(self.groups):
+            inside = (group == g).nonzero()[:, 0]
+            k = min(self.clusters, len(inside))
+            if k:
+                self.label[inside] = cluster.kmeans(features[inside], k, rng.key(key, g), self.iterations)[0]
+        self.group.copy_(group)
+        after = group * self.clusters + self.label
+        run.log(clusters=len(after.unique()), smallest_group=int(sizes.min()), largest_group=int(sizes.max()))
+        if before[0] >= 0:
+            run.log(nmi=cluster.nmi(before, after))
+        for salt, layer in enumerate((self.coarse, self.fine)):
+            layer.weight.copy_(0.01 * rng.normal(key, *layer.weight.shape, salt=salt))  # the same on every rank
+            layer.bias.zero_()
+            run.restart(layer)
+
+    def logits(self, x):
+        """Over super-classes (N, 4·m), and over each one's sub-classes (N, 4·m, clusters), of images (N, C, S, S)."""
+        features = self.norm(self.encoder(x))
+        return self.coarse(features), self.fine(features).unflatten(1, (4 * self.groups, self.clusters))
+
+    def forward(self, batch):
+        x = batch["image"]
+        turned = torch.cat([x.rot90(quarter, (2, 3)) for quarter in range(4)])
+        quarters = torch.arange(4, device=x.device).repeat_interleave(len(x))
+        above = 4 * self.group[batch["index"]].repeat(4) + quarters
+        below = self.label[batch["index"]].repeat(4)
+        coarse, fine = self.logits(turned)
+        fine = fine[torch.arange(len(fine), device=fine.device), above]
+        accuracy = [(logits.argmax(1) == label).float().mean() for logits, label in ((coarse, above), (fine, below))]
+        loss = F.cross_entropy(coarse, above) + F.cross_entropy(fine, below)
+        return {"loss": loss, "accuracy_super": accuracy[0], "accuracy_sub": accuracy[1]}
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        """clusters: a row for each of the eight most frequent predicted pairs of super-class and sub-class."""
+        x = denormalise(batch["image"])
+        coarse, fine = self.logits(batch["image"])
+        above = coarse.argmax(1)
+        label = above * self.clusters + fine[torch.arange(len(fine), device=fine.device), above].argmax(1)
+        sheet = x.new_ones(8, 8, *x.shape[1:])  # (column, row, C, H, W)
+        for row, most in enumerate(label.bincount().argsort(descending=True)[:8]):
+            members = x[label == most][:8]
+            sheet[: len(members), row] = members
+        return {**super().pictures(batch), "clusters": rows(sheet)}
