@@ -20,7 +20,10 @@ import torch.nn as nn
 from selfsup import distributed, methods, nets, optim, train
 
 # Only where the default does not fit 32 images of 32 pixels.
-ENCODERS = {"mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}}
+ENCODERS = {
+    "mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2},
+    "split_brain": {"name": "split", "half": {"name": "convnet", "width": 4}},
+}
 ARGS = {"moco": {"queue": 20}, "deepcluster": {"clusters": 5}}
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8

@@ -9,6 +9,8 @@ from ..nets import map_side
 from ..views import View
 from .base import Method, denormalise, rows
 
+RMS = 0.2  # of an atom, in standard deviations of pixels
+
 
 class SparseAutoencoder(Method):
     """Ranzato et al. 2007, section 2 (an encoder that predicts the code); the loss is Lee et al. 2006, eq. 3 and its L1:
@@ -17,15 +19,15 @@ class SparseAutoencoder(Method):
 
     h (N, K, s, s) is the encoder's own map after a ReLU, so that what is made sparse is what is transferred. The decoder
     is a dictionary of K square atoms; each place of the map paints one patch, x̂ = Σₖ hₖ·atomₖ, and patches do not
-    overlap. Atoms have unit length, Lee's constraint ‖b‖ ≤ c: else small h and large atoms would cost nothing and λ would
-    do nothing. Lee solves for each image's h; here the encoder gives it, as in Ranzato and Le, where it is linear (Le:
-    three layers, each with pooling) and the patches are larger than ours.
-    sparsity: λ, for one image in units of normalised pixels. Both terms are divided by the number of an image's values.
+    overlap. Atoms have a fixed length, Lee's constraint on the bases: else small h and large atoms would cost nothing and
+    λ would do nothing. It is such that the coefficients of a normalised encoder at its start paint images of about the
+    right contrast. Lee solves for each image's h; here the encoder gives it, as in Ranzato and Le.
+    sparsity: λ, where ‖x − x̂‖² is the mean over an image's values (normalised) and ‖h‖₁ the mean over its patches.
     """
 
     inputs = View("none")
 
-    def __init__(self, encoder, card, sparsity=1.0):
+    def __init__(self, encoder, card, sparsity=0.02):
         super().__init__(encoder)
         side = map_side(encoder, card["size"])
         if card["size"] % side:
@@ -33,20 +35,21 @@ class SparseAutoencoder(Method):
         if sparsity < 0:
             raise UserError(f"sparse_autoencoder: sparsity must not be negative, it is {sparsity}")
         self.sparsity, self.patch = sparsity, card["size"] // side
-        self.directions = nn.Parameter(torch.randn(encoder.dim, card["channels"], self.patch, self.patch))
+        self.directions = nn.Parameter(0.02 * torch.randn(encoder.dim, card["channels"], self.patch, self.patch))
         self.bias = nn.Parameter(torch.zeros(card["channels"]))
 
     @property
     def atoms(self):
-        """The dictionary (K, C, patch, patch), each atom of unit length."""
-        return F.normalize(self.directions.flatten(1), dim=1).view_as(self.directions)
+        """The dictionary (K, C, patch, patch), each atom with a root mean square of RMS."""
+        unit = F.normalize(self.directions.flatten(1), dim=1)
+        return (RMS * unit.shape[1] ** 0.5 * unit).view_as(self.directions)
 
     def forward(self, batch):
         x = batch["image"]
         h = self.encoder.features(x).relu()
         error = (self.decode(h) - x).square().mean()
-        penalty = h.sum() / x.numel()
-        zeros = (h < 1e-2).float().mean()  # a coefficient is the length of its patch's part: 0.01 is not seen
+        penalty = h.sum(1).mean()
+        zeros = (h < 1e-2).float().mean()  # 0.01 · RMS is not seen
         return {"loss": error + self.sparsity * penalty, "error": error.detach(), "zeros": zeros}
 
     def decode(self, h):
