@@ -39,6 +39,11 @@ ARGS = {
     "deepercluster": {"groups": 2, "clusters": 6},
     "jigsaw": {"permutations": 10},
 }
+ENCODERS = {
+    "mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2},
+    "split_brain": {"name": "split", "half": {"name": "convnet", "width": 4}},
+}
+ARGS = {"moco": {"queue": 20}, "deepcluster": {"clusters": 5}}
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8
 NAMES = methods.names()
