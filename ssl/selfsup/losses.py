@@ -15,3 +15,13 @@ def info_nce(query, key, temperature):
     logits = query @ gather(key).T / temperature
     mine = torch.arange(len(query), device=query.device) + rank() * len(query)
     return F.cross_entropy(logits, mine), (logits.argmax(1) == mine).float().mean()
+
+
+def local_info_nce(scores, image):
+    """Each query finds each place of its own image among all places of the other images (Bachman et al. 2019, eq. 4).
+
+    scores: (n, N, P), of n queries with the P places of each of N images; image: (n,), the query's own among the N.
+    """
+    own = F.one_hot(image, scores.shape[1]).bool()
+    others = scores.masked_fill(own[:, :, None], -torch.inf).flatten(1).logsumexp(1)
+    return F.softplus(others[:, None] - scores[own]).mean()  # -log(exp(own) / (exp(own) + sum of exp(others)))

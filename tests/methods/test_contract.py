@@ -21,7 +21,14 @@ from selfsup import distributed, methods, nets, optim, train
 
 # Only where the default does not fit 32 images of 32 pixels.
 VIT = {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}
-ENCODERS = {"mae": VIT, "dino": VIT, "moco_v3": VIT}
+SPLIT = {"name": "split", "half": {"name": "convnet", "width": 4}}
+ENCODERS = {
+    "mae": VIT,
+    "dino": VIT,
+    "moco_v3": VIT,
+    "split_brain": SPLIT,
+    "cmc": SPLIT,
+}
 ARGS = {
     "moco": {"queue": 20},
     "deepcluster": {"clusters": 5},
@@ -32,18 +39,11 @@ ARGS = {
     "swav": {"hidden": 64, "dim": 32, "prototypes": 12, "small": 2, "queue": 20, "queue_from": 0},
     "dino": {"hidden": 64, "bottleneck": 16, "prototypes": 40, "small": 2},
     "moco_v3": {"hidden": 64, "dim": 32},
-ENCODERS = {"mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}}
-ARGS = {
-    "moco": {"queue": 20},
-    "deepcluster": {"clusters": 5},
     "deepercluster": {"groups": 2, "clusters": 6},
     "jigsaw": {"permutations": 10},
+    "deep_infomax": {"hidden": 64, "dim": 32},
+    "amdim": {"hidden": 64, "dim": 32},
 }
-ENCODERS = {
-    "mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2},
-    "split_brain": {"name": "split", "half": {"name": "convnet", "width": 4}},
-}
-ARGS = {"moco": {"queue": 20}, "deepcluster": {"clusters": 5}}
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8
 NAMES = methods.names()

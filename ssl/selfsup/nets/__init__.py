@@ -1,11 +1,12 @@
 """Networks by name. `build` gives any of them back from the configuration that an encoder folder records."""
 
 from .convnet import ConvNet, ResNet18
-from .heads import Decoder, TextTransformer, critic, linear, map_side, mlp
+from .heads import Decoder, TextTransformer, critic, linear, map_shapes, map_side, mlp
 from .split import Split
 from .vit import ViT
 
-__all__ = ["build", "ConvNet", "ResNet18", "ViT", "Split", "Decoder", "TextTransformer", "critic", "linear", "map_side", "mlp"]
+__all__ = ["build", "ConvNet", "ResNet18", "ViT", "Split"]
+__all__ += ["Decoder", "TextTransformer", "critic", "linear", "map_shapes", "map_side", "mlp"]
 
 OURS = {
     "convnet": ConvNet,

@@ -60,12 +60,17 @@ def critic(side, width=64, channels=3):
 
 
 @torch.no_grad()
-def map_side(encoder, size, channels=3):
-    """Side of encoder.features(x) for images of `size` pixels."""
+def map_shapes(encoder, size, channels=3):
+    """(channels, side) of each of encoder.layers(x) for images of `size` pixels."""
     training = encoder.training
-    side = encoder.eval().features(torch.zeros(1, channels, size, size)).shape[-1]
+    maps = encoder.eval().layers(torch.zeros(1, channels, size, size))
     encoder.train(training)
-    return side
+    return [(m.shape[1], m.shape[3]) for m in maps]
+
+
+def map_side(encoder, size):
+    """Side of encoder.features(x) for images of `size` pixels."""
+    return map_shapes(encoder, size)[-1][1]
 
 
 class TextTransformer(nn.Module):

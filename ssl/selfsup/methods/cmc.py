@@ -1,0 +1,53 @@
+"""CMC: an image's lightness finds its own colour among the batch's, and the colour its lightness."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..errors import UserError
+from ..losses import info_nce
+from ..nets import Split
+from ..views import View
+from .base import Method, affinity, denormalise, rows, spread
+
+
+class CMC(Method):
+    """Tian et al. 2020, "Contrastive Multiview Coding", eqs. 2-4, with the views L and ab. https://arxiv.org/abs/1906.05849
+
+    The encoder is `split`, whose halves see L and ab of the same crop and nothing of each other; features are the two
+    side by side. A linear layer takes each half to the sphere, as in the paper. Negatives are the other images of the
+    batch; the paper draws 16,384 of them from a memory bank.
+    """
+
+    inputs = View("crop_flip")
+
+    def __init__(self, encoder, card, dim=128, temperature=0.07):
+        super().__init__(encoder)
+        if not isinstance(encoder, Split):
+            raise UserError("cmc needs the encoder split, whose halves see lightness and colour: encoder.name: split")
+        encoder.normalised_with(card)
+        self.lightness_head = nn.Linear(encoder.lightness.dim, dim)
+        self.colour_head = nn.Linear(encoder.colour.dim, dim)
+        self.temperature = temperature
+
+    def embed(self, x):
+        """Unit vectors of the images' lightness and of their colour, each (N, dim)."""
+        lightness, colour = self.encoder.lab(x)
+        lightness = self.lightness_head(self.encoder.lightness(lightness))
+        colour = self.colour_head(self.encoder.colour(colour))
+        return F.normalize(lightness, dim=1), F.normalize(colour, dim=1)
+
+    def forward(self, batch):
+        lightness, colour = self.embed(batch["image"])
+        to_colour, accuracy = info_nce(lightness, colour, self.temperature)
+        to_lightness, _ = info_nce(colour, lightness, self.temperature)
+        return {"loss": to_colour + to_lightness, "accuracy": accuracy, **spread(torch.cat([lightness, colour]))}
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        """views: the image, its L, its ab as green to magenta and blue to yellow. affinity: of L (rows) and ab (columns)."""
+        x = batch["image"][:8]
+        lightness, colour = self.encoder.lab(x)
+        a, b = colour.split(1, 1)
+        shown = [denormalise(x), *((v.expand(-1, 3, -1, -1).clamp(-1, 1) + 1) / 2 for v in (lightness, a, b))]
+        return {"views": rows(torch.stack(shown, 1)), "affinity": affinity(*self.embed(batch["image"][:32]))}
