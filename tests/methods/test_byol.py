@@ -55,7 +55,8 @@ def test_target_moves_by_ema_exactly_and_momentum_rises(prepare):
         assert all(torch.equal(a, b) for a, b in zip(weights(method.target), expected)) or step  # not before after_step
         method.after_step((step + 1) / 4)
         momentum = 1 - (1 - 0.9) * (math.cos(math.pi * (step + 1) / 4) + 1) / 2
-        expected = [momentum * e + (1 - momentum) * p for e, p in zip(expected, weights(method.encoder, method.projector))]
+        now = weights(method.encoder, method.projector)
+        expected = [momentum * e + (1 - momentum) * p for e, p in zip(expected, now)]
         for target, value in zip(weights(method.target), expected, strict=True):
             torch.testing.assert_close(target, value, rtol=1e-5, atol=1e-6)
     assert momentum == 1

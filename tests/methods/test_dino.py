@@ -82,8 +82,8 @@ def test_teacher_sees_large_crops_alone_and_moves_by_ema_with_its_head(prepare):
 
 
 def test_centring_and_sharpening_balance(prepare, fit):
-    """Figure 7 of the paper, as distance from collapse: without centring all images get one prototype, without sharpening
-    all prototypes the same share; with both, neither."""
+    """Figure 7 of the paper, as distance from collapse: without centring all images get one prototype, without
+    sharpening all prototypes the same share; with both, neither."""
 
     def used(**args):
         """exp(entropy) of the teacher's mean distribution and, on average, of one image's; both at most 20."""
@@ -107,6 +107,6 @@ def test_attention_maps_are_a_picture_of_vits(prepare):
     pictures = method.pictures(prepare(method))
     assert pictures["attention"].shape == (3, 3 * 18, 8 * 18)  # the image and two heads, eight images, borders
     maps = pictures["attention"][:, 18:36, :18][:, 1:-1, 1:-1]
-    assert torch.equal(maps, maps[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2))  # a number for each patch
+    assert torch.equal(maps, maps[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2))  # one for each patch
     assert maps.min() == 0 and maps.max() == 1
     assert set(build().eval().pictures(prepare(method))) == {"views"}

@@ -56,7 +56,8 @@ def test_keys_move_by_ema_alone_and_have_no_predictor(prepare):
         assert all(p.grad is None for p in method.key.parameters())
         method.after_step((step + 1) / 3)
         momentum = 1 - (1 - 0.9) * (math.cos(math.pi * (step + 1) / 3) + 1) / 2
-        expected = [momentum * e + (1 - momentum) * p for e, p in zip(expected, weights(method.encoder, method.projector))]
+        now = weights(method.encoder, method.projector)
+        expected = [momentum * e + (1 - momentum) * p for e, p in zip(expected, now)]
         for key, value in zip(weights(method.key), expected, strict=True):
             torch.testing.assert_close(key, value, rtol=1e-5, atol=1e-6)
 

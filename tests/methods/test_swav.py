@@ -90,7 +90,8 @@ def test_codes_take_no_gradient_and_prototypes_stay_on_the_sphere(prepare):
 
 
 def test_codes_stay_spread_over_the_prototypes_with_sinkhorn_and_collapse_without(prepare, fit):
-    """used: exp(entropy) of the prototypes' shares, at most 6; only one is left where nothing divides the images evenly."""
+    """used: exp(entropy) of the prototypes' shares, at most 6; only one is left where nothing divides the images
+    evenly."""
 
     def train(method):
         def batches(step):

@@ -54,8 +54,8 @@ def test_variance_is_a_hinge(prepare):
 
 @pytest.fixture
 def trained(prepare, fit):
-    """trained(**weights): after 100 steps on one batch, how images vary, how views agree (their mean cosine, centred), how
-    coordinates correlate (root mean square)."""
+    """trained(**weights): after 100 steps on one batch, how images vary, how views agree (their mean cosine, centred),
+    how coordinates correlate (root mean square)."""
 
     def run(**weights):
         method = build(**weights)

@@ -13,14 +13,15 @@ SHOWN = 64  # coordinates whose correlations are kept for the picture
 
 
 class BarlowTwins(Method):
-    """Zbontar et al. 2021, "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", eqs. 1 and 2, Algorithm 1.
+    """Zbontar et al. 2021, "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", eqs. 1 and 2.
     https://arxiv.org/abs/2103.03230
 
-    hidden, dim: of the projector's three layers; the paper's 8,192 on ImageNet are 2,048 here, as solo-learn has for CIFAR.
-    redundancy: weight λ of the off-diagonal terms, of which there are `dim` - 1 times as many as others; the paper's is
-    for 8,192.
-    The correlation is that of the global batch, not of a process's part. The authors' code scales the loss for LARS;
-    AdamW does not notice a scale.
+    hidden, dim: of the projector's three layers; the paper's 8,192 on ImageNet are 2,048 here, solo-learn's for CIFAR.
+    redundancy: weight λ of the off-diagonal terms, of which there are `dim` - 1 times as many as others; the paper's
+    is for 8,192.
+    The correlation is that of the global batch, not of a process's part. The loss is eq. 2 over `dim`: its gradient
+    would grow with `dim`, and nothing of it be left but what the clipping lets through. The authors' code scales it
+    too.
     """
 
     inputs = Views(2, augment="asym")
@@ -37,9 +38,10 @@ class BarlowTwins(Method):
         c = correlation(gather(z1), gather(z2))
         if self.training:
             self.correlation.lerp_(c.detach()[:SHOWN, :SHOWN].to(self.correlation.dtype), 0.1)
-        on = (1 - c.diagonal()).square().sum()
-        off = c.square().sum() - c.diagonal().square().sum()
-        return {"loss": on + self.redundancy * off, "on_diagonal": on, "off_diagonal": off, **spread(torch.cat([z1, z2]))}
+        on = (1 - c.diagonal()).square().mean()
+        off = c.square().sum(1).mean() - c.diagonal().square().mean()
+        loss = on + self.redundancy * off
+        return {"loss": loss, "on_diagonal": on, "off_diagonal": off, **spread(torch.cat([z1, z2]))}
 
     @torch.no_grad()
     def pictures(self, batch):

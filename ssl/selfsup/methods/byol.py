@@ -15,7 +15,7 @@ class BYOL(Method):
 
     hidden, dim: widths of the projector's and the predictor's two layers.
     momentum: of the target network (the paper's τ), which rises to 1 along a cosine. 0.996 averages over hundreds of
-    steps and the paper trains for hundreds of thousands; a run of some hundred steps needs about 0.9.
+    steps and the paper trains for hundreds of thousands; a run of some hundred steps needs about 0.95.
     Views are the paper's without blur (see views.py).
     """
 

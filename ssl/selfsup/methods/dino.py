@@ -16,14 +16,15 @@ class DINO(Method):
     """Caron et al. 2021, "Emerging Properties in Self-Supervised Vision Transformers", eqs. 1-4, Algorithm 1.
     https://arxiv.org/abs/2104.14294
 
-    hidden, bottleneck, prototypes: of the head, three layers to a vector, and its cosines with the prototypes, the weight-normalised
-    last layer. The paper has 65,536 of them for ImageNet; here it is solo-learn's 4,096 for CIFAR.
-    small: small crops of each image; only the student sees them (every second is solarised as the second large one is, which
-    the paper's are not). centre: momentum of the centre.
-    temperature, teacher_temperature: softmax of the student, and of the teacher, the lower, which sharpens. The paper raises
-    the latter from 0.04 to 0.07 over its first 30 epochs; a short run stays at the start.
-    momentum: of the teacher, rises to 1 along a cosine; 0.996 is for hundreds of thousands of steps, a run of some hundred
-    needs about 0.9. The paper holds the last layer still in its first epoch; here it moves from the start.
+    hidden, bottleneck, prototypes: of the head, three layers to a vector, and its cosines with the prototypes, the
+    weight-normalised last layer. The paper has 65,536 of them for ImageNet; here it is solo-learn's 4,096 for CIFAR.
+    small: small crops of each image; only the student sees them (every second is solarised as the second large one is,
+    which the paper's are not). centre: momentum of the centre.
+    temperature, teacher_temperature: softmax of the student, and of the teacher, the lower, which sharpens. The paper
+    raises the latter from 0.04 to 0.07 over its first 30 epochs; a short run stays at the start,
+    and on a ConvNet needs about 0.02: at 0.04 the targets became uniform.
+    momentum: of the teacher, rises to 1 along a cosine; 0.996 is for hundreds of thousands of steps, a run of some
+    hundred needs about 0.99. The paper holds the last layer still in its first epoch; here it moves from the start.
     `vit` has no class token, so its features are the mean of the patches.
     """
 
@@ -54,7 +55,7 @@ class DINO(Method):
 
     @property
     def student(self):
-        return nn.Sequential(self.encoder, self.head, self.last)  # built anew: registered, its weights would have two names
+        return nn.Sequential(self.encoder, self.head, self.last)  # built anew: registered, weights would have two names
 
     def forward(self, batch):
         large, small = (batch[name].transpose(0, 1) for name in ("image", "small"))  # (N, V, ...) -> (V, N, ...)
@@ -73,7 +74,7 @@ class DINO(Method):
         ]
         if self.training:
             self.centre.lerp_(distributed.mean(targets.mean(0)), 1 - self.centre_momentum)
-        # Collapse is an entropy of 0 (all to one prototype) or of log(prototypes) (all to all): see the paper's figure 7.
+        # Collapse is an entropy of 0 (all to one prototype) or of log(prototypes) (all to all): the paper's figure 7.
         entropy = torch.special.entr(torch.cat(sharp)).sum(1).mean()
         return {"loss": sum(losses) / len(losses), "entropy": entropy, **spread(z)}
 
@@ -82,8 +83,9 @@ class DINO(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """views: the large crops, below them the small ones, enlarged. attention, of ViTs: the image, and below it for each
-        head of the teacher's last block how much its patches are attended to, on average over the patches that attend."""
+        """views: the large crops, below them the small ones, enlarged. attention, of ViTs: the image, and below it for
+        each head of the teacher's last block how much its patches are attended to, on average over the patches that
+        attend."""
         x, small = batch["image"][:8], batch["small"][:8].repeat_interleave(2, 3).repeat_interleave(2, 4)
         sheets = {"views": rows(denormalise(torch.cat([x, small], 1)))}
         encoder = self.teacher.module[0]

@@ -13,10 +13,11 @@ class SimSiam(Method):
     """Chen & He 2021, "Exploring Simple Siamese Representation Learning", Algorithm 1, eqs. 1 and 2.
     https://arxiv.org/abs/2011.10566
 
-    hidden, dim: of the projector's layers, each with BatchNorm, the last one's without scale and shift (as in the authors'
-    code) and without ReLU. bottleneck: the predictor's hidden width, a quarter of `dim` in the paper.
+    hidden, dim: of the projector's layers, each with BatchNorm, the last one's without scale and shift (as in the
+    authors' code) and without ReLU. bottleneck: the predictor's hidden width, a quarter of `dim` in the paper.
     stop_gradient: False is the paper's ablation (section 4.1). It collapses.
-    The paper keeps the predictor's learning rate constant; here it falls with everybody's.
+    The paper keeps the predictor's learning rate constant; here it falls with everybody's. It
+    is slower than its kin: a hundred steps on scenes do not suffice.
     """
 
     inputs = Views(2, augment="simsiam")

@@ -15,15 +15,17 @@ from .base import Method, denormalise, rows, spread
 
 
 class SwAV(Method):
-    """Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", eqs. 1-5, section
-    3.4, Algorithm 1. https://arxiv.org/abs/2006.09882
+    """Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", eqs. 1-5,
+    section 3.4, Algorithm 1. https://arxiv.org/abs/2006.09882
 
-    prototypes: number of clusters, 3,000 in the paper for ImageNet; take fewer than a batch and the queue hold together, or
-    samples cannot fill them evenly. small: small crops of each image.
-    temperature: of the predictions (τ). epsilon: smoothness of the codes.
+    prototypes: number of clusters, 3,000 in the paper for ImageNet; take fewer than a batch and the queue hold
+    together, or samples cannot fill them evenly. small: small crops of each image.
+    temperature: of the predictions (τ). epsilon: smoothness of the codes; a loss that stays at log(prototypes) wants a
+    smaller one, as the authors' README says, and a run of some hundred steps about 0.02.
     queue: earlier embeddings, of each large view, that help to fill the prototypes, from the share `queue_from` of the
     budget on: epoch 15 of the paper's 200. 1 is without.
-    sinkhorn: False takes the softmax of a sample's own scores for its code, with nothing to keep codes apart. It collapses.
+    sinkhorn: False takes the softmax of a sample's own scores for its code, with nothing to keep codes apart. It
+    collapses.
     The paper does not move its prototypes in the first of its hundreds of epochs; runs here have few epochs, so they
     always do. The queue is of the global batch, of which each process assigns its share.
     """
@@ -81,7 +83,8 @@ class SwAV(Method):
             if other != number
         ]
         used = distributed.mean(torch.cat(codes).mean(0))  # share of each prototype in the global batch
-        return {"loss": sum(losses) / len(losses), "used": torch.special.entr(used).sum().exp(), **spread(large.flatten(0, 1))}
+        effective = torch.special.entr(used).sum().exp()  # number of prototypes in use
+        return {"loss": sum(losses) / len(losses), "used": effective, **spread(large.flatten(0, 1))}
 
     @torch.no_grad()
     def after_step(self, progress):

@@ -14,9 +14,9 @@ class VICReg(Method):
     """Bardes et al. 2022, "VICReg: Variance-Invariance-Covariance Regularization", eqs. 1-6, Algorithm 1.
     https://arxiv.org/abs/2105.04906
 
-    invariance, variance, covariance: weights λ, μ, ν of eq. 6. The invariance is averaged over the coordinates too, as in
-    Algorithm 1, to which the weights belong; eq. 5 sums.
-    hidden, dim: of the expander's three layers; the paper's 8,192 on ImageNet are 2,048 here, as solo-learn has for CIFAR.
+    invariance, variance, covariance: weights λ, μ, ν of eq. 6. The invariance is averaged over the coordinates too, as
+    in Algorithm 1, to which the weights belong; eq. 5 sums.
+    hidden, dim: of the expander's three layers; the paper's 8,192 on ImageNet are 2,048 here, solo-learn's for CIFAR.
     Variance and covariance are those of the global batch.
     """
 
