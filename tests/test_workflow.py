@@ -108,3 +108,25 @@ def test_a_mistake_in_params_stops_before_any_work(clone):
     (clone / "params.yaml").write_text(text)
     with pytest.raises(AssertionError, match='error: params.yaml: unknown key "lrr" in train; did you mean "lr"'):
         clone.run("dvc", "repro")
+
+
+def test_clusters_wait_for_the_encoder_they_come_from(clone):
+    """ClusterFit's data set lies under another run's output, so DVC trains that first; and a long tail is a data set."""
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    tiny = params["datasets"]["tiny"]
+    teacher = {"source": "clusters", "root": "data/encoders/tiny/tiny-simclr/0", "data": "tiny", "clusters": 8}
+    params["datasets"] |= {"fit": {**teacher, "size": 16, "max_bad": 0.0}, "tail": {**tiny, "imbalance": 20}}
+    params["runs"] |= {
+        "tiny-clusterfit": {"method": "clusterfit", "data": "fit", "seeds": [0]},
+        "tiny-deepercluster": {"method": "deepercluster", "data": "tail", "seeds": [0], "args": {"clusters": 8}},
+    }
+    params["runs"]["tiny-simclr"]["train"] = {"lr": 0.01}  # a teacher of yesterday is not good enough
+    (clone / "params.yaml").write_text(yaml.safe_dump(params))
+    targets = ["pretrain@tiny-clusterfit", "pretrain@tiny-deepercluster"]
+    printed = clone.run("dvc", "repro", *targets)
+    ran = [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")]
+    fit = ["pretrain@tiny-simclr", "shard@fit", "pretrain@tiny-clusterfit"]
+    assert [stage for stage in ran if stage in fit] == fit
+    assert set(ran) - set(fit) == {"shard@tail", "pretrain@tiny-deepercluster"}
+    assert json.loads((clone / "data/shards/fit/card.json").read_text())["clusters"] == 8
+    assert clone.repro(*targets) == set()

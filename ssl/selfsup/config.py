@@ -50,6 +50,16 @@ class Scenes(Dataset):
     val: Count
     test: Count
     seed: Annotated[int, Field(ge=0)]
+    # How many times as many training images the most frequent class has as the rarest. It came later, so it has a default:
+    # data sets that do not name it stay what they are.
+    imbalance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+
+
+class Clusters(Dataset):
+    """The samples of the data set `data` with a column `cluster`, from the encoder in folder `root`."""
+
+    data: Text
+    clusters: Annotated[int, Field(ge=2)]
 
 
 class Carved(Dataset):
@@ -67,7 +77,14 @@ class WebDataset(Carved):
     urls: Text | Annotated[list[Text], Field(min_length=1)]
 
 
-SOURCES = {"scenes": Scenes, "digits": Carved, "folder": Carved, "torchvision": Torchvision, "webdataset": WebDataset}
+SOURCES = {
+    "scenes": Scenes,
+    "digits": Carved,
+    "folder": Carved,
+    "torchvision": Torchvision,
+    "webdataset": WebDataset,
+    "clusters": Clusters,
+}
 
 
 class Train(Section):
@@ -184,6 +201,9 @@ def load(path="params.yaml") -> Params:
     _section(path, "", raw, Params.model_fields)
     checked = {name: raw[name] for name in raw if name not in ("datasets", "runs")}
     datasets = {name: _dataset(path, name, value) for name, value in _entries(path, raw, "datasets")}
+    for name, spec in datasets.items():
+        if isinstance(spec, Clusters):
+            _one_of(path, f"datasets.{name}.data", "data set", spec.data, datasets)
     # Sections are made one by one, so that each error's path starts where the user would look.
     train = _make(path, "train", Train, raw["train"])
     _encoder(path, "encoder", raw["encoder"])

@@ -147,3 +147,30 @@ def test_raw_pixels_do_not_give_the_class_away():
         for k in (1, 5, 20, 50):
             votes = np.eye(10)[labels[order[:, :k]]].sum(1)
             assert (votes.argmax(1) == truth).mean() < .4
+
+
+def keys(**asked):
+    return [(s["key"], s["label"]) for s in scenes.samples("train", 200, size=8, **asked)]
+
+
+def test_a_long_tail_leaves_scenes_out_of_the_balanced_sequence():
+    """Cui et al. 2019: n_c = n · imbalance^(-c / (C - 1)); all that stay are the balanced set's own, in its order."""
+    index = scenes.selected("train", 3000, seed=3, imbalance=50)
+    assert len(index) == 3000 and (np.diff(index) > 0).all()
+    counts = np.bincount(scenes.describe("train", index, seed=3)["label"])
+    expected = counts[0] * 50.0 ** (-np.arange(10) / 9)
+    assert (abs(counts - expected) < 2).all() and counts[0] / counts[-1] == pytest.approx(50, rel=0.05)
+    halves = [np.bincount(scenes.describe("train", half, seed=3)["label"]) for half in np.split(index, 2)]
+    assert (abs(halves[0] - halves[1]) <= 4).all()  # every shard is a mixture
+    balanced = dict(zip(*(list(column) for column in zip(*keys()))))
+    tail = keys(imbalance=20)
+    assert len(tail) == 200 and all(balanced[key] == label for key, label in tail if key in balanced)
+    assert {label for _, label in keys(imbalance=1e6)} == set(range(10))  # none is lost altogether
+
+
+def test_a_long_tail_is_the_training_splits_alone_and_its_default_is_none():
+    for split in ("val", "test"):
+        assert np.array_equal(scenes.selected(split, 50, imbalance=100), np.arange(50))
+    assert all(equal(a, b) for a, b in zip(scenes.samples("train", 40), scenes.samples("train", 40, imbalance=1)))
+    parts = [keys(imbalance=20, start=start, stop=start + 50) for start in range(0, 200, 50)]
+    assert sum(parts, []) == keys(imbalance=20)

@@ -74,8 +74,8 @@ class Split:
     def batches(self, seed, batch, images, rank=0, world=1, start=0, workers=0):
         """Iterate over this rank's part of the training steps `start` … images // batch - 1, each a dict of tensors
 
-        image uint8 (n, C, H, W), label int64 (n,), caption int64 (n, L) token ids padded with 0, as far as there are
-        such, index int64 (n,) position in the split, epoch int64 (n,); n = batch / world.
+        image uint8 (n, C, H, W), label and cluster int64 (n,), caption int64 (n, L) token ids padded with 0, as far as
+        there are such, index int64 (n,) position in the split, epoch int64 (n,); n = batch / world.
 
         Each pair (epoch, sample) comes once, nothing is dropped, a batch may span the border of two epochs. The samples
         are a pure function of seed, batch and step: `start` only says where to begin, rank and workers who reads."""

@@ -24,8 +24,8 @@ FORMAT = 1  # of the cache; to change with its layout or with how images are dec
 
 
 class Resident(Split):
-    """`images` uint8 (N, C, H, W), `labels` int64 (N,) or None, `captions` list of str or None, `tokens` int64 (N, L)
-    or None: all in split order. Writing to them changes this process's copy only."""
+    """`images` uint8 (N, C, H, W), `labels` and `clusters` int64 (N,) or None, `captions` list of str or None, `tokens`
+    int64 (N, L) or None: all in split order. Writing to them changes this process's copy only."""
 
     reader = "resident"
 
@@ -37,6 +37,7 @@ class Resident(Split):
             self._fill(folder)
         self.images = _mapped(folder / "images.npy")
         self.labels = _mapped(folder / "labels.npy") if "label" in card["columns"] else None
+        self.clusters = _mapped(folder / "clusters.npy") if "cluster" in card["columns"] else None
         self.captions = self.tokens = None
         if "caption" in card["columns"]:
             self.captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
@@ -66,9 +67,10 @@ class Resident(Split):
         work = functools.partial(_decode_one, self.folder, self.card, path, header)
         found = list(tars.parallel(work, self.entries, f"decode {self.card['name']} {self.name}", total=len(self)))
         with tars.naming(folder):
-            if "label" in self.card["columns"]:
-                labels = itertools.chain.from_iterable(part["labels"] for part in found)
-                np.save(folder / "labels.npy", np.fromiter(labels, np.int64))
+            for column in tars.NUMBERS:
+                if column in self.card["columns"]:
+                    numbers = itertools.chain.from_iterable(part[f"{column}s"] for part in found)
+                    np.save(folder / f"{column}s.npy", np.fromiter(numbers, np.int64))
             if "caption" in self.card["columns"]:
                 captions = list(itertools.chain.from_iterable(part["captions"] for part in found))
                 (folder / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
@@ -90,6 +92,8 @@ class Resident(Split):
         out = {"image": rows.view(-1, *self.images.shape[1:]), "index": index, "epoch": epoch}
         if self.labels is not None:
             out["label"] = self.labels[index]
+        if self.clusters is not None:
+            out["cluster"] = self.clusters[index]
         if self.tokens is not None:
             out["caption"] = self.tokens[index]
         return out
@@ -121,12 +125,13 @@ class _Steps(torch.utils.data.Dataset):
 
 def _decode_one(folder, card, path, header, entry):
     """Write one shard's pixels to where they belong in the array; its labels and captions are the result."""
-    found = {"labels": [], "captions": [], "images": entry["count"]}
+    found = {"labels": [], "clusters": [], "captions": [], "images": entry["count"]}
     with tars.naming(path), open(path, "r+b") as file:
         file.seek(header + entry["first"] * 3 * card["size"] ** 2)
         for sample in tars.samples(folder, card, entry):
             file.write(tars.decode(folder, entry, sample, card["size"]).transpose(2, 0, 1).tobytes())
-            found["labels"].append(sample.get("label"))
+            for column in tars.NUMBERS:
+                found[f"{column}s"].append(sample.get(column))
             found["captions"].append(sample.get("caption"))
         file.flush()
         os.fsync(file.fileno())  # before the rename: the cache must not be believed after a power cut

@@ -185,9 +185,7 @@ def describe(split, index, seed=0):
     def pick(n, columns=None):
         return np.floor(u(0, n, columns)).astype(np.int64)
 
-    # every ten consecutive scenes hold each class once, in random order
-    order = rng.uniform(rng.key(root, torch.from_numpy(index // 10)), 10, salt=1).argsort(1).numpy()
-    label = order[np.arange(len(index)), index % 10]
+    label = labels(split, index, seed)
     s = {"key": keys.numpy(), "label": label, "kind": np.stack([label, len(CLASSES) + pick(len(PROPS))], 1)}
     s["present"] = np.stack([np.ones(len(index), bool), u() < .6], 1)
     s["relation"] = relation = pick(len(RELATIONS))
@@ -220,6 +218,27 @@ def describe(split, index, seed=0):
     s["light"], s["shadow"], s["gain"] = u(-.6, .6), u(.15, .45), u(.85, 1.1)
     s["tint"], s["noise"] = u(.95, 1.05, 3), u(.02, .04)
     return s
+
+
+def labels(split, index, seed=0):
+    """Classes (N,) of scenes `index` (N,): every ten consecutive scenes hold each class once, in random order."""
+    root = rng.key(seed, zlib.crc32(split.encode()))
+    order = rng.uniform(rng.key(root, torch.from_numpy(index // 10)), 10, salt=1).argsort(1).numpy()
+    return order[np.arange(len(index)), index % 10]
+
+
+def selected(split, count, seed=0, imbalance=1.0):
+    """Indices (count,) of a split's scenes. Of the endless sequence of scenes the training split leaves some out where
+    imbalance > 1: of class c of C it keeps the share imbalance^(-c / (C - 1)), evenly spread, so that the first class has
+    `imbalance` times as many as the last (the exponential profile of Cui et al. 2019, section 5.1,
+    https://arxiv.org/abs/1901.05555). All of them are scenes that the balanced sequence has, too."""
+    if split != "train" or imbalance == 1:
+        return np.arange(count)
+    # Rounded, since the last bit of a power differs between machines.
+    share = np.array([round(imbalance ** (-c / (len(CLASSES) - 1)), 9) for c in range(len(CLASSES))])
+    index = np.arange(len(CLASSES) * int(np.ceil(count / share.sum())))
+    ten, kept = index // len(CLASSES), share[labels(split, index, seed)]
+    return index[np.floor(ten * kept) > np.floor((ten - 1) * kept)][:count]
 
 
 def _muted(colours):
@@ -393,14 +412,16 @@ def _shading(outline, light):
 
 # --- The source
 
-def samples(split, count, size=32, seed=0, start=0, stop=None):
-    """Yield scenes start … stop - 1 (default: all `count`) of a split, in key order, as dicts of
+def samples(split, count, size=32, seed=0, start=0, stop=None, imbalance=1.0):
+    """Yield scenes start … stop - 1 (default: all `count`) of those `selected` for a split, in key order, as dicts of
 
     key (str), image (uint8 (size, size, 3)), label (int), caption (str), meta (dict).
     """
     stop = count if stop is None else min(stop, count)
+    index = selected(split, count, seed, imbalance)
     for first in range(start, stop, 512):
-        s = describe(split, np.arange(first, min(first + 512, stop)), seed)
+        some = index[first:min(first + 512, stop)]
+        s = describe(split, some, seed)
         for i, image in enumerate(render(s, size)):
-            yield {"key": f"{split}-{first + i:06d}", "image": image, "label": int(s["label"][i]),
+            yield {"key": f"{split}-{some[i]:06d}", "image": image, "label": int(s["label"][i]),
                    "caption": caption(s, i), "meta": meta(s, i)}

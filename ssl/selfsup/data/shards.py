@@ -64,6 +64,8 @@ def write(name, spec, out, workers=None):
             (folder / "tokenizer.json").write_text(text, encoding="utf-8")
             card |= {"vocabulary": model.get_vocab_size(), "caption_length": longest}
             content.append(text)
+        if "cluster" in columns:
+            card["clusters"] = source.clusters
         whole = json.dumps([content, card["classes"], columns, spec.size, mean, std], sort_keys=True)
         card["hash"] = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()
         (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -72,8 +74,10 @@ def write(name, spec, out, workers=None):
 
 def _origin(spec):
     """The source in words."""
-    details = {"scenes": f"seed {getattr(spec, 'seed', 0)}", "torchvision": getattr(spec, "dataset", ""),
-               "folder": str(spec.root), "webdataset": str(spec.root)}
+    tail = f", imbalance {spec.imbalance:g}" if getattr(spec, "imbalance", 1) != 1 else ""
+    details = {"scenes": f"seed {getattr(spec, 'seed', 0)}{tail}", "torchvision": getattr(spec, "dataset", ""),
+               "folder": str(spec.root), "webdataset": str(spec.root),
+               "clusters": f"of {getattr(spec, 'data', '')} by {spec.root}"}
     return f"{spec.source} {details.get(spec.source, '')}".strip()
 
 
@@ -82,6 +86,7 @@ def _pack(name, source, spec, folder, workers):
     from webdataset import TarWriter  # here, before the workers are forked: it takes seconds to import
 
     columns = ["image"] + ["label"] * (source.classes is not None) + ["caption"] * source.captions
+    columns += ["cluster"] * (source.clusters is not None)
     tasks = [(split, start, min(start + SHARD, source.counts[split]))
              for split in sources.SPLITS for start in range(0, source.counts[split], SHARD)]
     limit = spec.max_bad * sum(source.counts.values())
@@ -133,6 +138,8 @@ def _members(sample, size, classes):
         members["cls"] = str(label).encode()
     if "caption" in sample:
         members["txt"] = sample["caption"].encode()
+    if "cluster" in sample:
+        members["cluster.cls"] = str(sample["cluster"]).encode()
     if "meta" in sample:
         members["json"] = json.dumps(sample["meta"], sort_keys=True).encode()
     extension, data, pixels = images.encode(sample["image"], size)

@@ -69,8 +69,9 @@ class Streaming(Split):
         out = {"image": torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
                "index": torch.tensor([entry["first"] + position for _, entry, position, _ in items]),
                "epoch": torch.tensor([epoch for epoch, *_ in items])}
-        if "label" in self.columns:
-            out["label"] = torch.tensor([sample["label"] for *_, sample in items])
+        for column in tars.NUMBERS:
+            if column in self.columns:
+                out[column] = torch.tensor([sample[column] for *_, sample in items])
         if self.tokenizer is not None:
             out["caption"] = torch.tensor(self.encode([sample["caption"] for *_, sample in items]))
         return out

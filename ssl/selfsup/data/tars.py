@@ -23,6 +23,7 @@ from selfsup.data.images import Unreadable
 from selfsup.errors import UserError, nearest, nearest_path
 
 MEMBER = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # key and extension, as WebDataset splits a member's name
+NUMBERS = {"label": "cls", "cluster": "cluster.cls"}  # columns that are a number -> their members' extension
 
 
 class Torn(Exception):
@@ -63,20 +64,34 @@ def entries_of(card, folder, split):
 
 def samples(folder, card, entry):
     """The samples of one shard in order, as `parse` gives them. A UserError if the tar is not what the card says."""
-    path = entry["file"] if "://" in entry["file"] else os.path.join(folder, entry["file"])
-    advice = f"get it back with `dvc checkout`, or run `dvc repro shard@{Path(folder).name}`"
+    for key, group in members(folder, entry):
+        try:
+            yield parse(group, card["columns"])
+        except Unreadable as error:
+            raise UserError(f"the shard {_path(folder, entry)} is damaged at {key} ({error}); {_advice(folder)}") from None
+
+
+def _path(folder, entry):
+    return entry["file"] if "://" in entry["file"] else os.path.join(folder, entry["file"])
+
+
+def _advice(folder):
+    return f"get it back with `dvc checkout`, or run `dvc repro shard@{Path(folder).name}`"
+
+
+def members(folder, entry):
+    """(key, {extension: bytes}) of the samples of one shard in order. A UserError if the tar is not what the card says."""
+    path, advice = _path(folder, entry), _advice(folder)
     skip, ends, count = set(entry.get("skip", ())), entry.get("keys", (0, 1)), 0
     try:
         for position, (key, group) in enumerate(groups(path)):
             if position in skip or not within(fraction(key), ends):
                 continue
-            yield parse(group, card["columns"])
+            yield key, group
             count += 1
     except Torn as error:
         if not entry.get("torn"):
             raise UserError(f"the shard {path} is torn ({error}); {advice}") from None
-    except Unreadable as error:
-        raise UserError(f"the shard {path} is damaged at {key} ({error}); {advice}") from None
     except FileNotFoundError:
         raise UserError(f"the shard {path} is missing; {advice}") from None
     if count != entry["count"]:
@@ -97,17 +112,19 @@ def image_of(group):
 
 
 def parse(group, columns):
-    """Raw members of one sample -> {"image": file bytes, "label": int, "caption": str}, as far as in `columns`.
+    """Raw members of one sample -> {"image": file bytes, "label": int, "caption": str, "cluster": int}, as far as in
+    `columns`.
 
     Raises Unreadable where one is missing or not what it should be."""
     sample = {"image": image_of(group)}
     if sample["image"] is None:
         raise Unreadable("no image")
-    if "label" in columns:
-        text = group.get("cls", b"").decode("utf-8", "replace").strip()
-        if not text.isascii() or not text.isdigit():
-            raise Unreadable(f"the label {text!r} is not a number" if text else "no label")
-        sample["label"] = int(text)
+    for column, extension in NUMBERS.items():
+        if column in columns:
+            text = group.get(extension, b"").decode("utf-8", "replace").strip()
+            if not text.isascii() or not text.isdigit():
+                raise Unreadable(f"the {column} {text!r} is not a number" if text else f"no {column}")
+            sample[column] = int(text)
     if "caption" in columns:
         if "txt" not in group:
             raise Unreadable("no caption")
