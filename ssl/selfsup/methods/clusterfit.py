@@ -4,7 +4,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..views import Pair
-from .base import Method, denormalise, rows
+from .base import Method, by_label
 
 
 class ClusterFit(Method):
@@ -29,9 +29,4 @@ class ClusterFit(Method):
 
     def pictures(self, batch):
         """clusters: up to eight images of each of the most frequent clusters, one a row."""
-        x = denormalise(batch["image"])
-        sheet = x.new_ones(8, 8, *x.shape[1:])  # (column, row, C, H, W)
-        for row, most in enumerate(batch["cluster"].bincount().argsort(descending=True)[:8]):
-            members = x[batch["cluster"] == most][:8]
-            sheet[: len(members), row] = members
-        return {**super().pictures(batch), "clusters": rows(sheet)}
+        return {**super().pictures(batch), "clusters": by_label(batch["image"], batch["cluster"])}
