@@ -20,7 +20,9 @@ import torch.nn as nn
 from selfsup import distributed, methods, nets, optim, train
 
 # Only where the default does not fit 32 images of 32 pixels.
-ENCODERS = {"mae": {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}}
+VIT = {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}
+# For one or four numbers a channel, the map of a small patch, GroupNorm magnifies rounding beyond what is asked for here.
+ENCODERS = {"mae": VIT, "relative_patch": VIT}
 ARGS = {
     "moco": {"queue": 20},
     "deepcluster": {"clusters": 5},

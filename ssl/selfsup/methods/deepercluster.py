@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from .. import cluster, rng
 from ..errors import UserError
 from ..views import View
-from .base import Method, denormalise, rows
+from .base import Method
 
 
 class DeeperCluster(Method):
@@ -88,16 +88,3 @@ class DeeperCluster(Method):
         accuracy = [(logits.argmax(1) == label).float().mean() for logits, label in ((coarse, above), (fine, below))]
         loss = F.cross_entropy(coarse, above) + F.cross_entropy(fine, below)
         return {"loss": loss, "accuracy_super": accuracy[0], "accuracy_sub": accuracy[1]}
-
-    @torch.no_grad()
-    def pictures(self, batch):
-        """clusters: a row for each of the eight most frequent predicted pairs of super-class and sub-class."""
-        x = denormalise(batch["image"])
-        coarse, fine = self.logits(batch["image"])
-        above = coarse.argmax(1)
-        label = above * self.clusters + fine[torch.arange(len(fine), device=fine.device), above].argmax(1)
-        sheet = x.new_ones(8, 8, *x.shape[1:])  # (column, row, C, H, W)
-        for row, most in enumerate(label.bincount().argsort(descending=True)[:8]):
-            members = x[label == most][:8]
-            sheet[: len(members), row] = members
-        return {**super().pictures(batch), "clusters": rows(sheet)}
