@@ -37,12 +37,3 @@ def test_learns_the_clusters(fit):
         return {"image": image, "cluster": cluster}
 
     assert fit(build("batch"), batch, 30)["accuracy"] > 0.7
-
-
-def test_picture_groups_what_the_teacher_groups():
-    x, cluster = torch.randn(5, 3, 16, 16), torch.tensor([1, 0, 1, 1, 0])
-    pictures = build().pictures({"image": x, "cluster": cluster})
-    assert pictures["clusters"].shape == (3, 8 * 18, 8 * 18)
-    shown = (x - x.min()) / (x.max() - x.min())
-    torch.testing.assert_close(pictures["clusters"][:, 1:17, 19:35], shown[2])  # first row: cluster 1, second image
-    torch.testing.assert_close(pictures["clusters"][:, 19:35, 1:17], shown[1])  # second row: cluster 0

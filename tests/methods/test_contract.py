@@ -28,6 +28,8 @@ ENCODERS = {
     "moco_v3": VIT,
     "split_brain": SPLIT,
     "cmc": SPLIT,
+    # For one or four numbers a channel, the map of a small patch, GroupNorm magnifies rounding beyond what is asked here.
+    "relative_patch": VIT,
 }
 ARGS = {
     "moco": {"queue": 20},

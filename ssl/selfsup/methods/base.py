@@ -80,17 +80,6 @@ def rows(x):
 
 
 @torch.no_grad()
-def by_label(x, label, most=8):
-    """A sheet of images (N, C, h, w) with a row for each of the `most` frequent of their labels (N,)."""
-    x = denormalise(x)
-    sheet = x.new_ones(most, most, *x.shape[1:])  # (column, row, C, h, w)
-    for row, number in enumerate(label.bincount().argsort(descending=True)[:most]):
-        members = x[label == number][:most]
-        sheet[: len(members), row] = members
-    return rows(sheet)
-
-
-@torch.no_grad()
 def affinity(a, b, cell=8):
     """Picture (n·cell, m·cell) of the cosine similarities of unit vectors (n, d) and (m, d): black −1, white 1."""
     similarity = (a.float() @ b.float().T + 1) / 2

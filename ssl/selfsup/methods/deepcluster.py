@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from .. import cluster, rng
 from ..errors import UserError
 from ..views import View
-from .base import Method, by_label
+from .base import Method, denormalise, rows
 
 
 class DeepCluster(Method):
@@ -69,4 +69,10 @@ class DeepCluster(Method):
     @torch.no_grad()
     def pictures(self, batch):
         """clusters: a row for each of the eight most frequent predicted clusters."""
-        return {**super().pictures(batch), "clusters": by_label(batch["image"], self.logits(batch["image"]).argmax(1))}
+        x = denormalise(batch["image"])
+        label = self.logits(batch["image"]).argmax(1)
+        sheet = x.new_ones(8, 8, *x.shape[1:])  # (column, row, C, H, W)
+        for row, most in enumerate(label.bincount().argsort(descending=True)[:8]):
+            members = x[label == most][:8]
+            sheet[: len(members), row] = members
+        return {**super().pictures(batch), "clusters": rows(sheet)}

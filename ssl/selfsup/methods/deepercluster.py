@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from .. import cluster, rng
 from ..errors import UserError
 from ..views import View
-from .base import Method, by_label
+from .base import Method
 
 
 class DeeperCluster(Method):
@@ -88,11 +88,3 @@ class DeeperCluster(Method):
         accuracy = [(logits.argmax(1) == label).float().mean() for logits, label in ((coarse, above), (fine, below))]
         loss = F.cross_entropy(coarse, above) + F.cross_entropy(fine, below)
         return {"loss": loss, "accuracy_super": accuracy[0], "accuracy_sub": accuracy[1]}
-
-    @torch.no_grad()
-    def pictures(self, batch):
-        """clusters: a row for each of the eight most frequent predicted pairs of super-class and sub-class."""
-        coarse, fine = self.logits(batch["image"])
-        above = coarse.argmax(1)
-        label = above * self.clusters + fine[torch.arange(len(fine), device=fine.device), above].argmax(1)
-        return {**super().pictures(batch), "clusters": by_label(batch["image"], label)}
