@@ -24,6 +24,9 @@ def built(tmp_path_factory):
     raw = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     scenes = {"source": "scenes", "root": "x", "size": 32, "train": 20, "val": 60, "test": 20, "seed": 0, "max_bad": 0}
     raw.update(experiment="tiny", fetch=[], datasets={"scenes": scenes}, encoder={"name": "convnet", "width": 4})
+    for protocol in raw["protocols"].values():
+        if "runs" in protocol:
+            protocol["runs"] = {}
     raw["protocols"]["zero_shot"]["runs"] = {"tiny-clip": "scenes"}
     run = {"data": "scenes", "seeds": [0]}
     methods = ("random", "supervised", "rotation", "clip", "moco")

@@ -68,9 +68,9 @@ def map_shapes(encoder, size, channels=3):
     return [(m.shape[1], m.shape[3]) for m in maps]
 
 
-def map_side(encoder, size):
+def map_side(encoder, size, channels=3):
     """Side of encoder.features(x) for images of `size` pixels."""
-    return map_shapes(encoder, size)[-1][1]
+    return map_shapes(encoder, size, channels)[-1][1]
 
 
 class TextTransformer(nn.Module):
