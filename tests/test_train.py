@@ -157,7 +157,9 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
     params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"experiment": "tiny", "train": TRAIN}
     params["encoder"] = {"name": "convnet", "width": 4, "norm": "group"}
     params["runs"] = {name: {**entry, "data": "tiny", "seeds": [0]} for name, entry in runs.items()}
-    params["protocols"]["zero_shot"]["runs"] = {}
+    for protocol in params["protocols"].values():
+        if "runs" in protocol:
+            protocol["runs"] = {}
     tiny = {"source": "scenes", "root": ".", "size": 16, "max_bad": 0.0, "train": 100, "val": 40, "test": 40, "seed": 0}
     params["datasets"] = {"tiny": tiny}
     env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "MLFLOW_TRACKING_URI": "", "CUDA_VISIBLE_DEVICES": ""}
