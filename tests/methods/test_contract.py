@@ -28,6 +28,7 @@ ENCODERS = {
     "moco_v3": VIT,
     "split_brain": SPLIT,
     "cmc": SPLIT,
+    "pixel_autoregression": {"name": "pixel_transformer", "pixels": 8, "dim": 16, "depth": 2, "heads": 2},
 }
 ARGS = {
     "moco": {"queue": 20},
@@ -43,6 +44,7 @@ ARGS = {
     "jigsaw": {"permutations": 10},
     "deep_infomax": {"hidden": 64, "dim": 32},
     "amdim": {"hidden": 64, "dim": 32},
+    "pixel_autoregression": {"depth": 1, "heads": 2},
 }
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8
