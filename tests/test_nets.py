@@ -14,6 +14,7 @@ ENCODERS = [
     {"name": "vit", "size": 32, "patch": 8, "dim": 16, "depth": 2, "heads": 2},
     {"name": "resnet18"},
     {"name": "split", "half": {"name": "convnet", "width": 4}},
+    {"name": "pixel_transformer", "pixels": 8, "dim": 16, "depth": 2, "heads": 2},
     {"name": "test_resnet"},  # timm's, by name: a ResNet,
     {"name": "mobilenetv3_small_050"},  # one with a wide layer after its pooling,
     {"name": "vit_tiny_patch16_224", "img_size": 32, "patch_size": 8, "depth": 2},  # and a transformer

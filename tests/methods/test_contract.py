@@ -30,6 +30,7 @@ ENCODERS = {
     "cmc": SPLIT,
     # For one or four numbers a channel, the map of a small patch, GroupNorm magnifies rounding beyond what is asked here.
     "relative_patch": VIT,
+    "pixel_autoregression": {"name": "pixel_transformer", "pixels": 8, "dim": 16, "depth": 2, "heads": 2},
 }
 ARGS = {
     "moco": {"queue": 20},
@@ -45,6 +46,7 @@ ARGS = {
     "jigsaw": {"permutations": 10},
     "deep_infomax": {"hidden": 64, "dim": 32},
     "amdim": {"hidden": 64, "dim": 32},
+    "pixel_autoregression": {"depth": 1, "heads": 2},
 }
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8

@@ -2,10 +2,11 @@
 
 from .convnet import ConvNet, ResNet18
 from .heads import Decoder, TextTransformer, critic, linear, map_shapes, map_side, mlp
+from .pixels import PixelTransformer
 from .split import Split
 from .vit import ViT
 
-__all__ = ["build", "ConvNet", "ResNet18", "ViT", "Split"]
+__all__ = ["build", "ConvNet", "ResNet18", "ViT", "Split", "PixelTransformer"]
 __all__ += ["Decoder", "TextTransformer", "critic", "linear", "map_shapes", "map_side", "mlp"]
 
 OURS = {
@@ -13,6 +14,7 @@ OURS = {
     "vit": ViT,
     "resnet18": ResNet18,
     "split": Split,
+    "pixel_transformer": PixelTransformer,
     "text_transformer": TextTransformer,
     "linear": linear,
 }
