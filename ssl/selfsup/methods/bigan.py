@@ -14,10 +14,10 @@ class BiGAN(Method):
     """Donahue et al. 2017, eq. 1-3, with Goodfellow et al. 2014's game for images alone inside it.
     https://arxiv.org/abs/1605.09782, https://arxiv.org/abs/1406.2661
 
-    The critic tells pairs (x, E(x)) of an image and its code from pairs (G(z), z) of a code and its image; E and G learn
-    to make them alike, and at the optimum E inverts G. Codes z are uniform on (-1, 1), 200 numbers, as for ImageNet in the
-    authors' code, from which also come the swapped labels for E and G instead of the minimax loss, one step of all three
-    together, and Adam's β₁ = 0.5. All else is small; the critic is DCGAN's with GroupNorm where theirs has BatchNorm.
+    The critic tells pairs (x, E(x)) of an image and its code from pairs (G(z), z) of a code and its image; E and G
+    learn to make them alike, and at the optimum E inverts G. Codes z are uniform on (-1, 1), 200 numbers, as for
+    ImageNet in the authors' code, from which also come the swapped labels for E and G instead of the minimax loss, one
+    step of all three together, and Adam's β₁ = 0.5. All else is small; the critic is DCGAN's with GroupNorm where theirs has BatchNorm.
     critic_lr: times the learning rate of E and G. width: channels of the critic's first layer. norm: the generator's.
     """
 
@@ -45,7 +45,8 @@ class BiGAN(Method):
         x, z = batch["image"], self.draw(batch)
         encoded, generated = (x, self.encode(x)), (self.generator(z), z)
         with frozen(self.critic):
-            # Each player wants its pairs taken for the other's; softplus(logit) = -log(1 - D), softplus(-logit) = -log D.
+            # Each player wants its pairs taken for the other's:
+            # softplus(logit) = -log(1 - D), softplus(-logit) = -log D.
             encoder = F.softplus(self.critic(*encoded)).mean()
             generator = F.softplus(-self.critic(*generated)).mean()
         logits = [self.critic(image.detach(), code.detach()) for image, code in (encoded, generated)]
@@ -69,7 +70,7 @@ class BiGAN(Method):
 
 
 class PairCritic(nn.Module):
-    """Images (N, C, size, size), codes (N, code) -> logits (N, 1) that the code was made from the image, not it from it."""
+    """Images (N, C, size, size), codes (N, code) -> logits (N, 1) that the code is made from the image."""
 
     def __init__(self, size, code, width, channels):
         super().__init__()
