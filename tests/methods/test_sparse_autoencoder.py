@@ -12,7 +12,7 @@ def make(card):
     def build(**args):
         torch.manual_seed(0)
         encoder = nets.build("vit", size=16, patch=8, dim=16, depth=1, heads=2)
-        return load("sparse_autoencoder")(encoder, card, **args)
+        return load("sparse_autoencoder")(encoder, card, **{"atoms": 24, **args})
 
     return build
 
@@ -21,24 +21,26 @@ def test_loss_against_loops(make, prepare):
     method = make(sparsity=0.05).eval()
     batch = prepare(method, 3)
     with torch.no_grad():
-        maps = np.maximum(method.encoder.features(batch["image"]).numpy(), 0).astype(np.float64)
+        features = method.encoder.features(batch["image"]).numpy().astype(np.float64)
+    mix, shift = (p.detach().numpy().astype(np.float64) for p in method.code[0].parameters())
+    maps = np.maximum(np.einsum("kd,ndij->nkij", mix[:, :, 0, 0], features) + shift[:, None, None], 0)
     method.bias.data = torch.tensor([0.1, -0.2, 0.3])
     directions, bias = method.directions.detach().numpy().astype(np.float64), method.bias.detach().numpy()
     loss, zero, error = 0, 0, 0
     for x, h in zip(batch["image"].numpy(), maps):
         painted = np.zeros((3, 16, 16)) + bias[:, None, None]
-        for k in range(16):
-            atom = 0.2 * directions[k] / np.sqrt((directions[k] ** 2).mean())
+        for k in range(24):
+            atom = directions[k] / np.sqrt((directions[k] ** 2).sum())
             for i in range(2):
                 for j in range(2):
                     painted[:, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8] += h[k, i, j] * atom
                     zero += h[k, i, j] < 0.01
         error += ((x - painted) ** 2).mean()
-        loss += ((x - painted) ** 2).mean() + 0.05 * np.abs(h).sum() / 4
+        loss += ((x - painted) ** 2).mean() + 0.05 * np.abs(h).sum() / (3 * 16 * 16)
     out = method(batch)
     assert out["loss"].item() == pytest.approx(loss / 3, rel=1e-5)
     assert out["error"].item() == pytest.approx(error / 3, rel=1e-5)
-    assert out["zeros"].item() == pytest.approx(zero / (3 * 64))
+    assert out["zeros"].item() == pytest.approx(zero / (3 * 24 * 4))
 
 
 def test_scale_cannot_escape_into_the_dictionary(make, prepare):
@@ -47,12 +49,12 @@ def test_scale_cannot_escape_into_the_dictionary(make, prepare):
     before = method(batch)["loss"]
     method.directions.data *= 1000
     torch.testing.assert_close(method(batch)["loss"], before)
-    torch.testing.assert_close(method.atoms.square().mean((1, 2, 3)).sqrt(), torch.full((16,), 0.2))
+    torch.testing.assert_close(method.atoms.square().sum((1, 2, 3)), torch.ones(24))
 
 
 def test_near_zero_activations_rise_with_lambda(make, prepare, fit):
     zeros, errors = [], []
-    for sparsity in (0.0, 0.05, 0.2):
+    for sparsity in (0.0, 1.0, 4.0):
         method = make(sparsity=sparsity)
         fit(method, lambda step: prepare(method, 32, "smooth", step), 60, lr=1e-2)
         out = method.eval()(prepare(method, 64, "smooth", 1000))
@@ -65,7 +67,7 @@ def test_near_zero_activations_rise_with_lambda(make, prepare, fit):
 def test_pictures(make, prepare):
     method = make().eval()
     sheets = method.pictures(prepare(method, 16))
-    assert sheets["atoms"].shape == (3, 2 * 10, 8 * 10) and sheets["image_reconstruction"].shape == (3, 2 * 18, 8 * 18)
+    assert sheets["atoms"].shape == (3, 3 * 10, 8 * 10) and sheets["image_reconstruction"].shape == (3, 2 * 18, 8 * 18)
 
 
 def test_sparsity_is_not_negative(make):
