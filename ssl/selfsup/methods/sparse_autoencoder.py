@@ -16,7 +16,8 @@ class SparseAutoencoder(Method):
     https://arxiv.org/abs/1112.6209
 
     h (N, K, s, s) is a 1×1 convolution of the encoder's map and a ReLU, so that K can be large where the map is not.
-    The decoder is a dictionary of K square atoms; each place of the map paints one patch, x̂ = Σₖ hₖ·atomₖ, and patches do
+    The decoder is a dictionary of K square atoms; each place of the map paints one patch, x̂ = Σₖ hₖ·atomₖ, and
+    patches do
     not overlap. Atoms have unit norm, Lee's constraint on the bases:
     else small h and large atoms would cost nothing and
     λ would do nothing. Lee solves for each image's h; here the encoder gives it, as in Ranzato and Le.
