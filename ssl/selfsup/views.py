@@ -43,6 +43,9 @@ AUGMENTS = {
     # SimCLR, appendix A, colour strength 1 (B.9 has 1/2 for CIFAR-10, solo-learn's recipe for it 1).
     # No blur, as in B.9: at 32 px it removes what little detail there is.
     "simclr": Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.8, 0.8, 0.8, 0.2), grey=0.2),
+    # Its two halves, for the paper's ablation (figure 5): crops alone, and colour alone.
+    "simclr_crop": Augment(crop=(0.08, 1.0), flip=0.5),
+    "simclr_colour": Augment(flip=0.5, jitter=(0.8, 0.8, 0.8, 0.2), grey=0.2),
     # MoCo's own order is crop, grey, jitter, flip; here the jitter comes first, as in all later papers.
     "moco_v1": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1.0, grey=0.2),
     "moco_v2": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), grey=0.2, blur=0.5),
