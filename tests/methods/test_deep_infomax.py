@@ -59,7 +59,7 @@ def test_scores_are_of_codes_with_places(make, prepare):
     query = method.global_head(code)
     for i, j, p in ((0, 0, 0), (1, 3, 2), (3, 0, 3)):
         place = method.local_head(maps[2][j, :, p // 2, p % 2][None])
-        assert float(got[i, j, p]) == pytest.approx(float(query[i] @ place[0]) / 4, abs=1e-5)
+        torch.testing.assert_close(got[i, j, p], query[i] @ place[0] / 4)
 
 
 def test_the_players_take_each_their_own_gradient(make, prepare):

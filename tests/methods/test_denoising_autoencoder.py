@@ -59,6 +59,24 @@ def test_removes_noise(card, prepare, fit):
     assert out["mse"] < 0.5 * out["mse_corrupted"]
 
 
+def test_better_on_corrupted_images_than_the_autoencoder(card, prepare, fit):
+    """Both of the same width, trained for as long on the same images; judged on held-out ones with pixels missing."""
+    errors = {}
+    for name, options in (("denoising_autoencoder", {}), ("autoencoder", {"code": 128})):
+        torch.manual_seed(0)
+        method = load(name)(nets.build("vit", size=16, dim=32, depth=2), card, **options)
+        fit(method, lambda step: prepare(method, 32, "smooth", step), 80)
+        method.eval()
+        batch = prepare(method, 64, "smooth", 1000)
+        if name == "denoising_autoencoder":
+            corrupted = method.corrupt(batch["image"], batch["key"])
+            again = method.decoder(method.encoder.features(corrupted))
+        else:
+            again = method.decoder(method.expand(method.code(corrupted)))
+        errors[name] = float((again - batch["image"]).square().mean().detach())
+    assert errors["denoising_autoencoder"] < 0.8 * errors["autoencoder"]
+
+
 def test_pictures(make, prepare):
     method = make().eval()
     (sheet,) = method.pictures(prepare(method, 16)).values()
