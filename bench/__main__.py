@@ -5,7 +5,7 @@ import importlib
 
 from selfsup import errors
 
-ALL = ("views", "reading", "simclr", "kill")
+ALL = ("views", "reading", "simclr", "recipes", "kill")
 
 
 @errors.main

@@ -1,11 +1,17 @@
-"""What the benchmarks that train share."""
+"""What the benchmarks that train share: a run of ours, lightly's loop beside it, and how both are judged."""
 
 import time
 from pathlib import Path
 
-from selfsup import config, errors
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch.utils.data import DataLoader, Dataset
 
-BATCH = 256
+import selfsup
+from selfsup import config, errors, evals, optim, train
+
+BATCH, SKIP = 256, 8  # images a step; steps before the clock counts
 # lightly's CIFAR-10 recipe (SGD 0.06 at batch 128, momentum 0.9, weight decay 5e-4), scaled to the batch, for both sides.
 TRAIN = {"batch": BATCH, "optimizer": "sgd", "lr": 0.12, "weight_decay": 5e-4, "warmup": 0.0, "clip": 0.0, "threads": 2,
          "workers": 0, "reader": "resident", "checkpoint_every": 1e9}  # fmt: skip
@@ -19,11 +25,11 @@ def shards():
     raise errors.UserError("no shards to measure on: run `dvc repro shard@scenes`, or make cifar10's")
 
 
-def simclr(width, images, data, precision="fp32"):
-    """A run of SimCLR as in the pipeline."""
-    train = config.Train(**TRAIN, images=images, precision=precision)
+def run(method, width, images, data, args=None, **changes):
+    """A run of a method as in the pipeline; changes to TRAIN."""
+    settings = config.Train(**TRAIN | changes, images=images)
     encoder = {"name": "convnet", "width": width}
-    return config.Run(name="bench-simclr", method="simclr", data=data, seeds=[0], encoder=encoder, args={}, train=train)
+    return config.Run(name=f"bench-{method}", method=method, data=data, seeds=[0], encoder=encoder, args=args or {}, train=settings)
 
 
 class Clock:
@@ -37,3 +43,67 @@ class Clock:
 
     def images_per_second(self, skip):
         return BATCH * (len(self.at) - 1 - skip) / (self.at[-1] - self.at[skip])
+
+
+def ours(run, shards, folder, seed=0):
+    """Train by the pipeline's own loop -> images a second, encoder."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    clock = Clock()
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16" if run.train.precision == "bf16" else "no")
+    train.pretrain(run, seed, accelerator, shards, folder / "encoder", folder / "runs", tracker=clock)
+    return clock.images_per_second(SKIP), selfsup.load(folder / "encoder")
+
+
+def theirs(method, transform, run, split):
+    """lightly's example loop (its transform and two loader workers) -> images a second, encoder.
+
+    method: a module with an `encoder`; called with a list of views and the share of the budget spent, it gives a loss.
+    """
+    steps = run.train.images // BATCH
+    loader = DataLoader(Pictures(split, transform), BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
+    optimizer, clock, done = optim.build(method, run.train), Clock(), 0
+    method.train()
+    while done < steps:
+        for views in loader:
+            optim.set_learning_rate(optimizer, optim.learning_rate(done, steps, run.train))
+            loss = method(views, done / steps)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            clock.log([{"lr": 0, "loss": loss.item()}])
+            done += 1
+            if done == steps:
+                break
+    encoder = method.encoder.eval()
+    # lightly's transforms normalise with ImageNet's statistics, so its encoder is judged on such images.
+    encoder.mean, encoder.std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    return clock.images_per_second(SKIP), encoder
+
+
+class Pictures(Dataset):
+    """As torchvision's CIFAR10: pixels in memory, a PIL image and lightly's transform for each sample."""
+
+    def __init__(self, split, transform):
+        self.pixels, self.transform = split.images.permute(0, 2, 3, 1).numpy(), transform
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, i):
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.pixels[i]))
+
+
+def knn(encoder, shards):
+    """Accuracy on test in percent, k chosen on val of lightly's 200 and 20."""
+    protocol = evals.load("knn")
+    found = dict(protocol.run(encoder, evals.Data(shards), k=[20, 200], temperature=[0.1], bootstrap=100))
+    return found["accuracy"]
+
+
+def need_lightly():
+    try:
+        import lightly  # noqa: F401
+    except ImportError as error:
+        raise errors.UserError(f"this benchmark compares with lightly: pip install lightly==1.6.0 ({error})") from error

@@ -23,7 +23,7 @@ def main():
     split = data.open(shards, "train", reader="resident")
     clock = common.Clock()
     with tempfile.TemporaryDirectory() as scratch:
-        run = common.simclr(32, STEPS * common.BATCH, shards.name)
+        run = common.run("simclr", 32, STEPS * common.BATCH, shards.name)
         train.pretrain(run, 0, Accelerator(cpu=True), shards, Path(scratch, "encoder"), Path(scratch, "runs"), tracker=clock)
     step = common.BATCH / clock.images_per_second(SKIP)
     process, times, memory = psutil.Process(), [], []

@@ -11,6 +11,7 @@ import time
 
 import torch
 
+from bench import common
 from selfsup import errors
 from selfsup.views import Views
 
@@ -19,10 +20,9 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, lightly'
 
 
 def lightly_transform():
-    try:
-        from lightly.transforms import SimCLRTransform
-    except ImportError as error:
-        raise errors.UserError(f"this benchmark compares with lightly: pip install lightly==1.6.0 ({error})") from error
+    common.need_lightly()
+    from lightly.transforms import SimCLRTransform
+
     return SimCLRTransform(input_size=32, gaussian_blur=0.0)
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 import selfsup
-from selfsup import config, train
+from selfsup import config, methods, train
 from selfsup.data import shards
 from selfsup.errors import UserError
 
@@ -180,3 +181,12 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
             assert cost["processes"] == count
     for name in runs:
         assert curves[name, 2] == pytest.approx(curves[name, 1], rel=2e-4), name
+
+
+@pytest.mark.parametrize("method, args", [("simclr", {"augment": "moco_v1"}), ("moco", {"head": "linear", "augment": "vicreg"})])
+def test_args_that_are_the_views_own(method, args):
+    """`build` gives them to the method's inputs, also where those depend on its other arguments."""
+    run = SimpleNamespace(method=method, encoder={"name": "convnet", "width": 4}, args={"hidden": 8, **args})
+    inputs = train.build(run, 0, {}).inputs
+    assert (inputs.augment, inputs.count) == (args["augment"], 2)
+    assert methods.load(method).inputs.augment != args["augment"]  # the class's own stay as they are

@@ -6,6 +6,7 @@ No value has a default here: all defaults stand in params.yaml, where DVC sees e
 
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -181,7 +182,7 @@ class Run(Section):
     data: str
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
     encoder: dict[str, Any]  # "name" and the arguments of `nets.build`
-    args: dict[str, Any]  # of the method's __init__
+    args: dict[str, Any]  # of the method's __init__, or fields of its `inputs` (views.py)
     train: Train
 
 
@@ -256,17 +257,23 @@ def results(run: str) -> Path:
 
 
 def check(params: Params) -> None:
-    """What `load` cannot know without importing the methods: each run's `args` are arguments of its method."""
-    from selfsup import methods, nets
+    """What `load` cannot know without importing the methods: each run's `args` are arguments of its method or of the
+    views that it takes."""
+    from selfsup import methods, nets, views
 
     for entry in params.runs.values():
-        signature = inspect.signature(methods.load(entry.method).__init__).parameters
+        method = methods.load(entry.method)
+        signature = inspect.signature(method.__init__).parameters
         known = [name for name in signature if name not in ("self", "encoder", "card")]
+        known += [field.name for field in fields(method.inputs) if field.name not in ("columns", "first", "second")]
         for name in entry.args:
             if name not in known:
                 raise UserError(
                     f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
                 )
+        augment = entry.args.get("augment", method.inputs.augment)
+        if augment not in views.AUGMENTS:
+            raise UserError(f'runs.{entry.name}.args: unknown augmentation "{augment}"{nearest(augment, views.AUGMENTS)}')
         size = params.datasets[entry.data].size
         takes = inspect.signature(nets.OURS.get(entry.encoder["name"], nets.build)).parameters
         built = entry.encoder.get("size", takes["size"].default if "size" in takes else size)

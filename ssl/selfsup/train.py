@@ -12,7 +12,7 @@ import os
 import resource
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
@@ -52,11 +52,18 @@ def fingerprint(run, seed, card, code):
 
 
 def build(run, seed, card):
-    """The method of `run` around a fresh encoder, initialised from the seed alone."""
+    """The method of `run` around a fresh encoder, initialised from the seed alone.
+
+    An argument that its `__init__` does not name is a field of its `inputs`, as in {augment: moco_v1}.
+    """
     torch.manual_seed(seed)
     cls = methods.load(run.method)
-    extra = {"card": card} if "card" in inspect.signature(cls.__init__).parameters else {}
-    return cls(nets.build(**run.encoder), **extra, **run.args)
+    takes = inspect.signature(cls.__init__).parameters
+    extra = {"card": card} if "card" in takes else {}
+    own = {name: value for name, value in run.args.items() if name in takes}
+    method = cls(nets.build(**run.encoder), **extra, **own)
+    method.inputs = replace(method.inputs, **{name: value for name, value in run.args.items() if name not in takes})
+    return method
 
 
 def check_columns(run, method, card):

@@ -39,7 +39,7 @@ class Augment:
 AUGMENTS = {
     "none": Augment(),
     "crop_flip": Augment(crop=(0.2, 1.0), flip=0.5),  # MAE, section 4; crops from 0.2
-    "crop": Augment(crop=(0.9, 1.0)),  # CLIP, section 2.4, with open_clip's share: what the caption names stays in view
+    "crop": Augment(crop=(0.9, 1.0)),  # CLIP, section 2.3, with open_clip's share: what the caption names stays in view
     # SimCLR, appendix A, colour strength 1 (B.9 has 1/2 for CIFAR-10, solo-learn's recipe for it 1).
     # No blur, as in B.9: at 32 px it removes what little detail there is.
     "simclr": Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.8, 0.8, 0.8, 0.2), grey=0.2),
@@ -88,7 +88,7 @@ class Views:
 
 @dataclass(frozen=True)
 class MultiCrop:
-    """Two large views and `small` ones of half their side, cheap and cut from less (Caron et al. 2020, section 3.4):
+    """Two large views and `small` ones of half their side, cheap and cut from less (Caron et al. 2020, section 3.2):
     batch["image"] becomes float (N, 2, C, H, W), batch["small"] (N, small, C, H/2, W/2). The paper's 96 of 224 pixels are
     a little less than half."""
 

@@ -46,6 +46,7 @@ ARGS = {
     "jigsaw": {"permutations": 10},
     "deep_infomax": {"hidden": 64, "dim": 32},
     "amdim": {"hidden": 64, "dim": 32},
+    "cpc": {"hidden": 16, "dim": 16},
     "pixel_autoregression": {"depth": 1, "heads": 2},
 }
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have

@@ -1,6 +1,7 @@
 """DINO against Algorithm 1 written as loops, its centre and teacher step by step, and its attention maps."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ VIT = {"name": "vit", "size": 16, "patch": 4, "dim": 32, "depth": 2, "heads": 2}
 CONVNET = {"name": "convnet", "width": 4, "norm": "group"}
 
 
-def build(encoder=CONVNET, **args):
+def build(encoder=CONVNET, small=2, **args):
     torch.manual_seed(0)
-    defaults = {"hidden": 32, "bottleneck": 16, "prototypes": 20, "small": 2}
-    return DINO(nets.build(**encoder), **{**defaults, **args})
+    method = DINO(nets.build(**encoder), **{"hidden": 32, "bottleneck": 16, "prototypes": 20, **args})
+    method.inputs = replace(method.inputs, small=small)
+    return method
 
 
 def weights(*modules):

@@ -7,6 +7,7 @@ import torch
 from selfsup import nets
 from selfsup.errors import UserError
 from selfsup.methods.exemplar import Exemplar
+from selfsup.views import Views
 
 
 def build(images=12, norm="group", **args):
@@ -56,7 +57,7 @@ def test_last_layer_grows_with_the_number_of_images():
 
 
 def test_options():
-    assert build(copies=5).inputs.count == 5 and build(exemplars=3).classifier.out_features == 3
+    assert build(exemplars=3).classifier.out_features == 3
     for wrong in (1, 13):
         with pytest.raises(UserError, match=f"{wrong} exemplars cannot be taken from 12 training images"):
             build(exemplars=wrong)
@@ -66,7 +67,8 @@ def test_recognises_new_copies_of_its_seeds(fit):
     """Twelve pictures under views never seen in training."""
     seeds = torch.randint(256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(0))
     image = seeds.repeat_interleave(4, 2).repeat_interleave(4, 3).byte()
-    method = build(norm="batch", copies=4)
+    method = build(norm="batch")
+    method.inputs = Views(4)
 
     def batch(epoch):
         raw = {"image": image, "index": torch.arange(12), "epoch": torch.full((12,), epoch)}

@@ -7,12 +7,15 @@ import torch.nn.functional as F
 
 from selfsup import nets
 from selfsup.methods.swav import SwAV
+from selfsup.views import MultiCrop
 
 
-def build(norm="group", **args):
+def build(norm="group", small=2, **args):
     torch.manual_seed(0)
-    defaults = {"hidden": 32, "dim": 16, "prototypes": 6, "small": 2, "queue": 20, "queue_from": 1}
-    return SwAV(nets.build("convnet", width=4, norm=norm), **{**defaults, **args})
+    defaults = {"hidden": 32, "dim": 16, "prototypes": 6, "queue": 20, "queue_from": 1}
+    method = SwAV(nets.build("convnet", width=4, norm=norm), **{**defaults, **args})
+    method.inputs = MultiCrop(small)
+    return method
 
 
 def embed(method, batch):

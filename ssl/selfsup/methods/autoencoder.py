@@ -10,7 +10,7 @@ from .base import Method, denormalise, rows
 
 
 class Autoencoder(Method):
-    """Hinton & Salakhutdinov 2006; Ng, "Sparse autoencoder", CS294A lecture notes, section 2, without its sparsity term.
+    """Hinton & Salakhutdinov 2006; Ng, "Sparse autoencoder", CS294A lecture notes, without its sparsity term.
     https://doi.org/10.1126/science.1127647, https://web.stanford.edu/class/cs294a/sparseAutoencoder.pdf
 
     The encoder's whole map goes through `code` numbers, linearly; with linear networks the best code would be PCA's. The

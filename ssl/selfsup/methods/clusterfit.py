@@ -12,7 +12,7 @@ class ClusterFit(Method):
     https://arxiv.org/abs/1912.03330
 
     The clusters are a column of the data set: the source `clusters` makes it, once, from a trained encoder, and
-    DVC has that trained before. What is left here is step 3: from scratch, cross-entropy on the clusters' numbers. The
+    DVC has that trained before. What is left here is the last step: from scratch, cross-entropy on the clusters' numbers. The
     paper has 16,000 of them for 1.3 million images. A student is as good as its teacher's clusters: on the generated
     scenes `counting` makes good ones, and a SimCLR that has seen 20,000 images worse ones than random weights do.
     """

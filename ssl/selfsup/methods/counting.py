@@ -11,7 +11,7 @@ from .base import Method
 
 
 class Counting(Method):
-    """Noroozi et al. 2017, "Representation Learning by Learning to Count", eq. 5. https://arxiv.org/abs/1708.06734
+    """Noroozi et al. 2017, "Representation Learning by Learning to Count", eq. 4. https://arxiv.org/abs/1708.06734
 
         ‖φ(D∘x) − Σⱼ φ(Tⱼ∘x)‖² + contrastive · max(0, M − ‖φ(D∘y) − Σⱼ φ(Tⱼ∘x)‖²)
 
@@ -20,7 +20,7 @@ class Counting(Method):
 
     margin: M, 10 as in the paper. contrastive: 0 leaves the second term out, and φ = 0 solves the rest.
     D averages 2 × 2 pixels; the paper draws one of several ways to downsample, as each leaves traces of its own, and
-    makes a third of the images grey, against chromatic aberration, which generated images do not have.
+    makes two thirds of the images grey, against chromatic aberration, which generated images do not have.
     """
 
     inputs = View("crop_flip")

@@ -19,8 +19,8 @@ ESTIMATORS = ("jsd", "infonce")
 
 
 class DeepInfoMax(Method):
-    """Hjelm et al. 2019, "Learning Deep Representations by Mutual Information Estimation and Maximization", eqs. 4, 5, 7
-    and 8: the local objective, DIM(L), with prior matching. https://arxiv.org/abs/1808.06670
+    """Hjelm et al. 2019, "Learning Deep Representations by Mutual Information Estimation and Maximization", eqs. 4
+    to 8: the local objective, DIM(L), with prior matching. https://arxiv.org/abs/1808.06670
 
     Places are those of the encoder's middle map, 4 × 4 for the ConvNet at 32 pixels. Code and places are mapped to `dim`
     numbers and multiplied, the paper's encode-and-dot critic. code: size of the code, 64 as in the paper, made by a linear

@@ -19,8 +19,8 @@ class DeepCluster(Method):
     clusters: ten times the classes of the data unless given, the paper's ratio (10,000 on ImageNet).
     pca: the paper keeps 256 of AlexNet's 4,096 dimensions. It must be well below the encoder's: whitening all of them
     makes their noise as large as the rest.
-    The paper draws images uniformly over the clusters, "equivalent to weight the contribution of an input to the loss
-    function by the inverse of the size of its assigned cluster": so it is done here. Its Sobel filter is left out, so
+    The paper draws images uniformly over the clusters, which it says amounts to weighting an image's loss by the inverse
+    of the size of its cluster: so it is done here. Its Sobel filter is left out, so
     that the encoder takes the same images as everybody's. Features are standardised before the classifier: on small data
     an epoch has few steps, and a fresh classifier learns nothing in them from features of any mean and scale.
     """

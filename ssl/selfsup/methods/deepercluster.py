@@ -11,7 +11,7 @@ from .base import Method
 
 
 class DeeperCluster(Method):
-    """Caron et al. 2019, "Unsupervised Pre-Training of Image Features on Non-Curated Data", eq. 5 and section 3.3.
+    """Caron et al. 2019, "Unsupervised Pre-Training of Image Features on Non-Curated Data", eq. 5 and section 4.
     https://arxiv.org/abs/1905.01278
 
         ℓ(V f(x), y) + ℓ(W_y f(x), z)

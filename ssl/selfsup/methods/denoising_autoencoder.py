@@ -14,7 +14,7 @@ class DenoisingAutoencoder(Method):
     As in the paper, exactly the share `corruption` of each image's pixels is chosen at random and forced to zero. Zero
     here is the mean colour, since the images are normalised: like the paper's zero, it says nothing and adds nothing to
     the first layer. A pixel loses all its channels, or the others would give it away. The loss is the squared error, as
-    in section 2.1 (the paper's experiments, on pixels in 0..1, take the cross-entropy); the networks are convolutional.
+    in section 2.2 (the paper's experiments, on pixels in 0..1, take the cross-entropy); the networks are convolutional.
     norm: the decoder's, "batch" or "group".
     """
 

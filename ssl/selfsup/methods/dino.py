@@ -1,7 +1,5 @@
 """DINO: a student predicts, from any crop, what its own moving average says of the large ones."""
 
-from dataclasses import replace
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -18,7 +16,7 @@ class DINO(Method):
 
     hidden, bottleneck, prototypes: of the head, three layers to a vector, and its cosines with the prototypes, the
     weight-normalised last layer. The paper has 65,536 of them for ImageNet; here it is solo-learn's 4,096 for CIFAR.
-    small: small crops of each image; only the student sees them (every second is solarised as the second large one is,
+    Only the student sees the small crops (every second is solarised as the second large one is,
     which the paper's are not). centre: momentum of the centre.
     temperature, teacher_temperature: softmax of the student, and of the teacher, the lower, which sharpens. The paper
     raises the latter from 0.04 to 0.07 over its first 30 epochs; a short run stays at the start,
@@ -36,14 +34,12 @@ class DINO(Method):
         hidden=2048,
         bottleneck=256,
         prototypes=4096,
-        small=8,
         temperature=0.1,
         teacher_temperature=0.04,
         momentum=0.996,
         centre=0.9,
     ):
         super().__init__(encoder)
-        self.inputs = replace(self.inputs, small=small)
         widths = [encoder.dim, hidden, hidden, bottleneck]
         layers = [layer for i, o in zip(widths, widths[1:]) for layer in (nn.Linear(i, o), nn.GELU())]
         self.head = nn.Sequential(*layers[:-1])

@@ -11,30 +11,29 @@ from .base import Method
 
 class Exemplar(Method):
     """Dosovitskiy et al. 2014, "Discriminative Unsupervised Feature Learning with Convolutional Neural Networks", eq. 1.
-    https://arxiv.org/abs/1406.6909
+    https://arxiv.org/abs/1406.6909 (first version)
 
     A linear layer has a row for each of N seed images: parameters and cost of a step grow with N, which is why later
     methods put a memory bank or the batch's other images in its place. `last_layer` records its parameters.
 
-    exemplars: N, the first images of the training split, all of them unless given; the paper's best is 8,000 to 32,000.
+    exemplars: N, the first images of the training split, all of them unless given; the paper tries up to 32,000.
     Images beyond have no class and no part in the loss, which stays a mean over the N. Where N is to be small, a
     smaller data set is cheaper.
-    copies: views of each image in a batch. The paper makes 100 once; here they are new ones each time, so a few suffice.
-    The views are SimCLR's: crops, flips and other colours, the changes that the paper found to matter; its rotations and
-    contrast by principal component are left out. Its seeds are patches of 32 pixels, here they are whole images.
+    The views of an image are its copies in a batch. The paper makes up to some hundred once; here they are new ones each
+    time, so two suffice. They are SimCLR's crops, flips and colours, not the paper's shifts, scales, rotations, contrasts
+    and colours. Its seeds are patches of 32 pixels, here they are whole images.
     Features are standardised before the classifier, as in DeepCluster: few steps to a class leave none for their scale.
     """
 
     inputs = Views(2, augment="simclr")
     held_out = False  # only training images have a class
 
-    def __init__(self, encoder, card, exemplars=None, copies=2):
+    def __init__(self, encoder, card, exemplars=None):
         super().__init__(encoder)
         images = card["counts"]["train"]
         self.exemplars = exemplars or images
         if not 1 < self.exemplars <= images:
             raise UserError(f"exemplar: {self.exemplars} exemplars cannot be taken from {images} training images")
-        self.inputs = Views(copies, augment="simclr")
         self.share = self.exemplars / images
         self.norm = nn.BatchNorm1d(encoder.dim, affine=False)
         self.classifier = nn.Linear(encoder.dim, self.exemplars)

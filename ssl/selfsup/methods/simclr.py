@@ -14,14 +14,14 @@ class SimCLR(Method):
     https://arxiv.org/abs/2002.05709
 
     The temperature is the paper's best for CIFAR-10 (appendix B.9); for ImageNet it is 0.1.
-    augment: of views.AUGMENTS. The paper's crops, from 8 % of the area on, take for granted that the object fills the image.
+    The views' crops, from 8 % of the area on, take for granted that the object fills the image; where it does not,
+    `augment: moco_v1` keeps more of it.
     """
 
     inputs = Views(2, augment="simclr")
 
-    def __init__(self, encoder, hidden=2048, dim=128, temperature=0.5, augment="simclr"):
+    def __init__(self, encoder, hidden=2048, dim=128, temperature=0.5):
         super().__init__(encoder)
-        self.inputs = Views(2, augment=augment)
         self.projector = mlp(encoder.dim, hidden, dim)
         self.temperature = temperature
 

@@ -11,16 +11,15 @@ from .base import Method, denormalise, rows
 
 
 class SparseAutoencoder(Method):
-    """Ranzato et al. 2007 (an encoder that predicts the code); the loss is Lee et al. 2006's, ‖x − x̂‖² + λ‖h‖₁.
+    """Ranzato et al. 2006 (an encoder that predicts the code); the loss is Lee et al. 2006's, ‖x − x̂‖² + λ‖h‖₁.
     https://papers.nips.cc/paper/3112, https://papers.nips.cc/paper/2979; Le et al. 2012,
     https://arxiv.org/abs/1112.6209
 
     h (N, K, s, s) is a 1×1 convolution of the encoder's map and a ReLU, so that K can be large where the map is not.
     The decoder is a dictionary of K square atoms; each place of the map paints one patch, x̂ = Σₖ hₖ·atomₖ, and
-    patches do
-    not overlap. Atoms have unit norm, Lee's constraint on the bases:
-    else small h and large atoms would cost nothing and
-    λ would do nothing. Lee solves for each image's h; here the encoder gives it, as in Ranzato and Le.
+    patches do not overlap. Atoms have unit norm, which Lee bounds: else small h and large atoms would cost nothing and λ
+    would do nothing. Lee solves for each image's h; here the encoder gives it, as in Le (in Ranzato it learns to predict
+    what is solved for).
     sparsity: λ, of normalised images; the loss is divided by an image's number of values. An atom is worth using where
     its product with what is left to explain is above λ/2. atoms: K.
     """

@@ -16,7 +16,7 @@ L_STEP, L_BINS = 2, 50
 
 
 class SplitBrain(Method):
-    """Zhang et al. 2017, "Split-Brain Autoencoders", section 3.1, eq. 2-4. https://arxiv.org/abs/1611.09842
+    """Zhang et al. 2017, "Split-Brain Autoencoders", sections 3.1 and 3.2, eqs. 1-3. https://arxiv.org/abs/1611.09842
 
     The halves of the encoder `split` predict each other's channels of Lab: L in 50 bins, ab in bins of 10 × 10, or
     (`loss: l2`) as numbers. Cross-entropy against the one bin, without colorization's rebalancing. Predictions are at

@@ -15,13 +15,13 @@ FACTOR = 4
 
 
 class SuperResolution(Method):
-    """Ledig et al. 2017, "Photo-Realistic Single Image Super-Resolution Using a GAN" (SRGAN), eq. 2-4 and 6.
-    https://arxiv.org/abs/1609.04802
+    """Ledig et al. 2017, "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial
+    Network" (SRGAN), eqs. 2-4 and 6. https://arxiv.org/abs/1609.04802
 
     The encoder sees the image made four times smaller and brought back to its size, both bicubically, so that it is an
     encoder of whole images like all others; from all its maps, coarse to fine, comes what bicubic interpolation lacks.
     The paper's SRResNet has no coarser maps, but then no features of an image either. A sub-pixel convolution reaches
-    full size, as in the paper (section 2.2); GroupNorm stands where it has BatchNorm.
+    full size, as two do in the paper (section 2.1); GroupNorm stands where it has BatchNorm.
     Left out: eq. 5, the distance in features of a VGG that has learnt ImageNet's labels, which cannot be had offline.
     The content loss is therefore eq. 4 (SRGAN-MSE), and both players start at random, not the generator from SRResNet.
     adversarial: weight of eq. 6 in eq. 3; 0 has no critic (SRResNet). width: channels of what is put on the encoder.

@@ -1,7 +1,5 @@
 """SwAV: from one view predict the cluster of another, where clusters are assigned online and evenly."""
 
-from dataclasses import replace
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -15,11 +13,11 @@ from .base import Method, denormalise, rows, spread
 
 
 class SwAV(Method):
-    """Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", eqs. 1-5,
-    section 3.4, Algorithm 1. https://arxiv.org/abs/2006.09882
+    """Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", eqs. 1-6,
+    sections 3.1 and 3.2, Algorithm 1. https://arxiv.org/abs/2006.09882
 
     prototypes: number of clusters, 3,000 in the paper for ImageNet; take fewer than a batch and the queue hold
-    together, or samples cannot fill them evenly. small: small crops of each image.
+    together, or samples cannot fill them evenly.
     temperature: of the predictions (τ). epsilon: smoothness of the codes; a loss that stays at log(prototypes) wants a
     smaller one, as the authors' README says, and a run of some hundred steps about 0.02.
     queue: earlier embeddings, of each large view, that help to fill the prototypes, from the share `queue_from` of the
@@ -38,7 +36,6 @@ class SwAV(Method):
         hidden=2048,
         dim=128,
         prototypes=3000,
-        small=6,
         temperature=0.1,
         epsilon=0.05,
         queue=3840,
@@ -46,7 +43,6 @@ class SwAV(Method):
         sinkhorn=True,
     ):
         super().__init__(encoder)
-        self.inputs = replace(self.inputs, small=small)
         self.projector = mlp(encoder.dim, hidden, dim)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
         self.queues = nn.ModuleList(Queue(queue, dim) for _ in range(2))
