@@ -8,12 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 import selfsup
 from selfsup import config, methods, train
+from selfsup.colour import rgb_to_lab
 from selfsup.data import shards
 from selfsup.errors import UserError
 
@@ -190,3 +192,20 @@ def test_args_that_are_the_views_own(method, args):
     inputs = train.build(run, 0, {}).inputs
     assert (inputs.augment, inputs.count) == (args["augment"], 2)
     assert methods.load(method).inputs.augment != args["augment"]  # the class's own stay as they are
+
+
+def test_encoders_of_colours_know_what_images_were_normalised_with():
+    """Also those of `random`, or a floor would see other colours than what it is the floor of."""
+    card, x = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}, torch.rand(2, 3, 8, 8)
+    mean, std = (torch.tensor(card[key])[:, None, None] for key in ("mean", "std"))
+
+    def build(**encoder):
+        return train.build(SimpleNamespace(method="random", encoder=encoder, args={}), 0, card).encoder
+
+    lightness, colour = build(name="split", half={"name": "convnet", "width": 4}).lab((x - mean) / std)
+    lab = rgb_to_lab(x)
+    torch.testing.assert_close(lightness, lab[:, :1] / 50 - 1, atol=1e-4, rtol=0)
+    torch.testing.assert_close(colour, lab[:, 1:] / 50, atol=1e-4, rtol=0)
+    net = build(name="pixel_transformer", pixels=8, dim=16)
+    shown = net.image(net.quantise((x - mean) / std)) * std + mean
+    assert (shown - x).abs().max() <= 0.5 / net.levels + 1e-4  # the palette's nearest colour

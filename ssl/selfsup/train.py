@@ -61,7 +61,10 @@ def build(run, seed, card):
     takes = inspect.signature(cls.__init__).parameters
     extra = {"card": card} if "card" in takes else {}
     own = {name: value for name, value in run.args.items() if name in takes}
-    method = cls(nets.build(**run.encoder), **extra, **own)
+    net = nets.build(**run.encoder)
+    if hasattr(net, "normalised_with"):  # it works in Lab or in palette colours, and needs to know what 0 and 1 stand for
+        net.normalised_with(card)
+    method = cls(net, **extra, **own)
     method.inputs = replace(method.inputs, **{name: value for name, value in run.args.items() if name not in takes})
     return method
 

@@ -13,10 +13,10 @@ CMC = methods.load("cmc")
 
 
 @pytest.fixture
-def make(card):
+def make():
     def build(width=4, **options):
         torch.manual_seed(0)
-        return CMC(nets.build("split", half={"name": "convnet", "width": width}), card, **options)
+        return CMC(nets.build("split", half={"name": "convnet", "width": width}), **options)
 
     return build
 
@@ -46,9 +46,9 @@ def test_each_half_sees_its_own_channels_as_they_were(make, card):
     assert lightness < 0.02 and colour > 0.5
 
 
-def test_another_encoder_is_refused(card):
+def test_another_encoder_is_refused():
     with pytest.raises(UserError, match="cmc needs the encoder split"):
-        CMC(nets.build("convnet", width=4), card)
+        CMC(nets.build("convnet", width=4))
 
 
 def test_it_learns_to_match_the_halves_and_together_they_tell_more(make, prepare, fit):

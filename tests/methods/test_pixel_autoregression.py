@@ -124,12 +124,11 @@ def test_pictures(make, prepare):
     assert not half[:, 8:].any() and not torch.equal(first, second)
 
 
-def test_palette_goes_with_the_weights(make, card):
+def test_palette_goes_with_the_weights(make):
     net = make().encoder
-    card |= {"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]}
-    method = load("pixel_autoregression")(net, card, depth=1, heads=2)
+    net.normalised_with({"mean": [0.1, 0.2, 0.3], "std": [1.0, 2.0, 3.0]})
     again = nets.build(**net.config)
-    again.load_state_dict(method.encoder.state_dict())
+    again.load_state_dict(net.state_dict())
     x = torch.randn(2, 3, 16, 16)
     assert torch.equal(again(x), net(x))
     np.testing.assert_allclose(again.palette[5], [(1 / 6 - 0.1) / 1, (3 / 6 - 0.2) / 2, (5 / 6 - 0.3) / 3], atol=1e-6)

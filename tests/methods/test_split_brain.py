@@ -25,11 +25,11 @@ def test_loss_of_classes_against_loops(make, prepare):
     with torch.no_grad():
         out = method(batch)
         to_l, to_ab = (p.double().log_softmax(1).numpy() for p in method.predict(batch["image"])[:2])
-    lab = rgb_to_lab(batch["image"] * 0.25 + 0.5).numpy()[:, :, ::2, ::2]
+    lab = rgb_to_lab(batch["image"] * 0.25 + 0.5).numpy()[:, :, ::4, ::4]
     l_terms, ab_terms = [], []
     for n in range(2):
-        for i in range(8):
-            for j in range(8):
+        for i in range(4):
+            for j in range(4):
                 light, a, b = lab[n, :, i, j]
                 l_terms.append(-to_l[n, min(49, int(light // 2)), i, j])
                 a_bin, b_bin = (int(np.argmin(np.abs(np.arange(-110, 111, 10) - v))) for v in (a, b))
@@ -42,7 +42,7 @@ def test_loss_of_classes_against_loops(make, prepare):
 def test_loss_l2_against_numpy(make, prepare):
     method = make(loss="l2").eval()
     batch = prepare(method, 2)
-    lab = rgb_to_lab(batch["image"] * 0.25 + 0.5).numpy()[:, :, ::2, ::2]
+    lab = rgb_to_lab(batch["image"] * 0.25 + 0.5).numpy()[:, :, ::4, ::4]
     with torch.no_grad():
         to_l, to_ab = (p.numpy() for p in method.predict(batch["image"])[:2])
         expected = np.mean((to_l - (lab[:, :1] / 50 - 1)) ** 2) + np.mean((to_ab - lab[:, 1:] / 50) ** 2)
@@ -89,13 +89,6 @@ def test_each_half_learns_the_others_channels(make, prepare, fit, loss, steps):
         assert after[name] < 0.7 * before[name].item(), (before, after)
 
 
-def test_takes_the_cards_normalisation(make):
-    assert make().encoder.pixel_std.flatten().tolist() == [0.25] * 3
-    card = {"size": 16, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    method = load("split_brain")(nets.build("split", half=HALF), card)
-    torch.testing.assert_close(method.encoder.pixel_mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
-
-
 def test_needs_the_split_encoder_and_a_known_loss(make, card):
     with pytest.raises(UserError, match="needs the encoder split"):
         load("split_brain")(nets.build("convnet", width=4), card)
@@ -106,4 +99,4 @@ def test_needs_the_split_encoder_and_a_known_loss(make, card):
 def test_pictures(make, prepare):
     method = make().eval()
     (sheet,) = method.pictures(prepare(method, 16)).values()
-    assert sheet.shape == (3, 3 * 10, 8 * 10) and 0 <= sheet.min() and sheet.max() <= 1
+    assert sheet.shape == (3, 3 * 6, 8 * 6) and 0 <= sheet.min() and sheet.max() <= 1

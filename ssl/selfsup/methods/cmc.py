@@ -21,11 +21,10 @@ class CMC(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, dim=128, temperature=0.07):
+    def __init__(self, encoder, dim=128, temperature=0.07):
         super().__init__(encoder)
         if not isinstance(encoder, Split):
             raise UserError("cmc needs the encoder split, whose halves see lightness and colour: encoder.name: split")
-        encoder.normalised_with(card)
         self.lightness_head = nn.Linear(encoder.lightness.dim, dim)
         self.colour_head = nn.Linear(encoder.colour.dim, dim)
         self.temperature = temperature

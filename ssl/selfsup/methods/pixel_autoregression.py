@@ -34,7 +34,6 @@ class PixelAutoregression(Method):
         super().__init__(encoder)
         if not isinstance(encoder, PixelTransformer):
             raise UserError("pixel_autoregression needs the encoder pixel_transformer, which reads pixels in order")
-        encoder.normalised_with(card)
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(card[name])[:, None, None], persistent=False)
         self.blocks = nn.ModuleList(Block(encoder.dim, heads) for _ in range(depth))

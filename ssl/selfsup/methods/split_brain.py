@@ -13,6 +13,7 @@ from .base import Method, rows
 LOSSES = ("classes", "l2")
 AB_STEP, AB_SIDE = 10, 23  # bins of 10 × 10 from -115 to 115, all of the plane: those no screen shows are never the truth
 L_STEP, L_BINS = 2, 50
+COARSE = 4  # pixels of the image to one of the predictions
 
 
 class SplitBrain(Method):
@@ -20,7 +21,7 @@ class SplitBrain(Method):
 
     The halves of the encoder `split` predict each other's channels of Lab: L in 50 bins, ab in bins of 10 × 10, or
     (`loss: l2`) as numbers. Cross-entropy against the one bin, without colorization's rebalancing. Predictions are at
-    half the image's resolution, and losses are means over pixels. Transferred are both halves' features, side by side.
+    a quarter of the image's resolution, and losses are means over pixels. Transferred are both halves' features, side by side.
     norm: the decoders', "batch" or "group".
     """
 
@@ -32,27 +33,26 @@ class SplitBrain(Method):
             raise UserError("split_brain needs the encoder split, whose halves see lightness and colour alone")
         if loss not in LOSSES:
             raise UserError(f"split_brain: unknown loss '{loss}'{nearest(loss, LOSSES)}")
-        encoder.normalised_with(card)
         self.classes = loss == "classes"
         size = card["size"]
 
         def decoder(half, channels, out):
-            decoder = Decoder(half.dim, map_side(half, size, channels), size // 2, 64, norm, smallest=64)
+            decoder = Decoder(half.dim, map_side(half, size, channels), size // COARSE, 64, norm, smallest=64)
             return nn.Sequential(decoder, nn.ReLU(), nn.Conv2d(64, out, 1))
 
         self.to_colour = decoder(encoder.lightness, 1, AB_SIDE**2 if self.classes else 2)
         self.to_lightness = decoder(encoder.colour, 2, L_BINS if self.classes else 1)
 
     def predict(self, x):
-        """Images (N, 3, S, S) -> predictions of L and of ab (N, bins or channels, S/2, S/2), and the truth, in the
-        encoder's units (N, 1, S/2, S/2) and (N, 2, S/2, S/2)."""
+        """Images (N, 3, S, S) -> predictions of L and of ab (N, bins or channels, S/4, S/4), and the truth, in the
+        encoder's units (N, 1, S/4, S/4) and (N, 2, S/4, S/4)."""
         lightness, colour = self.encoder.lab(x)
         to_colour = self.to_colour(self.encoder.lightness.features(lightness))
         to_lightness = self.to_lightness(self.encoder.colour.features(colour))
-        return to_lightness, to_colour, lightness[..., ::2, ::2], colour[..., ::2, ::2]
+        return to_lightness, to_colour, lightness[..., ::COARSE, ::COARSE], colour[..., ::COARSE, ::COARSE]
 
     def bins(self, lightness, colour):
-        """L and ab -> numbers of their bins (N, S/2, S/2)."""
+        """L and ab -> numbers of their bins (N, S/4, S/4)."""
         ab = (colour * 50 / AB_STEP).round().long() + AB_SIDE // 2
         return ((lightness[:, 0] + 1) * 50 / L_STEP).long().clamp(0, L_BINS - 1), ab[:, 0] * AB_SIDE + ab[:, 1]
 

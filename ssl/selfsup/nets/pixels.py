@@ -13,7 +13,7 @@ class PixelTransformer(nn.Module):
 
     The image is shrunk to `pixels` × `pixels`, each pixel replaced by the nearest colour of a palette, and these tokens
     are read in raster order. Features at a pixel know only those before it. The palette is a grid of levels³ colours;
-    images come normalised, so a method states with what by `normalised_with`; that is part of the weights.
+    images come normalised, so the trainer states with what by `normalised_with`; that is part of the weights.
     """
 
     def __init__(self, pixels=16, levels=4, dim=128, depth=4, heads=4):

@@ -10,8 +10,8 @@ class Split(nn.Module):
     """Lab's L to one network of the kind `half`, its a and b to another; features are the two side by side.
 
     Split-brain autoencoders (Zhang et al. 2017) and CMC (Tian et al. 2020) need the halves to see nothing of each other.
-    half: configuration of either network, as for nets.build; it is given `channels`. Images come normalised, so a method
-    states with what by `normalised_with`; that is part of the weights.
+    half: configuration of either network, as for nets.build; it is given `channels`. Images come normalised, and the
+    trainer states with what by `normalised_with`; that is part of the weights.
     """
 
     def __init__(self, half):
