@@ -24,7 +24,8 @@ class SuperResolution(Method):
     full size, as two do in the paper (section 2.1); GroupNorm stands where it has BatchNorm.
     Left out: eq. 5, the distance in features of a VGG that has learnt ImageNet's labels, which cannot be had offline.
     The content loss is therefore eq. 4 (SRGAN-MSE), and both players start at random, not the generator from SRResNet.
-    adversarial: weight of eq. 6 in eq. 3; 0 has no critic (SRResNet). width: channels of what is put on the encoder.
+    adversarial: weight of eq. 6 in eq. 3; 0 has no critic (SRResNet). width: channels of what is put on the
+    encoder, and of the critic's first layer.
     """
 
     inputs = View("crop_flip")
@@ -46,7 +47,7 @@ class SuperResolution(Method):
             *[norm_layer("group", width), nn.PReLU(), nn.Conv2d(width, width, 3, 1, 1)],
             *[norm_layer("group", width), nn.PReLU(), nn.Conv2d(width, channels * up**2, 3, 1, 1), nn.PixelShuffle(up)],
         )
-        self.critic = critic(size, channels=channels) if adversarial else None
+        self.critic = critic(size, width, channels) if adversarial else None
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(card[name])[:, None, None], persistent=False)
 
