@@ -5,7 +5,7 @@ EXPERIMENT = $(shell sed -n 's/^experiment: //p' params.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := ssl
 
-.PHONY: help repro parallel test bench ui track experiment
+.PHONY: help repro parallel test bench ui track claims experiment
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,6 +31,9 @@ ui: .venv/installed ## compare runs in MLflow
 
 track: .venv/installed ## rebuild MLflow's runs from the versioned files
 	python pipelines/track.py
+
+claims: .venv/installed ## what the experiments on the lectures' claims have found
+	python pipelines/claims.py
 
 experiment: .venv/installed ## make experiment E=cifar10: write params.yaml from conf/, without running anything
 	$(if $(filter $(E),$(EXPERIMENTS)),,$(error E should be one of: $(EXPERIMENTS)))

@@ -33,6 +33,7 @@ def built(tmp_path_factory):
     raw["runs"] = {f"tiny-{name}": {"method": name, **run} for name in methods}
     raw["runs"]["tiny-simclr"] = {"method": "simclr", **run, "seeds": [0, 1], "args": {"temperature": 0.2}}
     raw["runs"]["tiny-lonely"] = {"method": "simclr", **run, "encoder": {"name": "convnet", "width": 2}}
+    raw["notes"] = {"tiny-rotation": "A scene's ground tells <which way> is up."}
     (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     params = config.load(root / "params.yaml")
     card = shards.write("scenes", params.datasets["scenes"], root / "data/shards/scenes", workers=1)
@@ -177,6 +178,15 @@ def test_the_same_table_in_markdown(built):
     assert simclr[:4] == ["simclr", "simclr", "convnet (width 4)", "40.0 [36.0, 44.0]"]
     assert "above floor (Linear, Fine-tuned, Few labels, Best layer, Retrieval)" in simclr and "35.1 M" in simclr
     assert any(line.startswith("Data set scenes: 20 train / 60 val / 20 test") for line in lines)
+
+
+def test_notes_on_a_run_stand_beside_its_verdict(built):
+    _, _, path = built
+    text = path.read_text()
+    assert "<p>A scene&#39;s ground tells &lt;which way&gt; is up.</p>" in text
+    (row,) = [row for row in Page(text).table if row[0].strip() == "rotation"]
+    assert any("not above floor" in cell and "why" in cell for cell in row)
+    assert "- rotation: A scene's ground tells <which way> is up." in path.with_name("table.md").read_text()
 
 
 def test_curves_pictures_and_neighbours(built):

@@ -186,6 +186,35 @@ class Run(Section):
     train: Train
 
 
+class Several(Section):
+    """Runs taken together: their mean, or the first less the second."""
+
+    mean: Annotated[list[str], Field(min_length=1)] | None = None
+    less: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+
+
+class Expectation(Section):
+    """What a claim expects to see; see claims.py for what `by` may name. One of: a run's measure higher than another's,
+    above or below a number, or two measures ranking the runs alike."""
+
+    higher: str | Several | None = None
+    than: str | Several | None = None
+    by: Text = "linear"
+    than_by: Text | None = None
+    rank_correlation: Annotated[list[Text], Field(min_length=2, max_length=2)] | None = None
+    above: float | None = None
+    below: float | None = None
+
+
+class Claim(Section):
+    """What the lectures say, and what an experiment's runs should then show."""
+
+    says: Text
+    expect: Annotated[list[Expectation], Field(min_length=1)]
+    figure: Annotated[list[Text], Field(min_length=1)]  # measures shown
+    runs: list[str] = []  # those it is about; all unless given
+
+
 class Params(Section):
     experiment: Text
     fetch: list[Text]  # torchvision data sets to download to data/raw/<name>
@@ -194,6 +223,8 @@ class Params(Section):
     encoder: dict[str, Any]
     protocols: Protocols
     runs: dict[str, Run]
+    notes: dict[str, Text]  # run -> what the report should say of it, as why it is not above its floor
+    claims: dict[str, Claim]  # of the lectures, which the runs check
 
 
 def load(path="params.yaml") -> Params:
@@ -225,6 +256,17 @@ def load(path="params.yaml") -> Params:
             _one_of(path, f"{where}.{name}", "data set", data, datasets)
             if data != runs[name].data:  # DVC would watch other shards than are read
                 raise UserError(f"{path}: {where}.{name} should be the run's own data set, {runs[name].data}, not {data}")
+    for name in params.notes:
+        _one_of(path, "notes", "run", name, runs)
+    for where, expected in [(f"claims.{name}.expect.{i}", expected) for name, claim in params.claims.items()
+                            for i, expected in enumerate(claim.expect)]:
+        about = params.claims[where.split(".")[1]].runs
+        for name in [*about, *named(expected.higher), *named(expected.than)]:
+            _one_of(path, where, "run", name, runs)
+        if (expected.higher is None) == (expected.rank_correlation is None):
+            raise UserError(f"{path}: {where} should have either `higher` or `rank_correlation`")
+        if [expected.than, expected.above, expected.below].count(None) != 2:
+            raise UserError(f"{path}: {where} should have one of `than`, `above` and `below`")
     for where, budget in (("finetune", params.protocols.finetune), ("low_shot.finetune", params.protocols.low_shot.finetune)):
         if budget.images < budget.batch:
             raise UserError(f"{path}: protocols.{where}.images, {budget.images}, is less than one batch of {budget.batch}")
@@ -254,6 +296,11 @@ def encoders(run: str) -> Path:
 def results(run: str) -> Path:
     """Folder of a run's result files."""
     return Path("data/results", run.partition("-")[0], run)
+
+
+def named(side: str | Several | None) -> list[str]:
+    """The runs of one side of an expectation."""
+    return [side] if isinstance(side, str) else (side.mean or side.less or []) if side else []
 
 
 def check(params: Params) -> None:

@@ -36,6 +36,7 @@ class Row:
     folders: dict                                        # seed -> encoder folder, of those that exist
     results: dict                                        # protocol -> its result file's content, of those that exist
     cost: dict                                           # seed -> what training it cost
+    note: str = ""                                       # what params say of it
     floor: "Row | None" = None
     ceiling: "Row | None" = None
     features: torch.Tensor | None = field(default=None, repr=False)  # unit rows, of the val sample
@@ -107,7 +108,8 @@ def collect(params, root):
         seeds = {seed: folder / str(seed) for seed in encoder.seeds(folder) if seed in run.seeds}
         found = {path.stem: read(path) for path in sorted(results.glob("*.json"))}
         cost = found.pop("cost", {}).get("seeds", {})
-        rows.append(Row(run, name.removeprefix(f"{params.experiment}-"), seeds, found, cost))
+        rows.append(Row(run, name.removeprefix(f"{params.experiment}-"), seeds, found, cost,
+                        params.notes.get(name, "")))
     for row in rows:
         alike = [other for other in rows if (other.run.data, other.run.encoder) == (row.run.data, row.run.encoder)]
         row.floor = next((other for other in alike if other.role == "floor"), None)
@@ -197,6 +199,7 @@ def markdown(params, rows, data, protocols):
                  *("" if (v := row.mean(k)) is None else show(v) for k, (_, show) in COSTS.items())]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *(f"- {note}" for note in notes(params, rows, protocols))]
+    lines += [f"- {row.title}: {row.note}" for row in rows if row.note]
     for title, found, tell in (("Few labels", few_labels(rows), few_labels_notes), ("Layer by layer", layers(rows), None)):
         if found:
             head, table = found

@@ -80,3 +80,11 @@ def test_affinity_picture_shows_pairs_as_bright_blocks_after_training():
     others = similarity.clone()
     others[pairs, pairs] = others[pairs, pairs ^ 1] = -1
     assert similarity[pairs, pairs ^ 1].mean() > others[others >= 0].mean() + 0.2
+
+
+@pytest.mark.parametrize("layers, kinds", [(0, []), (1, ["Linear"]), (2, ["Linear", "BatchNorm1d", "ReLU", "Linear"])])
+def test_projector_of_figure_8(layers, kinds):
+    method = SimCLR(nets.build("convnet", width=4), hidden=8, dim=6, layers=layers)
+    assert [type(layer).__name__ for layer in method.projector.children()] == kinds
+    x = torch.randn(3, 2, 3, 16, 16)
+    assert method.project(x).shape == (6, 6 if layers else method.encoder.dim)

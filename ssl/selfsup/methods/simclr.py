@@ -1,6 +1,7 @@
 """SimCLR: two views of an image find each other among all other views of the batch."""
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
 from ..distributed import gather, rank
@@ -13,6 +14,7 @@ class SimCLR(Method):
     """Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", Algorithm 1 and eq. 1.
     https://arxiv.org/abs/2002.05709
 
+    layers: of the projector; 1 is linear, 0 leaves it out (section 4.2, figure 8).
     The temperature is the paper's best for CIFAR-10 (appendix B.9); for ImageNet it is 0.1.
     The views' crops, from 8 % of the area on, take for granted that the object fills the image; where it does not,
     `augment: moco_v1` keeps more of it.
@@ -20,9 +22,9 @@ class SimCLR(Method):
 
     inputs = Views(2, augment="simclr")
 
-    def __init__(self, encoder, hidden=2048, dim=128, temperature=0.5):
+    def __init__(self, encoder, hidden=2048, dim=128, temperature=0.5, layers=2):
         super().__init__(encoder)
-        self.projector = mlp(encoder.dim, hidden, dim)
+        self.projector = mlp(encoder.dim, hidden, dim, layers) if layers else nn.Identity()
         self.temperature = temperature
 
     def project(self, x):

@@ -1,0 +1,272 @@
+"""The lectures' claims: what an experiment that checks one expects of its results, and whether that holds here.
+
+An experiment's file in conf/experiment states in `claims` what the lectures say and what should then be seen of its runs
+(config.Claim). From results and their intervals follows a verdict; nothing here knows any claim in particular.
+
+A measure is named by its result file and the path in it, "accuracy" being understood: `linear`, `low_shot.linear.1`,
+`layerwise.layers.5`, `cost.parameters`; or by what training recorded last, or first: `history.std`, `history.first.nmi`.
+"""
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from selfsup import config, report
+from selfsup.errors import UserError
+
+HOLDS, FAILS, UNDECIDED, MISSING = "holds here", "does not hold here", "undecided at this budget", "not run yet"
+RESAMPLES = 2000  # of runs, for the interval of a rank correlation
+
+
+@dataclass
+class Value:
+    """A measure of a run or the difference of two: one number a seed, and half the interval that a seed's number has itself
+    (a bootstrap over test images; 0 where there is none)."""
+
+    seeds: dict
+    half: dict
+
+    def __sub__(self, other):
+        shared = [seed for seed in self.seeds if seed in other.seeds]
+        return Value({s: self.seeds[s] - other.seeds[s] for s in shared},
+                     {s: math.hypot(self.half[s], other.half[s]) for s in shared})
+
+    @classmethod
+    def mean(cls, values):
+        """Of several runs, seed by seed."""
+        shared = [seed for seed in values[0].seeds if all(seed in value.seeds for value in values)]
+        return cls({s: sum(value.seeds[s] for value in values) / len(values) for s in shared},
+                   {s: math.hypot(*(value.half[s] for value in values)) / len(values) for s in shared})
+
+    @property
+    def interval(self):
+        """(mean, low, high), 95 %: Student's t over seeds that are paired; of one seed its own interval, or (mean, None, None)."""
+        numbers = np.array(list(self.seeds.values()))
+        mean = float(numbers.mean())
+        if len(numbers) > 1:
+            from scipy.special import stdtrit
+
+            half = float(stdtrit(len(numbers) - 1, 0.975) * numbers.std(ddof=1) / math.sqrt(len(numbers)))
+            return mean, mean - half, mean + half
+        (half,) = self.half.values()
+        return (mean, mean - half, mean + half) if half else (mean, None, None)
+
+
+def measure(root, run, by):
+    """The Value of a run's measure; None where its results are not there. UserError for a path that leads nowhere."""
+    file, *path = by.split(".")
+    if file == "history":
+        folders = sorted((root / config.encoders(run)).glob("*/history.jsonl"))
+        found = {folder.parent.name: _recorded(folder, path, by) for folder in folders}
+        return Value(found, dict.fromkeys(found, 0.0)) if found else None
+    results = root / config.results(run) / f"{file}.json"
+    if not results.exists():
+        return None
+    seeds, half = {}, {}
+    for seed, content in report.read(results)["seeds"].items():
+        try:
+            for key in path:
+                content = content[key]
+        except (KeyError, TypeError):
+            raise UserError(f"claims: {results} has no {'.'.join(path)}") from None
+        if isinstance(content, dict):
+            half[seed] = (content["high"] - content["low"]) / 2
+            content = content["accuracy"]
+        seeds[seed] = float(content)
+    return Value(seeds, {seed: half.get(seed, 0.0) for seed in seeds})
+
+
+def _recorded(file, path, by):
+    *first, name = path
+    found = [row[name] for row in map(json.loads, file.read_text().splitlines()) if name in row]
+    if not found or first not in ([], ["first"]):
+        raise UserError(f"claims: training did not record {by} in {file}")
+    return found[0] if first else found[-1]
+
+
+@dataclass
+class Finding:
+    """One expectation and what was found: a sentence, a verdict."""
+
+    says: str
+    verdict: str
+
+
+def check(root, expected, runs):
+    """The Finding of one config.Expectation. runs: those that the claim is about."""
+    if expected.rank_correlation:
+        return _correlation(root, expected, runs)
+    by, than_by = expected.by, expected.than_by or expected.by
+
+    def side(which, by):
+        parts = [measure(root, name, by) for name in config.named(which)]
+        if None in parts or not parts:
+            return None
+        return parts[0] - parts[1] if getattr(which, "less", None) else Value.mean(parts)
+
+    def told(which, by):
+        names = [name.partition("-")[2] for name in config.named(which)]
+        if len(names) == 1:
+            return f"{by} of {names[0]}"
+        return f"{by} of {names[0]} less {names[1]}" if which.less else f"mean {by} of {', '.join(names)}"
+
+    higher, other = side(expected.higher, by), side(expected.than, than_by)
+    if higher is None or (expected.than and other is None):
+        return Finding(f"{told(expected.higher, by)}: no results yet", MISSING)
+    if expected.than:
+        mean, low, high = (higher - other).interval
+        says = f"{told(expected.higher, by)} over {told(expected.than, than_by)}: {_number(mean, low, high)}, expected above 0"
+        return Finding(says, _decide(low, high, above=0))
+    mean, low, high = higher.interval
+    bound = f"above {expected.above:g}" if expected.above is not None else f"below {expected.below:g}"
+    says = f"{told(expected.higher, by)}: {_number(mean, low, high)}, expected {bound}"
+    return Finding(says, _decide(low, high, expected.above, expected.below))
+
+
+def _decide(low, high, above=None, below=None):
+    if low is None:
+        return UNDECIDED
+    if above is not None:
+        return HOLDS if low > above else FAILS if high < above else UNDECIDED
+    return HOLDS if high < below else FAILS if low > below else UNDECIDED
+
+
+def _number(mean, low, high):
+    return f"{mean:.4g} [{low:.4g}, {high:.4g}]" if low is not None else f"{mean:.4g} (one seed)"
+
+
+def _correlation(root, expected, runs):
+    """Spearman's correlation of two measures over the runs, and its interval by a bootstrap over runs."""
+    from scipy.stats import spearmanr
+
+    first, second = expected.rank_correlation
+    pairs = [(measure(root, run, first), measure(root, run, second)) for run in runs]
+    points = np.array([[v.interval[0] for v in pair] for pair in pairs if None not in pair])
+    if len(points) < 4:
+        return Finding(f"{first} and {second}: results of {len(points)} runs, at least 4 are needed", MISSING)
+    rng = np.random.default_rng(0)
+    drawn = (points[rng.integers(len(points), size=len(points))] for _ in range(RESAMPLES))
+    values = [spearmanr(*sample.T).statistic for sample in drawn if np.ptp(sample, axis=0).all()]
+    low, high = np.quantile(values, [0.025, 0.975])
+    bound = f"above {expected.above:g}" if expected.above is not None else f"below {expected.below:g}"
+    says = f"rank correlation of {first} and {second} over {len(points)} runs: "
+    says += f"{_number(spearmanr(*points.T).statistic, low, high)}, expected {bound}"
+    return Finding(says, _decide(low, high, expected.above, expected.below))
+
+
+def verdict(findings):
+    """Of a claim with several expectations: it holds if all do, and does not if one does not."""
+    verdicts = {finding.verdict for finding in findings}
+    return next((v for v in (MISSING, FAILS, UNDECIDED) if v in verdicts), HOLDS)
+
+
+@dataclass
+class Panel:
+    """A claim as the page shows it."""
+
+    name: str
+    experiment: str
+    claim: config.Claim
+    findings: list
+    verdict: str
+    figure: str | None
+    seconds: float
+    trainings: int
+
+    @property
+    def command(self):
+        return f"make experiment E={self.experiment} && make parallel"
+
+
+def panels(root="."):
+    """A Panel for each claim, by name."""
+    root, found = Path(root), []
+    for file in sorted((root / "conf/experiment").glob("*.yaml")):
+        if "claims" in yaml.safe_load(file.read_text()):
+            params = compose(root, file.stem)
+            found += [panel(root, params, name) for name in params.claims]
+    return sorted(found, key=lambda panel: panel.name)
+
+
+def compose(root, experiment):
+    """The params of an experiment that is not the one in params.yaml."""
+    from dvc.utils.hydra import compose_and_dump
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        compose_and_dump(str(path), str((root / "conf").resolve()), None, "config", "", [f"experiment={experiment}"])
+        return config.load(path)
+
+
+def panel(root, params, name):
+    claim = params.claims[name]
+    titles = {run: run.removeprefix(f"{params.experiment}-") for run in claim.runs or params.runs}
+    findings = [check(root, expected, list(titles)) for expected in claim.expect]
+    costs = [content for run in titles if (file := root / config.results(run) / "cost.json").exists()
+             for content in report.read(file)["seeds"].values()]
+    return Panel(name, params.experiment, claim, findings, verdict(findings), figure(root, claim, titles),
+                 sum(cost["seconds"] for cost in costs), len(costs))
+
+
+def figure(root, claim, titles):
+    """Each measure of the claim's `figure` for all runs that have it, with its interval: an <svg>, or None."""
+    shown = {by: {title: found for run, title in titles.items() if (found := _try(root, run, by))} for by in claim.figure}
+    shown = {by: values for by, values in shown.items() if values}
+    if not shown:
+        return None
+    plot = report.pyplot()
+    height = 0.9 + 0.26 * max(map(len, shown.values()))
+    drawing, axes = plot.subplots(1, len(shown), figsize=(4.6 * len(shown), height), squeeze=False)
+    for axis, (by, values) in zip(axes[0], shown.items()):
+        for y, found in enumerate(values.values()):
+            mean, low, high = found.interval
+            if low is not None:
+                axis.hlines(y, low, high, report.ACCENT, linewidth=2)
+            axis.plot(list(found.seeds.values()), [y] * len(found.seeds), "|", color=report.MUTED, markersize=7)
+            axis.plot(mean, y, "o", color=report.ACCENT, markersize=5)
+        axis.set_yticks(range(len(values)), list(values))
+        axis.set_ylim(len(values) - 0.5, -0.5)
+        axis.set_title(by + (" accuracy on test, %" if by.split(".")[0] not in ("history", "cost") else ""))
+        axis.grid(axis="y", visible=False)
+        axis.tick_params(length=0)
+    drawing.tight_layout(w_pad=2.5)
+    return report.svg(drawing)
+
+
+def _try(root, run, by):
+    """A run that does not have a measure, as a floor has no history, is left out of a figure."""
+    try:
+        return measure(root, run, by)
+    except UserError:
+        return None
+
+
+def build(root="."):
+    """Write data/report/claims.html and claims.md below `root`; returns the path of the page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    found = panels(root)
+    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+                        trim_blocks=True, lstrip_blocks=True)
+    out = Path(root) / "data/report"
+    out.mkdir(parents=True, exist_ok=True)
+    page = pages.get_template("claims.html").render(panels=found, duration=report.duration)
+    (out / "claims.html").write_text(page, encoding="utf-8")
+    (out / "claims.md").write_text(markdown(found), encoding="utf-8")
+    return out / "claims.html"
+
+
+def markdown(found):
+    lines = ["# The lectures' claims", "", "| Claim | The lectures say | Verdict | Trained for |", "| --- | --- | --- | ---: |"]
+    for one in found:
+        cost = f"{report.duration(one.seconds)}, {one.trainings} trainings" if one.trainings else ""
+        lines.append(f"| [{one.name}](#{one.name}) | {one.claim.says} | {one.verdict} | {cost} |")
+    for one in found:
+        lines += ["", f"## {one.name}", "", f"{one.claim.says} **{one.verdict.capitalize()}.**", "", *(
+            f"- {finding.says}: {finding.verdict}" for finding in one.findings), "", f"`{one.command}`"]
+    return "\n".join(lines) + "\n"

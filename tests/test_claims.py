@@ -1,0 +1,174 @@
+"""Verdicts on the lectures' claims, computed from result files as the pipeline writes them."""
+
+import json
+
+import pytest
+import yaml
+
+from selfsup import claims, config
+from selfsup.errors import UserError
+
+
+@pytest.fixture
+def results(tmp_path):
+    """results(run, protocol, {seed: accuracy}): the files of a run."""
+
+    def write(run, protocol, seeds, half=2.0):
+        folder = tmp_path / config.results(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {str(s): {"accuracy": a, "low": a - half, "high": a + half} for s, a in enumerate(seeds)}
+        (folder / f"{protocol}.json").write_text(json.dumps({"seeds": content}))
+        return tmp_path
+
+    return write
+
+
+def recorded(root, run, seed, *rows):
+    folder = root / config.encoders(run) / str(seed)
+    folder.mkdir(parents=True)
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def found(root, **expected):
+    names = ["e-a", "e-b", "e-c", "e-d"]
+    return claims.check(root, config.Expectation(**expected), names)
+
+
+@pytest.mark.parametrize("a, b, verdict", [
+    ([50, 51, 52], [40, 41, 42], "holds here"),
+    ([40, 41, 42], [50, 51, 52], "does not hold here"),
+    ([50, 40, 45], [44, 46, 43], "undecided at this budget"),
+    # Each seed of a is better than its own b by much the same, though the seeds differ by more: they are paired.
+    ([30, 50, 70], [28, 47.5, 68], "holds here"),
+    ([50], [44], "holds here"),  # one seed: ±2 both, ±2.8 of the difference
+    ([50], [48], "undecided at this budget"),
+])  # fmt: skip
+def test_one_run_higher_than_another(results, a, b, verdict):
+    root = results("e-a", "linear", a)
+    results("e-b", "linear", b)
+    finding = found(root, higher="e-a", than="e-b")
+    assert finding.verdict == verdict
+    assert finding.says.startswith("linear of a over linear of b: ") and finding.says.endswith("expected above 0")
+
+
+def test_interval_of_paired_seeds_by_hand(results):
+    root = results("e-a", "knn", [30, 50, 70])
+    results("e-b", "knn", [28, 47, 66])
+    mean, low, high = (claims.measure(root, "e-a", "knn") - claims.measure(root, "e-b", "knn")).interval
+    # Differences 2, 3, 4: mean 3, deviation 1, t(2, 97.5 %) = 4.3027.
+    assert (mean, low, high) == pytest.approx((3, 3 - 4.3027 / 3**0.5, 3 + 4.3027 / 3**0.5), abs=1e-3)
+
+
+def test_only_shared_seeds_are_compared(results):
+    root = results("e-a", "knn", [10, 20, 90])
+    results("e-b", "knn", [5])
+    mean, low, high = (claims.measure(root, "e-a", "knn") - claims.measure(root, "e-b", "knn")).interval
+    assert (mean, high - low) == pytest.approx((5, 2 * 8**0.5))
+
+
+def test_what_training_recorded_last_and_first(results, tmp_path):
+    for seed, last in enumerate((0.6, 0.7, 0.65)):
+        recorded(tmp_path, "e-a", seed, {"nmi": 0.2}, {"loss": 1.0}, {"nmi": last}, {"loss": 0.5})
+    assert claims.measure(tmp_path, "e-a", "history.nmi").seeds == {"0": 0.6, "1": 0.7, "2": 0.65}
+    finding = found(tmp_path, higher="e-a", than="e-a", by="history.nmi", than_by="history.first.nmi")
+    assert finding.verdict == "holds here" and finding.says.startswith("history.nmi of a over history.first.nmi of a: 0.45")
+    assert found(tmp_path, higher="e-a", by="history.nmi", below=0.9).verdict == "holds here"
+    assert found(tmp_path, higher="e-a", by="history.nmi", above=0.9).verdict == "does not hold here"
+    with pytest.raises(UserError, match="did not record history.std"):
+        found(tmp_path, higher="e-a", by="history.std", above=0)
+
+
+def test_a_single_number_without_an_interval_decides_nothing(tmp_path):
+    recorded(tmp_path, "e-a", 0, {"std": 0.01})
+    finding = found(tmp_path, higher="e-a", by="history.std", below=0.1)
+    assert finding.verdict == "undecided at this budget" and "0.01 (one seed)" in finding.says
+
+
+def test_a_lead_that_grows(results):
+    """The lead of a over b is larger with few labels (knn here) than with all (linear)."""
+    for run, knn, linear in (("e-a", [30, 31, 32], [60, 61, 62]), ("e-b", [20, 21, 22], [58, 59, 60])):
+        results(run, "knn", knn)
+        root = results(run, "linear", linear)
+    pair = {"less": ["e-a", "e-b"]}
+    assert found(root, higher=pair, than=pair, by="knn", than_by="linear").verdict == "holds here"
+    assert found(root, higher=pair, than=pair, by="linear", than_by="knn").verdict == "does not hold here"
+
+
+def test_mean_over_runs(results):
+    for run, accuracy in (("e-a", [10, 20]), ("e-b", [30, 42]), ("e-c", [15, 26])):
+        root = results(run, "linear", accuracy)
+    several = {"mean": ["e-a", "e-b"]}
+    value = claims.Value.mean([claims.measure(root, run, "linear") for run in ("e-a", "e-b")])
+    assert value.seeds == {"0": 20, "1": 31} and value.half["0"] == pytest.approx(2**0.5)
+    finding = found(root, higher=several, than="e-c")  # 5 in either seed
+    assert finding.verdict == "holds here" and finding.says.startswith("mean linear of a, b over linear of c: 5 [5, 5]")
+
+
+def test_rank_correlation(results):
+    for run, x in (("e-a", 10), ("e-b", 20), ("e-c", 30), ("e-d", 40)):
+        results(run, "knn", [x])
+        root = results(run, "linear", [2 * x])
+    alike = found(root, rank_correlation=["knn", "linear"], above=0.9)
+    assert alike.verdict == "holds here" and "over 4 runs: 1 [1, 1]" in alike.says
+    results("e-d", "linear", [1])
+    assert found(root, rank_correlation=["knn", "linear"], above=0.9).verdict == "undecided at this budget"
+
+
+def test_without_results_nothing_is_claimed(results, tmp_path):
+    assert found(tmp_path, higher="e-a", than="e-b").verdict == "not run yet"
+    results("e-a", "linear", [50])
+    assert found(tmp_path, higher="e-a", than="e-b").verdict == "not run yet"
+    assert found(tmp_path, rank_correlation=["knn", "linear"], above=0).verdict == "not run yet"
+
+
+def test_a_claim_stands_or_falls_with_all_it_expects():
+    def of(*verdicts):
+        return claims.verdict([claims.Finding("", verdict) for verdict in verdicts])
+
+    assert of(claims.HOLDS, claims.HOLDS) == claims.HOLDS
+    assert of(claims.HOLDS, claims.UNDECIDED) == claims.UNDECIDED
+    assert of(claims.UNDECIDED, claims.FAILS, claims.HOLDS) == claims.FAILS
+    assert of(claims.FAILS, claims.MISSING) == claims.MISSING
+
+
+def test_page_and_markdown(results, tmp_path, monkeypatch):
+    conf = tmp_path / "conf"
+    (conf / "experiment").mkdir(parents=True)
+    (conf / "config.yaml").write_text("defaults:\n  - _self_\n  - experiment: quick\n" + yaml.safe_dump(base()))
+    claim = {"says": "A beats B & C.", "expect": [{"higher": "e-a", "than": "e-b"}], "figure": ["linear", "history.std"]}
+    runs = {name: {"method": "random", "data": "d", "seeds": [0, 1]} for name in ("e-a", "e-b")}
+    experiment = {"experiment": "e", "datasets": {"d": DATA}, "runs": runs, "claims": {"ab": claim}}
+    (conf / "experiment/e.yaml").write_text("# @package _global_\n" + yaml.safe_dump(experiment))
+    results("e-a", "linear", [50, 51])
+    results("e-b", "linear", [40, 41])
+    page = claims.build(tmp_path)
+    html, text = page.read_text(), page.with_suffix(".md").read_text()
+    assert "A beats B &amp; C." in html and html.count("<svg") == 1 and "<strong>holds here</strong>" in html
+    assert "| [ab](#ab) | A beats B & C. | holds here |" in text and "make experiment E=e && make parallel" in text
+
+
+DATA = {"source": "digits", "root": ".", "size": 32, "max_bad": 0, "val_share": 0.1}
+
+
+def base():
+    """conf/config.yaml of this repository, without its choice of experiment."""
+    from pathlib import Path
+
+    shared = yaml.safe_load((Path(__file__).parents[1] / "conf/config.yaml").read_text())
+    return {key: value for key, value in shared.items() if key not in ("defaults", "experiment")}
+
+
+@pytest.mark.parametrize("expected, sentence", [
+    ({"higher": "quick-simcl", "than": "quick-random"}, 'no run "quick-simcl"; did you mean "quick-simclr"'),
+    ({"higher": "quick-simclr"}, "one of `than`, `above` and `below`"),
+    ({"higher": "quick-simclr", "than": "quick-random", "above": 1}, "one of `than`, `above` and `below`"),
+    ({"above": 1}, "either `higher` or `rank_correlation`"),
+])  # fmt: skip
+def test_claims_are_checked_with_the_params(tmp_path, expected, sentence):
+    from pathlib import Path
+
+    raw = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    raw["claims"] = {"c": {"says": "so", "expect": [expected], "figure": ["linear"]}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(UserError, match=sentence):
+        config.load(tmp_path / "params.yaml")
