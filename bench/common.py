@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-import torch
+import torch.nn as nn
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, Dataset
@@ -54,11 +54,15 @@ def ours(run, shards, folder, seed=0):
     return clock.images_per_second(SKIP), selfsup.load(folder / "encoder")
 
 
-def theirs(method, transform, run, split):
-    """lightly's example loop (its transform and two loader workers) -> images a second, encoder.
+class Theirs(nn.Module):
+    """Base of lightly's sides: has an `encoder`; called with the views and the share of the budget spent, it gives the loss."""
 
-    method: a module with an `encoder`; called with a list of views and the share of the budget spent, it gives a loss.
-    """
+    def param_groups(self):
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+
+def theirs(method, transform, run, split):
+    """lightly's example loop (its transform and two loader workers) on a `Theirs` -> images a second, encoder."""
     steps = run.train.images // BATCH
     loader = DataLoader(Pictures(split, transform), BATCH, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
     optimizer, clock, done = optim.build(method, run.train), Clock(), 0

@@ -34,8 +34,8 @@ ARGS = {
 MULTIPLE = {"barlow_twins": 1 / 512, "byol": 4}  # our loss over theirs: eq. 2 over `dim`; 2 - 2 cos of both views, not -cos/2
 
 
-class Lightly(nn.Module):
-    """Base of lightly's sides: the encoder, a head, and slow copies of both where a method has them."""
+class Lightly(common.Theirs):
+    """The encoder, a head, and slow copies of both where a method has them."""
 
     def __init__(self, encoder, head, slow=False):
         super().__init__()

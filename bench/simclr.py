@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-import torch.nn as nn
 
 from bench import common
 from selfsup import data, errors, train
@@ -20,7 +19,7 @@ TARGET = {32: 2.1, 16: 3.5}
 IMAGES, SEEDS = 51200, (0, 1, 2)
 
 
-class Lightly(nn.Module):
+class Lightly(common.Theirs):
     """lightly's loss on the encoder and the projector that ours starts from as well."""
 
     def __init__(self, run, seed, card):
