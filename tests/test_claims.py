@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from selfsup import claims, config
+from selfsup import claims, config, intervals
 from selfsup.errors import UserError
 
 
@@ -98,7 +98,7 @@ def test_mean_over_runs(results):
     for run, accuracy in (("e-a", [10, 20]), ("e-b", [30, 42]), ("e-c", [15, 26])):
         root = results(run, "linear", accuracy)
     several = {"mean": ["e-a", "e-b"]}
-    value = claims.Value.mean([claims.measure(root, run, "linear") for run in ("e-a", "e-b")])
+    value = intervals.Value.mean([claims.measure(root, run, "linear") for run in ("e-a", "e-b")])
     assert value.seeds == {"0": 20, "1": 31} and value.half["0"] == pytest.approx(2**0.5)
     finding = found(root, higher=several, than="e-c")  # 5 in either seed
     assert finding.verdict == "holds here" and finding.says.startswith("mean linear of a, b over linear of c: 5 [5, 5]")

@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def make(root, params, name, card, accuracy, low, high):
             "flops_per_image": 35_123_456}
     (results / "cost.json").write_text(json.dumps({"seeds": {str(seed): cost for seed in run.seeds}}))
     result = {"accuracy": accuracy, "low": low, "high": high}
-    (results / "linear.json").write_text(json.dumps({**result, "seeds": {}}))
+    (results / "linear.json").write_text(json.dumps({**result, "seeds": {str(seed): result for seed in run.seeds}}))
     if name in ("tiny-random", "tiny-simclr"):
         judge(results, run, result)
     if run.method == "clip":
@@ -78,12 +79,13 @@ def judge(results, run, result):
     def better(accuracy, seed, **more):
         return {"accuracy": accuracy + 2 * seed, "low": accuracy - 3, "high": accuracy + 3, **more}
 
-    few = {str(seed): {"linear": {"1": better(20, seed, labels=12), "10": better(30, seed, labels=120)},
+    few = {str(seed): {**result, "linear": {"1": better(20, seed, labels=12), "10": better(30, seed, labels=120)},
                        "finetune": {"1": better(15, seed, labels=12), "10": better(41, seed, labels=120)}}
            for seed in run.seeds}
-    deep = {str(seed): {"layers": {"1": better(22, seed), "2": better(33, seed), "10": better(28, seed)}}
+    deep = {str(seed): {**result, "layers": {"1": better(22, seed), "2": better(33, seed), "10": better(28, seed)}}
             for seed in run.seeds}
-    for protocol, seeds in (("low_shot", few), ("layerwise", deep), ("finetune", {}), ("retrieval", {})):
+    own = {str(seed): result for seed in run.seeds}
+    for protocol, seeds in (("low_shot", few), ("layerwise", deep), ("finetune", own), ("retrieval", own)):
         (results / f"{protocol}.json").write_text(json.dumps({**result, "seeds": seeds}))
 
 
@@ -135,7 +137,7 @@ def test_the_table(built):
                                   "1 M", "35.1 M"]
     verdicts = {name: row[6].removesuffix(", Fine-tuned, Few labels, Best layer, Retrieval")
                 for name, row in rows.items()}
-    assert verdicts == {"random": "floor", "supervised": "ceiling", "rotation": "not above floor", "moco": "",
+    assert verdicts == {"random": "floor", "supervised": "ceiling", "rotation": "not above floor why", "moco": "",
                         "simclr": "above floor Linear", "clip": "above floor Linear",
                         "lonely": ""}                    # no floor with its encoder
     assert rows["moco"][2:] == [""] * 10
@@ -248,3 +250,20 @@ def test_what_is_compared_shares_a_panel():
     names = ["lr", "error_mean_colour", "loss", "error", "val_loss", "val_error", "nmi"]
     panels = {"loss": ["loss"], "error": ["error", "error_mean_colour"], "nmi": ["nmi"], "lr": ["lr"]}
     assert report.panels(names) == panels and list(report.panels(names)) == list(panels)
+
+
+def test_a_run_is_above_its_floor_by_its_lead_over_it_seed_by_seed():
+    def row(*accuracies):
+        seeds = {str(s): {"accuracy": a, "low": a - 2, "high": a + 2} for s, a in enumerate(accuracies)}
+        return report.Row(SimpleNamespace(method="simclr"), "", {}, {"linear": {"seeds": seeds}}, {})
+
+    def verdict(ours, floor):
+        run = row(*ours)
+        run.floor = row(*floor)
+        return run.verdict
+
+    # Seeds differ by more than the run's lead of 2 to 3, which all of them have.
+    assert verdict((22, 32, 43), (20, 30, 40)) == ("above floor", ["linear"])
+    assert verdict((22, 32, 38), (20, 30, 40)) == ("not above floor", [])
+    assert verdict((23,), (20, 30, 40)) == ("above floor", ["linear"])  # of the one shared seed 3 ± 2.8
+    assert verdict((22.5,), (20, 30, 40)) == ("not above floor", [])

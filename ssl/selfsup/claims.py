@@ -8,7 +8,6 @@ A measure is named by its result file and the path in it, "accuracy" being under
 """
 
 import json
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,44 +16,11 @@ import numpy as np
 import yaml
 
 from selfsup import config, report
+from selfsup.intervals import Value
 from selfsup.errors import UserError
 
 HOLDS, FAILS, UNDECIDED, MISSING = "holds here", "does not hold here", "undecided at this budget", "not run yet"
 RESAMPLES = 2000  # of runs, for the interval of a rank correlation
-
-
-@dataclass
-class Value:
-    """A measure of a run or the difference of two: one number a seed, and half the interval that a seed's number has itself
-    (a bootstrap over test images; 0 where there is none)."""
-
-    seeds: dict
-    half: dict
-
-    def __sub__(self, other):
-        shared = [seed for seed in self.seeds if seed in other.seeds]
-        return Value({s: self.seeds[s] - other.seeds[s] for s in shared},
-                     {s: math.hypot(self.half[s], other.half[s]) for s in shared})
-
-    @classmethod
-    def mean(cls, values):
-        """Of several runs, seed by seed."""
-        shared = [seed for seed in values[0].seeds if all(seed in value.seeds for value in values)]
-        return cls({s: sum(value.seeds[s] for value in values) / len(values) for s in shared},
-                   {s: math.hypot(*(value.half[s] for value in values)) / len(values) for s in shared})
-
-    @property
-    def interval(self):
-        """(mean, low, high), 95 %: Student's t over seeds that are paired; of one seed its own interval, or (mean, None, None)."""
-        numbers = np.array(list(self.seeds.values()))
-        mean = float(numbers.mean())
-        if len(numbers) > 1:
-            from scipy.special import stdtrit
-
-            half = float(stdtrit(len(numbers) - 1, 0.975) * numbers.std(ddof=1) / math.sqrt(len(numbers)))
-            return mean, mean - half, mean + half
-        (half,) = self.half.values()
-        return (mean, mean - half, mean + half) if half else (mean, None, None)
 
 
 def measure(root, run, by):

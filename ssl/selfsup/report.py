@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup import config, encoder, evals
+from selfsup.intervals import Value
 from selfsup.errors import UserError
 
 FLOOR, CEILING = "random", "supervised"                  # methods that bound those of the same encoder and data
@@ -70,15 +71,24 @@ class Row:
         values = [cost[key] for cost in self.cost.values() if cost.get(key) is not None]
         return sum(values) / len(values) if values else None
 
+    def lead(self, protocol):
+        """(mean, low, high) of this run's accuracy less its floor's, over the seeds that both have; None without any."""
+        ours, floor = (
+            Value({seed: s["accuracy"] for seed, s in row.results[protocol]["seeds"].items()},
+                  {seed: (s["high"] - s["low"]) / 2 for seed, s in row.results[protocol]["seeds"].items()})
+            for row in (self, self.floor))
+        difference = ours - floor
+        return difference.interval if difference.seeds else None
+
     @property
     def verdict(self):
-        """Whether the run's interval lies above its floor's on some protocol: (text, the protocols where it does)."""
+        """Whether the run is above its floor on some protocol: (text, the protocols where it is)."""
         if self.role:
             return self.role, []
         shared = [p for p in PROTOCOL_TITLES if p in self.results and self.floor and p in self.floor.results]
         if not shared:
             return "", []
-        above = [p for p in shared if self.results[p]["low"] > self.floor.results[p]["high"]]
+        above = [p for p in shared if self.lead(p) and self.lead(p)[1] > 0]
         return ("above floor" if above else "not above floor"), above
 
 
@@ -277,8 +287,8 @@ def notes(params, rows, protocols):
     p = params.protocols
     yield ("Accuracy on test, which is read once, with its 95 % interval: a bootstrap over test images"
            + ("; for a run of several seeds Student's t over the seeds." if several else "."))
-    yield ("Verdict: above the floor if, on at least one protocol, the run's interval lies wholly above that of "
-           f"{FLOOR} initialisation with the same encoder. The ceiling is the same encoder trained on all labels, for "
+    yield ("Verdict: above the floor if, on at least one protocol, the 95 % interval of the run's lead over "
+           f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same encoder trained on all labels, for "
            "as many images seen.")
     if "knn" in protocols:
         yield (f"kNN: weighted nearest neighbours by cosine; on val chosen were k, of {listed(p.knn.k)}, and the "
