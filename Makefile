@@ -40,7 +40,8 @@ experiment: .venv/installed ## make experiment E=cifar10: write params.yaml from
 	python -c "from dvc.utils.hydra import compose_and_dump as write; \
 	  write('params.yaml', '$(CURDIR)/conf', None, 'config', '', ['experiment=$(E)'])"
 
-.venv/installed: requirements.txt constraints.txt
+.venv/installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --requirement requirements.txt
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .  # the command selfsup
 	touch $@

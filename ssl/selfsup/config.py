@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from selfsup.errors import UserError, nearest
 
 METHODS = Path(__file__).parent / "methods"
+GIVEN = ("self", "encoder", "card", "columns", "first", "second")  # of a method and its views: no run can set them
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # run and data-set names become paths, DVC stage names and DVC parameter paths
 
 
@@ -303,6 +304,14 @@ def named(side: str | Several | None) -> list[str]:
     return [side] if isinstance(side, str) else (side.mean or side.less or []) if side else []
 
 
+def arguments(method) -> dict[str, Any]:
+    """What `args` of a run may set, each with its default (inspect.Parameter.empty if none): arguments of the method's
+    __init__, and fields of the views that it takes."""
+    own = {p.name: p.default for p in inspect.signature(method.__init__).parameters.values()}
+    views = {field.name: getattr(method.inputs, field.name) for field in fields(method.inputs)}
+    return {name: default for name, default in {**own, **views}.items() if name not in GIVEN}
+
+
 def check(params: Params) -> None:
     """What `load` cannot know without importing the methods: each run's `args` are arguments of its method or of the
     views that it takes."""
@@ -310,9 +319,7 @@ def check(params: Params) -> None:
 
     for entry in params.runs.values():
         method = methods.load(entry.method)
-        signature = inspect.signature(method.__init__).parameters
-        known = [name for name in signature if name not in ("self", "encoder", "card")]
-        known += [field.name for field in fields(method.inputs) if field.name not in ("columns", "first", "second")]
+        known = arguments(method)
         for name in entry.args:
             if name not in known:
                 raise UserError(

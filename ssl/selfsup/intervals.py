@@ -14,6 +14,13 @@ class Value:
     seeds: dict
     half: dict
 
+    @classmethod
+    def of(cls, result):
+        """The accuracy in a protocol's result file."""
+        seeds = result["seeds"]
+        return cls({seed: one["accuracy"] for seed, one in seeds.items()},
+                   {seed: (one["high"] - one["low"]) / 2 for seed, one in seeds.items()})
+
     def __sub__(self, other):
         shared = [seed for seed in self.seeds if seed in other.seeds]
         return Value({s: self.seeds[s] - other.seeds[s] for s in shared},

@@ -73,11 +73,7 @@ class Row:
 
     def lead(self, protocol):
         """(mean, low, high) of this run's accuracy less its floor's, over the seeds that both have; None without any."""
-        ours, floor = (
-            Value({seed: s["accuracy"] for seed, s in row.results[protocol]["seeds"].items()},
-                  {seed: (s["high"] - s["low"]) / 2 for seed, s in row.results[protocol]["seeds"].items()})
-            for row in (self, self.floor))
-        difference = ours - floor
+        difference = Value.of(self.results[protocol]) - Value.of(self.floor.results[protocol])
         return difference.interval if difference.seeds else None
 
     @property

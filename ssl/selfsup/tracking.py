@@ -65,7 +65,7 @@ class Tracker:
             [sys.executable, "-m", "selfsup.tracking"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
             cwd=root, env={**os.environ, "PYTHONPATH": library}, start_new_session=True,  # Ctrl-C is for the trainer
         )
-        self.log([{"experiment": params.experiment, "tags": _identity(info), "params": _params(info)}])
+        self.log([{"experiment": params.experiment, "tags": _identity(info), "params": parameters(info)}])
 
     def log(self, rows):
         """rows: of the history, each with `images` (the step axis) and numbers by name. Costs microseconds."""
@@ -150,7 +150,7 @@ def _complete(client, experiment, root, folder, hashes):
     if "selfsup.pictures" in new and (folder / "pictures").is_dir():
         client.log_artifacts(run_id, str(folder / "pictures"), "pictures")
     # A parameter of MLflow never changes, and the trainer may have written it already.
-    values = {key: value for key, value in _params(info).items() if key not in have.params}
+    values = {key: value for key, value in parameters(info).items() if key not in have.params}
     start = row.info.start_time
     _log(client, run_id, points, values,
          when=lambda images: start + 1000 * seconds * images / max(info["images"], 1))
@@ -229,7 +229,7 @@ def _identity(info):
     return {"selfsup.run": info["run"], "selfsup.seed": str(info["seed"]), "selfsup.fingerprint": fingerprint}
 
 
-def _params(info):
+def parameters(info):
     """Flat names to text, as MLflow searches them: method, data, seed, encoder.width, args.temperature, train.lr …"""
     parts = {**info["parts"], "args": info["args"], "train": info["train"]}
     return {"method": info["method"], "data": info["data"]["name"], "seed": str(info["seed"])} | {

@@ -1,0 +1,5 @@
+"""`python -m selfsup`, the same as `selfsup`."""
+
+from selfsup.cli import main
+
+main()

@@ -1,0 +1,220 @@
+"""`selfsup COMMAND`: the catalogue of methods, and what trained encoders are good for. Run it where data/ lies.
+
+Everything heavy is imported by the command that needs it, so that --help and `compare` answer at once.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+from selfsup import config, errors
+from selfsup.errors import UserError, nearest, nearest_path
+
+ENCODER = "a run's name, such as quick-simclr, or an encoder folder: a run's, or that of one of its seeds"
+
+
+@errors.main
+def main(words=None):
+    args = parser().parse_args(words)
+    try:
+        args.command(args)
+        sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        if error.name.startswith("selfsup"):
+            raise
+        raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parser():
+    top = argparse.ArgumentParser("selfsup", description="Self-supervised learning, every method under one protocol.")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(function):
+        text = function.__doc__
+        made = commands.add_parser(function.__name__, help=text.partition(".")[0], description=text)
+        made.set_defaults(command=function)
+        return made.add_argument
+
+    add = command(methods)
+    add("name", nargs="?", metavar="METHOD", help="one method, in full")
+    add = command(embed)
+    add("encoder", metavar="ENCODER", help=ENCODER)
+    add("folder", metavar="FOLDER", help="a folder of images, in folders or not")
+    add("-o", "--out", type=Path, required=True, help="the Parquet file to write")
+    add = command(neighbours)
+    add("encoder", metavar="ENCODER", help=ENCODER)
+    add("folder", metavar="FOLDER", help="a folder of images, in folders or not")
+    add("queries", metavar="QUERY", nargs="+", help="an image file")
+    add("-k", type=int, default=5, help="neighbours a query (default: %(default)s)")
+    add("-o", "--out", type=Path, help="also draw them, a row for each query, as this PNG file")
+    add = command(export)
+    add("encoder", metavar="ENCODER", help=ENCODER)
+    add("--to", required=True, choices=("onnx", "timm", "torchvision"), help="what is to load it")
+    add("-o", "--out", type=Path, help="the file to write (default: RUN-SEED.onnx or RUN-SEED.safetensors, here)")
+    add = command(compare)
+    add("runs", metavar="RUN", nargs=2, help=ENCODER)
+    return top
+
+
+# The commands
+
+
+def methods(args):
+    """The catalogue: each method's paper, family, inputs, and parameters with their defaults.
+
+    Parameters are what `args` of a run in params.yaml can set, those of the views included."""
+    from selfsup import methods
+
+    of = families()
+    order = list(of)
+    names = sorted(methods.names(), key=lambda name: order.index(name) if name in of else len(order))
+    last = None
+    for name in [args.name] if args.name else names:
+        method = methods.load(name)
+        if of.get(name) != last:
+            last = of.get(name)
+            print(f"{last}\n")
+        print(entry(name, method, full=bool(args.name)), end="\n\n")
+
+
+def embed(args):
+    """Write the features of all images below a folder to a Parquet file, with the columns path and feature.
+
+    Images are decoded, resized and normalised exactly as for training and judging. Unreadable ones are left out and
+    named."""
+    with whole(args.out) as part:
+        encoder = load(args.encoder)
+        from selfsup import embed
+
+        count = embed.write(encoder, args.folder, part)
+    print(f"{args.out}: {count} images, {encoder.dim} numbers each")
+
+
+def neighbours(args):
+    """Find the images below a folder that are most similar to a query, by the cosine of their features."""
+    if args.k < 1:
+        raise UserError(f"-k should be at least 1, not {args.k}")
+    with whole(args.out) if args.out else contextlib.nullcontext() as part:
+        encoder = load(args.encoder)
+        from selfsup import embed
+
+        found = embed.neighbours(encoder, args.folder, args.queries, args.k)
+        if part:
+            embed.draw(args.queries, found, part)
+    for query, row in zip(args.queries, found):
+        print(query)
+        for similarity, path in row:
+            print(f"  {similarity:.3f}  {path}")
+
+
+def export(args):
+    """Write an encoder for another library. It is loaded again, and its features compared, before it is kept.
+
+    onnx: one file, for any number of images; its metadata hold mean, std and size. timm, torchvision: weights under
+    that library's names, and beside them a .py file with the lines that load them. timm has networks like our vit and
+    resnet18, and its own; torchvision like our resnet18, and timm's other ResNets. onnx takes every encoder."""
+    encoder = load(args.encoder, device="cpu")
+    from selfsup import export
+
+    ending = "onnx" if args.to == "onnx" else "safetensors"
+    out = args.out or Path(f"{encoder.info['run']}-{encoder.info['seed']}.{ending}")
+    with whole(out) as part:
+        difference = export.write(encoder, args.to, part)
+    loads = "" if args.to == "onnx" else f", loaded as in {export.beside(out, args.to)}"
+    print(f"{out}{loads}: the same features, to {difference:.1g}")
+
+
+def compare(args):
+    """Say in what two runs differ: data, code, parameters, and by how much in each result, the second less the first.
+
+    Results have their 95 % interval. Which files of code differ is known from dvc.lock."""
+    from selfsup import compare
+
+    a, b = (compare.side(place(word)) for word in args.runs)
+    rows = [("", a.title, b.title, ""), *compare.rows(a, b)]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]).rstrip())
+
+
+# What they share
+
+
+def place(word):
+    """The folder of a run, or of one of its seeds, from its path or the run's name."""
+    if Path(word).is_dir():
+        return Path(word)
+    if not config.NAME.fullmatch(word):
+        raise UserError(f"no such folder: {word}{nearest_path(word)}")
+    folder = config.encoders(word)
+    if not folder.is_dir():
+        there = [folder.name for folder in Path("data/encoders").glob("*/*")]
+        hint = nearest(word, there) if there else "; `dvc pull` or `dvc repro` makes that folder"
+        raise UserError(f'no run "{word}" in data/encoders{hint}')
+    return folder
+
+
+def load(word, device=None):
+    """The encoder that a user names, on the GPU if there is one."""
+    folder = place(word)
+    import torch
+
+    import selfsup
+
+    return selfsup.load(folder).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@contextlib.contextmanager
+def whole(out):
+    """A path to write instead of `out`. If the block ends well, what lies there and beside it is moved to `out` and
+    beside that; if not, nothing is left."""
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: name a file in it")
+    if not out.parent.is_dir():
+        raise UserError(f"no such folder: {out.parent}{nearest_path(out.parent)}")
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
+        yield Path(folder) / out.name
+        for file in Path(folder).iterdir():
+            os.replace(file, out.parent / file.name)
+
+
+def families():
+    """{method: family} in the README's order; its table is the only list of families. {} where there is no README."""
+    readme = Path(__file__).parents[2] / "README.md"
+    found, family = {}, None
+    for line in readme.read_text(encoding="utf-8").splitlines() if readme.exists() else []:
+        if heading := re.match(r"\| \*\*(.+?)\*\* \|", line):
+            family = heading[1]
+        elif not line.startswith("|"):
+            family = None
+        elif family:
+            found |= dict.fromkeys(re.findall(r"`(\w+)`", line.split("|")[1]), family)
+    return found
+
+
+def entry(name, method, full):
+    """A method's entry in the catalogue; `full` with all that its docstring says."""
+    import inspect
+
+    summary = sys.modules[method.__module__].__doc__.strip()
+    paper, _, rest = inspect.getdoc(method).partition("\n\n")
+    parameters = [key if value is inspect.Parameter.empty else f"{key}={value!r}"
+                  for key, value in config.arguments(method).items()]
+    lines = {"paper": paper, "inputs": f"{type(method.inputs).__name__} of {', '.join(method.inputs.columns)}",
+             "parameters": ", ".join(parameters)}
+    width = min(120, shutil.get_terminal_size().columns)
+    text = [name, *textwrap.wrap(summary, width, initial_indent="  ", subsequent_indent="  ")]
+    for title, value in lines.items():
+        text += textwrap.wrap(value, width, initial_indent=f"  {title:12}", subsequent_indent=" " * 14,
+                              break_on_hyphens=False, break_long_words=False)
+    return "\n".join([*text, "", textwrap.indent(rest, "  ")] if full and rest else text)

@@ -1,0 +1,171 @@
+"""Features of image files, as the protocols see these images in shards: batch by batch, with little in memory."""
+
+import collections
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from selfsup import evals
+from selfsup.data import images, sources
+from selfsup.data.images import Unreadable
+from selfsup.errors import UserError, nearest_path
+
+BATCH = 512  # images, and fewer of large ones:
+PIXELS = 2**23  # a batch
+SHOWN = 20  # unreadable files that are named; all are counted
+TILE = 128  # pixels, of an image in the picture of neighbours
+
+
+def find(folder):
+    """Image files below `folder`: names relative to it, sorted. The same files as the source `folder` finds."""
+    if not Path(folder).is_dir():
+        raise UserError(f"no such folder: {folder}{nearest_path(folder)}")
+    names = sources._files(Path(folder))
+    if not names:
+        raise UserError(f"no images in {folder}: looked for files ending in {', '.join(images.EXTENSIONS)}")
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # Parquet would choke on it, perhaps hours later
+            raise UserError(f"{folder}: the file name {name!a} is not UTF-8; rename it") from None
+    return names
+
+
+def read(path, size):
+    """What a shard would hold of an image file: uint8 (size, size, 3), through the same JPEG where it stores one.
+
+    Raises Unreadable."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise Unreadable(error.strerror) from None
+    return images.encode(data, size)[2]
+
+
+def decoded(paths, size, ahead):
+    """Yields (position, uint8 (size, size, 3) or Unreadable) in order, `ahead` files decoded in advance.
+
+    Threads, as Pillow lets go of Python's lock while it decodes and resizes."""
+    def attempt(position, path):
+        try:
+            return position, read(path, size)
+        except Unreadable as error:
+            return position, error
+
+    pool = ThreadPoolExecutor()
+    try:
+        waiting = collections.deque()
+        for position, path in enumerate(paths):
+            waiting.append(pool.submit(attempt, position, path))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def features(encoder, paths):
+    """Yields (positions in `paths`, features float32 (n, encoder.dim) on the encoder's device), with a progress bar.
+
+    Unreadable files are left out, counted and named on stderr; a UserError if no file can be read."""
+    batch = max(1, min(BATCH, PIXELS // encoder.size**2))
+    positions, pixels, bad = [], [], []
+
+    def embedded():
+        image = torch.stack([torch.from_numpy(x.copy()) for x in pixels]).permute(0, 3, 1, 2)
+        part = {"image": image, "label": torch.empty(len(image))}
+        return positions, evals.embed(encoder, SimpleNamespace(in_order=lambda batch: [part]))[0]
+
+    for position, image in tqdm(decoded(paths, encoder.size, 2 * batch), "embed", len(paths), mininterval=1):
+        if isinstance(image, Unreadable):
+            bad.append(f"{paths[position]}: {image}")
+            continue
+        positions.append(position)
+        pixels.append(image)
+        if len(pixels) == batch:
+            yield embedded()
+            positions, pixels = [], []
+    if pixels:
+        yield embedded()
+    if len(bad) == len(paths):
+        raise UserError(f"none of {len(paths)} images can be read; the first is {bad[0]}")
+    if bad:
+        print(f"skipped {len(bad)} unreadable of {len(paths)} images", *bad[:SHOWN], sep="\n  ", file=sys.stderr)
+
+
+def write(encoder, folder, out):
+    """Write the features of all images below `folder` to the Parquet file `out`; -> how many.
+
+    Columns: path, relative to `folder`, and feature, float32 × encoder.dim. The file's metadata say whose features
+    they are, as JSON under "selfsup"."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = find(folder)
+    about = {key: encoder.info[key] for key in ("run", "method", "seed", "data", "code", "size")}
+    schema = pa.schema([("path", pa.string()), ("feature", pa.list_(pa.float32(), encoder.dim))],
+                       {"selfsup": json.dumps(about)})
+    count = 0
+    # A dictionary of distinct values pays for repeated ones; these are all different.
+    with pq.ParquetWriter(out, schema, use_dictionary=False) as file:
+        for positions, x in features(encoder, [Path(folder) / name for name in names]):
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(x.cpu().numpy().ravel()), encoder.dim)
+            file.write_batch(pa.record_batch([pa.array([names[i] for i in positions]), rows], schema=schema))
+            count += len(positions)
+    return count
+
+
+def neighbours(encoder, folder, queries, k):
+    """The k images below `folder` most similar to each query, by cosine: a list [(similarity, path), …] for each.
+
+    queries: image files. One that lies in `folder` is not its own neighbour. Raises UserError for an unreadable one."""
+    folder, names = Path(folder), find(folder)
+    for query in queries:
+        try:
+            read(query, encoder.size)
+        except Unreadable as error:
+            raise UserError(f"{query}: {error}{'' if Path(query).exists() else nearest_path(query)}") from None
+    unit = torch.cat([F.normalize(x, dim=1) for _, x in features(encoder, queries)])
+    where = {name: position for position, name in enumerate(names)}
+    itself = {}
+    for row, query in enumerate(queries):
+        path = Path(query).resolve()
+        if path.is_relative_to(folder.resolve()):
+            itself[row] = where.get(path.relative_to(folder.resolve()).as_posix())
+    best = unit.new_full((len(queries), 0), 0.0)
+    found = torch.empty(len(queries), 0, dtype=torch.long, device=unit.device)
+    for positions, x in features(encoder, [folder / name for name in names]):
+        similarity = unit @ F.normalize(x, dim=1).T
+        for row, position in itself.items():
+            if position in positions:
+                similarity[row, positions.index(position)] = -torch.inf
+        # Only the best so far are kept, not all features.
+        positions = torch.tensor(positions, device=unit.device).expand(len(queries), -1)
+        best, found = torch.cat([best, similarity], 1), torch.cat([found, positions], 1)
+        best, order = best.topk(min(k, best.shape[1]), dim=1)
+        found = found.gather(1, order)
+    rows = zip(best.tolist(), found.tolist())
+    return [[(s, folder / names[i]) for s, i in zip(*row) if s > -torch.inf] for row in rows]
+
+
+def draw(queries, rows, out):
+    """Write a PNG of what `neighbours` found: a row for each query, its image first, similarities beneath."""
+    font, gap, line = ImageFont.load_default(14), 6, 20
+    width = (TILE + gap) * (1 + max(map(len, rows))) + 3 * gap
+    sheet = Image.new("RGB", (width, (TILE + gap + line) * len(rows) + gap), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (query, row) in enumerate(zip(queries, rows)):
+        y = gap + i * (TILE + gap + line)
+        for j, (path, words) in enumerate([(query, "query"), *((path, f"{s:.3f}") for s, path in row)]):
+            x = gap + j * (TILE + gap) + (2 * gap if j else 0)
+            sheet.paste(images.square(images.load(Path(path).read_bytes()), TILE), (x, y))
+            pen.text((x, y + TILE + 2), words, "black", font)
+    sheet.save(out, "PNG")

@@ -1,0 +1,150 @@
+"""Encoders for other libraries: as ONNX, or as weights that timm or torchvision know and the lines that load them.
+
+An export takes what the encoder takes, RGB images (N, 3, size, size) in 0 … 1 less `mean` and divided by `std`, and
+gives the same features (N, dim): before anybody sees it, it is loaded again and compared.
+"""
+
+import json
+import runpy
+
+import torch
+
+from selfsup import nets
+from selfsup.errors import UserError
+
+TOLERANCE = 1e-4  # of the largest feature, since another library may sum in another order
+FILE = '''\
+"""The encoder {run}, seed {seed}, in {library}.
+
+features(images): float (N, 3, {size}, {size}), RGB in 0 … 1, normalised as (images - mean) / std -> (N, {dim}).
+"""
+
+from pathlib import Path
+
+import {library}
+import torch
+from safetensors.torch import load_file
+
+mean = torch.tensor({mean})[:, None, None]
+std = torch.tensor({std})[:, None, None]
+{lines}
+model.load_state_dict(load_file(Path(__file__).with_name("{weights}")))
+model.eval()
+
+
+def features(images):
+    return {features}
+'''
+# Ours differs from the usual network only in its stem, 3×3 of stride 1 and no max-pooling: the CIFAR convention.
+STEM = """\
+model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)  # the stem for small images has stride 1
+model.maxpool = torch.nn.Identity()  # and no max-pooling"""
+# timm's smallest ViT in our size. No class token: features are the mean over patches, after the last norm.
+VIT = """\
+model = timm.create_model("vit_tiny_patch16_224", img_size={size}, patch_size={patch}, embed_dim={dim}, depth={depth},
+                          num_heads={heads}, num_classes=0, class_token=False, global_pool="avg", fc_norm=False,
+                          norm_layer=torch.nn.LayerNorm)"""
+TIMM = """\
+model = timm.create_model({arguments}, num_classes=0)
+model.prune_intermediate_layers(1, prune_norm={prune_norm}, prune_head=True)"""
+RENAMED = {  # in a ViT of timm
+    "embed.": "patch_embed.proj.", ".qkv.": ".attn.qkv.", ".out.": ".attn.proj.", ".mlp.0.": ".mlp.fc1.",
+    ".mlp.2.": ".mlp.fc2.",
+}
+
+
+def write(encoder, to, out):
+    """Write `encoder`, of selfsup.load, to the path `out` for "onnx", "timm" or "torchvision"; -> the largest
+    difference that a feature then has on random images. The lines that load weights are at `beside(out, to)`.
+
+    Raises UserError where the library has no such architecture, or the features differ."""
+    again = onnx(encoder, out) if to == "onnx" else weights(encoder, to, out)
+    x = torch.randn(3, 3, encoder.size, encoder.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted, got = encoder(x), again(x)
+    difference = (got - wanted).abs().max().item()
+    if not difference <= TOLERANCE * wanted.abs().max().item():
+        raise UserError(f"{to} computes other features, by up to {difference:.2g}: the export is not kept")
+    return difference
+
+
+def beside(out, to):
+    """Where the lines go that load the weights `out`. Not `out`.py, which may be a script of the user's."""
+    return out.with_suffix(f".{to}.py")
+
+
+def onnx(encoder, out):
+    """Write ONNX, for any number of images; -> the function it computes. Its metadata hold mean, std and size."""
+    import onnxruntime
+    import onnxscript  # noqa: F401, what torch.onnx translates with
+
+    x = torch.zeros(2, 3, encoder.size, encoder.size)  # of one image the tracer would make a constant
+    program = torch.onnx.export(encoder, (x,), dynamo=True, verbose=False, input_names=["image"],
+                                output_names=["feature"], dynamic_shapes=({0: torch.export.Dim("batch")},))
+    about = {key: encoder.info[key] for key in ("run", "seed", "mean", "std", "size")}
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in about.items()})
+    program.save(out)
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"image": x.numpy()})[0])
+
+
+def weights(encoder, library, out):
+    """Write a state dict under the library's names and the lines that load it; -> the function that they define."""
+    from safetensors.torch import save_file
+
+    found = {"timm": timm, "torchvision": torchvision}[library](encoder)
+    if found is None:
+        raise UserError(f"{library} has no network like the encoder's, {encoder.config['name']}; `--to onnx` takes any")
+    lines, features, state = found
+    save_file({name: value.contiguous() for name, value in state.items()}, out)
+    about = {key: encoder.info[key] for key in ("run", "seed", "size", "mean", "std", "dim")}
+    code = FILE.format(library=library, lines=lines, features=features, weights=out.name, **about)
+    beside(out, library).write_text(code, encoding="utf-8")
+    return runpy.run_path(str(beside(out, library)))["features"]
+
+
+def timm(encoder):
+    """-> (lines that make `model`, what its features are, state dict), or None for what timm does not have."""
+    config = dict(encoder.config)
+    name = config.pop("name")
+    if name == "resnet18":
+        return f'model = timm.create_model("resnet18", num_classes=0)\n{STEM}', "model(images)", resnet18(encoder)
+    if name == "vit":
+        first = encoder.blocks[0]
+        lines = VIT.format(size=encoder.grid * encoder.patch, patch=encoder.patch, dim=encoder.dim,
+                           depth=len(encoder.blocks), heads=first.heads)
+        state = {"pos_embed": encoder.position[None]}
+        for key, value in encoder.state_dict().items():
+            for ours, theirs in RENAMED.items():
+                key = key.replace(ours, theirs)
+            state[key] = value
+        return lines, "model(images)", state
+    if name in nets.OURS:
+        return None
+    config.pop("pretrained", None)  # the weights are ours
+    arguments = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in config.items())])
+    lines = TIMM.format(arguments=arguments, prune_norm=not encoder.normalised)
+    features = (f'model.forward_intermediates(images, norm={encoder.normalised}, output_fmt="NCHW", '
+                "intermediates_only=True)[-1].mean((2, 3))")
+    return lines, features, encoder.net.state_dict()
+
+
+def torchvision(encoder):
+    """As `timm`. torchvision has our ResNet-18 but for the stem, and timm's ResNets, with the same names."""
+    from torchvision import models
+
+    config = dict(encoder.config)
+    config.pop("pretrained", None)
+    name = config.pop("name").partition(".")[0]  # what follows the dot names timm's weights
+    headless = f"model = torchvision.models.{name}(weights=None)\nmodel.fc = torch.nn.Identity()"
+    if name == "resnet18":
+        return f"{headless}\n{STEM}", "model(images)", resnet18(encoder)
+    if name.startswith(("resnet", "resnext", "wide_resnet")) and name in models.list_models() and not config:
+        return headless, "model(images)", encoder.net.state_dict()
+
+
+def resnet18(encoder):
+    """The state dict of our ResNet-18 as torchvision and timm name it."""
+    names = {"stem.0": "conv1", "stem.1": "bn1", **{f"stages.{i}": f"layer{i + 1}" for i in range(4)}}
+    return {next(theirs + key[len(ours):] for ours, theirs in names.items() if key.startswith(ours + ".")): value
+            for key, value in encoder.state_dict().items()}
