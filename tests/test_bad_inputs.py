@@ -28,7 +28,7 @@ TARS = {"source": "webdataset", "root": "tars", "urls": "*.tar", "size": 16, "va
 BUDGET = {"images": 64, "batch": 32, "optimizer": "sgd", "lr": [1e-3], "weight_decay": 0.0, "warmup": 0.0, "clip": 0.0}
 PARAMS = {
     "experiment": "tiny", "fetch": [], "datasets": {"tiny": SCENES}, "train": TRAIN,
-    "encoder": {"name": "convnet", "width": 4},
+    "encoder": {"name": "convnet", "width": 4}, "notes": {}, "claims": {},
     "protocols": {
         "knn": {"k": [5], "temperature": [0.1], "bootstrap": 10},
         "linear": {"weight_decay": [0.01], "bootstrap": 10},

@@ -144,3 +144,10 @@ def test_sinkhorn_fills_all_prototypes_evenly():
     torch.testing.assert_close(codes.mean(0), torch.full((8,), 1 / 8), atol=1e-3, rtol=0)
     extreme = cluster.sinkhorn(torch.tensor([[1e4, -1e4], [1e4, -1e4]]))
     assert extreme.isfinite().all()
+
+
+@pytest.mark.parametrize("n", [1, 7, 60, 1000])
+def test_nmi_with_a_single_cluster(n):
+    """Its entropy is 0 however the shares' sum rounds."""
+    one, several = torch.zeros(n, dtype=torch.long), torch.arange(n) % 6
+    assert cluster.nmi(one, one) == 1 and cluster.nmi(one, several) == cluster.nmi(several, one) == float(n == 1)

@@ -69,6 +69,6 @@ def nmi(a, b):
     columns = int(b.max()) + 1
     joint = torch.bincount(a * columns + b, minlength=(int(a.max()) + 1) * columns).double().view(-1, columns) / len(a)
     h_a, h_b, h = (-torch.xlogy(p, p).sum() for p in (joint.sum(1), joint.sum(0), joint))
-    if h_a == 0 or h_b == 0:
-        return float(h_a == h_b)
+    if min(h_a, h_b) < 1e-12:  # of a single cluster it is 0, but for the rounding of its shares' sum
+        return float(max(h_a, h_b) < 1e-12)
     return float((h_a + h_b - h).clamp(min=0) / (h_a * h_b).sqrt())
