@@ -14,7 +14,7 @@ from selfsup import config, errors, evals, optim, train
 BATCH, SKIP = 256, 8  # images a step; steps before the clock counts
 # lightly's CIFAR-10 recipe (SGD 0.06 at batch 128, momentum 0.9, weight decay 5e-4), scaled to the batch, for both sides.
 TRAIN = {"batch": BATCH, "optimizer": "sgd", "lr": 0.12, "weight_decay": 5e-4, "warmup": 0.0, "clip": 0.0, "threads": 2,
-         "workers": 0, "reader": "resident", "checkpoint_every": 1e9}  # fmt: skip
+         "workers": 0, "reader": "resident", "checkpoint_every": 1e9, "precision": "fp32"}  # fmt: skip
 
 
 def shards():

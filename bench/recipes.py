@@ -35,12 +35,15 @@ MULTIPLE = {"barlow_twins": 1 / 512, "byol": 4}  # our loss over theirs: eq. 2 o
 
 
 class Lightly(common.Theirs):
-    """The encoder, a head, and slow copies of both where a method has them."""
+    """The encoder, a head, made by the function `head`, and slow copies of both where a method has them."""
 
     def __init__(self, encoder, head, slow=False):
         super().__init__()
-        self.encoder, self.head = encoder, head
-        self.slow = copy.deepcopy(nn.Sequential(encoder, head)).requires_grad_(False) if slow else None
+        self.encoder, self.head, self.slow = encoder, head(), None
+        if slow:
+            other = head()  # no deepcopy: DINO's has a weight norm, which does not take it
+            other.load_state_dict(self.head.state_dict())
+            self.slow = nn.Sequential(copy.deepcopy(encoder), other).requires_grad_(False)
 
     def project(self, x):
         return self.head(self.encoder(x))
@@ -61,7 +64,7 @@ class BarlowTwins(Lightly):
         from lightly.loss import BarlowTwinsLoss
         from lightly.models.modules import BarlowTwinsProjectionHead
 
-        super().__init__(encoder, BarlowTwinsProjectionHead(encoder.dim, args["hidden"], args["dim"]))
+        super().__init__(encoder, lambda: BarlowTwinsProjectionHead(encoder.dim, args["hidden"], args["dim"]))
         self.criterion = BarlowTwinsLoss()
 
     def forward(self, views, progress):
@@ -73,7 +76,7 @@ class BYOL(Lightly):
         from lightly.loss import NegativeCosineSimilarity
         from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 
-        super().__init__(encoder, BYOLProjectionHead(encoder.dim, args["hidden"], args["dim"]), slow=True)
+        super().__init__(encoder, lambda: BYOLProjectionHead(encoder.dim, args["hidden"], args["dim"]), slow=True)
         self.predict = BYOLPredictionHead(args["dim"], args["hidden"], args["dim"])
         self.criterion, self.momentum = NegativeCosineSimilarity(), args["momentum"]
 
@@ -91,7 +94,7 @@ class DINO(Lightly):
         from lightly.models.modules import DINOProjectionHead
 
         widths = args["hidden"], args["bottleneck"], args["prototypes"]
-        super().__init__(encoder, DINOProjectionHead(encoder.dim, *widths), slow=True)
+        super().__init__(encoder, lambda: DINOProjectionHead(encoder.dim, *widths), slow=True)
         temperature = args["teacher_temperature"]
         self.criterion = DINOLoss(args["prototypes"], warmup_teacher_temp=temperature, teacher_temp=temperature)
         self.momentum = args["momentum"]
@@ -108,7 +111,7 @@ class MoCo(Lightly):
         from lightly.loss import NTXentLoss
         from lightly.models.modules import MoCoProjectionHead
 
-        super().__init__(encoder, MoCoProjectionHead(encoder.dim, args["hidden"], 128), slow=True)
+        super().__init__(encoder, lambda: MoCoProjectionHead(encoder.dim, args["hidden"], 128), slow=True)
         self.criterion = NTXentLoss(temperature=args["temperature"], memory_bank_size=(args["queue"], 128))
         self.momentum = args["momentum"]
 
@@ -128,7 +131,7 @@ class SimCLR(Lightly):
         from lightly.loss import NTXentLoss
         from lightly.models.modules import SimCLRProjectionHead
 
-        super().__init__(encoder, SimCLRProjectionHead(encoder.dim, args["hidden"], 128))
+        super().__init__(encoder, lambda: SimCLRProjectionHead(encoder.dim, args["hidden"], 128))
         self.criterion = NTXentLoss(temperature=0.5)
 
     def forward(self, views, progress):
@@ -140,7 +143,7 @@ class SimSiam(Lightly):
         from lightly.loss import NegativeCosineSimilarity
         from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
 
-        super().__init__(encoder, SimSiamProjectionHead(encoder.dim, args["hidden"], args["dim"]))
+        super().__init__(encoder, lambda: SimSiamProjectionHead(encoder.dim, args["hidden"], args["dim"]))
         self.predict = SimSiamPredictionHead(args["dim"], args["bottleneck"], args["dim"])
         self.criterion = NegativeCosineSimilarity()
 
@@ -155,7 +158,7 @@ class SwAV(Lightly):
         from lightly.loss import SwaVLoss
         from lightly.models.modules import SwaVProjectionHead, SwaVPrototypes
 
-        super().__init__(encoder, SwaVProjectionHead(encoder.dim, args["hidden"], 128))
+        super().__init__(encoder, lambda: SwaVProjectionHead(encoder.dim, args["hidden"], 128))
         self.prototypes, self.criterion = SwaVPrototypes(128, args["prototypes"]), SwaVLoss()
 
     def forward(self, views, progress):
