@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 
@@ -104,21 +105,48 @@ def test_mean_over_runs(results):
     assert finding.verdict == "holds here" and finding.says.startswith("mean linear of a, b over linear of c: 5 [5, 5]")
 
 
-def test_rank_correlation(results):
-    for run, x in (("e-a", 10), ("e-b", 20), ("e-c", 30), ("e-d", 40)):
-        results(run, "knn", [x])
-        root = results(run, "linear", [2 * x])
-    alike = found(root, rank_correlation=["knn", "linear"], above=0.9)
-    assert alike.verdict == "holds here" and "over 4 runs: 1 [1, 1]" in alike.says
-    results("e-d", "linear", [1])
-    assert found(root, rank_correlation=["knn", "linear"], above=0.9).verdict == "undecided at this budget"
+def ranked_apart(results, linear, spread=0.5):
+    """The finding for twelve runs whose kNN accuracy is 10, 11, …, 21, and their linear one as given, three seeds."""
+    noise = np.random.default_rng(1).normal(0, spread, (2, 12, 3))
+    for i in range(12):
+        results(f"e-{i}", "knn", 10 + i + noise[0, i])
+        root = results(f"e-{i}", "linear", linear[i] + noise[1, i])
+    expected = config.Expectation(ranked_apart=["knn", "linear"])
+    return claims.check(root, expected, [f"e-{i}" for i in range(12)])
+
+
+def test_two_measures_that_rank_runs_apart_by_more_than_seeds_do(results):
+    turned = [10 + (5 * i) % 12 for i in range(12)]  # 5 and 12 share no factor: another order
+    finding = ranked_apart(results, turned)
+    assert finding.verdict == "holds here" and "over 12 runs, 1.00 between" in finding.says
+
+
+def test_noise_of_seeds_alone_does_not_rank_runs_apart(results):
+    """The two measures' correlation is well below 1 here, but no lower than that of two seeds."""
+    finding = ranked_apart(results, [40 + 2 * i for i in range(12)], spread=4)
+    assert finding.verdict == "undecided at this budget"
+
+
+def test_rank_correlations_by_loops(results):
+    from scipy.stats import spearmanr
+
+    a, b = np.random.default_rng(0).normal(40, 9, (2, 6, 3)).round(2)
+    for i in range(6):
+        results(f"e-{i}", "knn", a[i])
+        root = results(f"e-{i}", "linear", b[i])
+    pairs = [(s, t) for s in range(3) for t in range(3) if s != t]
+    within = np.mean([spearmanr(x[:, s], x[:, t]).statistic for x in (a, b) for s, t in pairs])
+    between = np.mean([spearmanr(a[:, s], b[:, t]).statistic for s, t in pairs])
+    says = claims.check(root, config.Expectation(ranked_apart=["knn", "linear"]), [f"e-{i}" for i in range(6)]).says
+    assert f"{within:.2f} between seeds of knn or of linear, {between:.2f} between" in says
+    assert f"difference: {within - between:.4g} [" in says
 
 
 def test_without_results_nothing_is_claimed(results, tmp_path):
     assert found(tmp_path, higher="e-a", than="e-b").verdict == "not run yet"
     results("e-a", "linear", [50])
     assert found(tmp_path, higher="e-a", than="e-b").verdict == "not run yet"
-    assert found(tmp_path, rank_correlation=["knn", "linear"], above=0).verdict == "not run yet"
+    assert found(tmp_path, ranked_apart=["knn", "linear"]).verdict == "not run yet"
 
 
 def test_a_claim_stands_or_falls_with_all_it_expects():
@@ -135,12 +163,13 @@ def test_page_and_markdown(results, tmp_path, monkeypatch):
     conf = tmp_path / "conf"
     (conf / "experiment").mkdir(parents=True)
     (conf / "config.yaml").write_text("defaults:\n  - _self_\n  - experiment: quick\n" + yaml.safe_dump(base()))
-    claim = {"says": "A beats B & C.", "expect": [{"higher": "e-a", "than": "e-b"}], "figure": ["linear", "history.std"]}
+    claim = {"says": "A beats B & C.", "expect": [{"higher": "e-a", "than": "e-b"}], "figure": ["linear", "history.std", ["knn", "linear"]]}
     runs = {name: {"method": "random", "data": "d", "seeds": [0, 1]} for name in ("e-a", "e-b")}
     experiment = {"experiment": "e", "datasets": {"d": DATA}, "runs": runs, "claims": {"ab": claim}}
     (conf / "experiment/e.yaml").write_text("# @package _global_\n" + yaml.safe_dump(experiment))
     results("e-a", "linear", [50, 51])
     results("e-b", "linear", [40, 41])
+    results("e-b", "knn", [40, 41])
     page = claims.build(tmp_path)
     html, text = page.read_text(), page.with_suffix(".md").read_text()
     assert "A beats B &amp; C." in html and html.count("<svg") == 1 and "<strong>holds here</strong>" in html
@@ -162,7 +191,8 @@ def base():
     ({"higher": "quick-simcl", "than": "quick-random"}, 'no run "quick-simcl"; did you mean "quick-simclr"'),
     ({"higher": "quick-simclr"}, "one of `than`, `above` and `below`"),
     ({"higher": "quick-simclr", "than": "quick-random", "above": 1}, "one of `than`, `above` and `below`"),
-    ({"above": 1}, "either `higher` or `rank_correlation`"),
+    ({"above": 1}, "either `higher` or `ranked_apart`"),
+    ({"ranked_apart": ["linear", "knn"], "below": 1}, "if it has `higher`"),
 ])  # fmt: skip
 def test_claims_are_checked_with_the_params(tmp_path, expected, sentence):
     from pathlib import Path

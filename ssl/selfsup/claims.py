@@ -20,7 +20,7 @@ from selfsup.intervals import Value
 from selfsup.errors import UserError
 
 HOLDS, FAILS, UNDECIDED, MISSING = "holds here", "does not hold here", "undecided at this budget", "not run yet"
-RESAMPLES = 2000  # of runs, for the interval of a rank correlation
+RESAMPLES = 2000  # of runs, for the interval of a difference of rank correlations
 
 
 def measure(root, run, by):
@@ -65,8 +65,8 @@ class Finding:
 
 def check(root, expected, runs):
     """The Finding of one config.Expectation. runs: those that the claim is about."""
-    if expected.rank_correlation:
-        return _correlation(root, expected, runs)
+    if expected.ranked_apart:
+        return _ranked_apart(root, *expected.ranked_apart, runs)
     by, than_by = expected.by, expected.than_by or expected.by
 
     def side(which, by):
@@ -106,23 +106,32 @@ def _number(mean, low, high):
     return f"{mean:.4g} [{low:.4g}, {high:.4g}]" if low is not None else f"{mean:.4g} (one seed)"
 
 
-def _correlation(root, expected, runs):
-    """Spearman's correlation of two measures over the runs, and its interval by a bootstrap over runs."""
-    from scipy.stats import spearmanr
+def _ranked_apart(root, first, second, runs):
+    """Spearman's correlation over the runs, between seeds of one measure less between seeds of two, and its interval by a
+    bootstrap over runs. Noise lowers both alike, so above 0 the measures themselves rank the runs apart; two measures of
+    one thing give 0, which no number of runs can show, so that the verdict is then "undecided"."""
+    from scipy.stats import rankdata
 
-    first, second = expected.rank_correlation
-    pairs = [(measure(root, run, first), measure(root, run, second)) for run in runs]
-    points = np.array([[v.interval[0] for v in pair] for pair in pairs if None not in pair])
-    if len(points) < 4:
-        return Finding(f"{first} and {second}: results of {len(points)} runs, at least 4 are needed", MISSING)
+    pairs = [pair for run in runs if None not in (pair := (measure(root, run, first), measure(root, run, second)))]
+    seeds = sorted(set.intersection(*(set(value.seeds) for pair in pairs for value in pair))) if pairs else []
+    if len(pairs) < 4 or len(seeds) < 2:
+        return Finding(f"{first} and {second}: {len(pairs)} runs and {len(seeds)} seeds, at least 4 and 2 are needed", MISSING)
+    table = np.array([[value.seeds[seed] for value in pair for seed in seeds] for pair in pairs])  # (runs, 2 · seeds)
+    other = np.tile(1 - np.eye(len(seeds), dtype=bool), (2, 2)).astype(bool)  # another seed's
+    same = np.kron(np.eye(2, dtype=bool), np.ones((len(seeds), len(seeds)), bool))  # the same measure's
+
+    def correlations(rows):
+        found = np.corrcoef(rankdata(rows, axis=0).T)
+        return found[other & same].mean(), found[other & ~same].mean()
+
+    within, between = correlations(table)
     rng = np.random.default_rng(0)
-    drawn = (points[rng.integers(len(points), size=len(points))] for _ in range(RESAMPLES))
-    values = [spearmanr(*sample.T).statistic for sample in drawn if np.ptp(sample, axis=0).all()]
-    low, high = np.quantile(values, [0.025, 0.975])
-    bound = f"above {expected.above:g}" if expected.above is not None else f"below {expected.below:g}"
-    says = f"rank correlation of {first} and {second} over {len(points)} runs: "
-    says += f"{_number(spearmanr(*points.T).statistic, low, high)}, expected {bound}"
-    return Finding(says, _decide(low, high, expected.above, expected.below))
+    drawn = (table[rng.integers(len(table), size=len(table))] for _ in range(RESAMPLES))
+    apart = [np.subtract(*correlations(rows)) for rows in drawn if np.ptp(rows, axis=0).all()]
+    low, high = np.quantile(apart, [0.025, 0.975])
+    says = f"rank correlation over {len(pairs)} runs, {within:.2f} between seeds of {first} or of {second}, {between:.2f} between "
+    says += f"seeds of the two; the difference: {_number(within - between, low, high)}, expected above 0"
+    return Finding(says, _decide(low, high, above=0))
 
 
 def verdict(findings):
@@ -180,28 +189,52 @@ def panel(root, params, name):
 
 
 def figure(root, claim, titles):
-    """Each measure of the claim's `figure` for all runs that have it, with its interval: an <svg>, or None."""
-    shown = {by: {title: found for run, title in titles.items() if (found := _try(root, run, by))} for by in claim.figure}
-    shown = {by: values for by, values in shown.items() if values}
+    """The claim's `figure` for all runs that have its measures: an <svg>, or None."""
+    shown = []
+    for item in claim.figure:
+        by = item if isinstance(item, list) else [item]
+        values = {title: found for run, title in titles.items() if None not in (found := [_try(root, run, one) for one in by])}
+        if values:
+            shown.append((by, values))
     if not shown:
         return None
     plot = report.pyplot()
-    height = 0.9 + 0.26 * max(map(len, shown.values()))
+    height = max(3.4 if len(by) == 2 else 0.9 + 0.26 * len(values) for by, values in shown)
     drawing, axes = plot.subplots(1, len(shown), figsize=(4.6 * len(shown), height), squeeze=False)
-    for axis, (by, values) in zip(axes[0], shown.items()):
-        for y, found in enumerate(values.values()):
-            mean, low, high = found.interval
-            if low is not None:
-                axis.hlines(y, low, high, report.ACCENT, linewidth=2)
-            axis.plot(list(found.seeds.values()), [y] * len(found.seeds), "|", color=report.MUTED, markersize=7)
-            axis.plot(mean, y, "o", color=report.ACCENT, markersize=5)
-        axis.set_yticks(range(len(values)), list(values))
-        axis.set_ylim(len(values) - 0.5, -0.5)
-        axis.set_title(by + (" accuracy on test, %" if by.split(".")[0] not in ("history", "cost") else ""))
-        axis.grid(axis="y", visible=False)
+    for axis, (by, values) in zip(axes[0], shown):
+        (_scatter if len(by) == 2 else _rows)(axis, by, values)
         axis.tick_params(length=0)
     drawing.tight_layout(w_pad=2.5)
     return report.svg(drawing)
+
+
+def _rows(axis, by, values):
+    """One measure, a run a row: the mean over seeds, its interval, and the seeds."""
+    for y, (found,) in enumerate(values.values()):
+        mean, low, high = found.interval
+        if low is not None:
+            axis.hlines(y, low, high, report.ACCENT, linewidth=2)
+        axis.plot(list(found.seeds.values()), [y] * len(found.seeds), "|", color=report.MUTED, markersize=7)
+        axis.plot(mean, y, "o", color=report.ACCENT, markersize=5)
+    axis.set_yticks(range(len(values)), list(values))
+    axis.set_ylim(len(values) - 0.5, -0.5)
+    axis.set_title(_label(by[0]))
+    axis.grid(axis="y", visible=False)
+
+
+def _scatter(axis, by, values):
+    """One measure against another, a run a point: means over seeds."""
+    for title, pair in values.items():
+        x, y = (found.interval[0] for found in pair)
+        axis.plot(x, y, "o", color=report.ACCENT, markersize=5)
+        axis.annotate(title, (x, y), (4, 3), textcoords="offset points", fontsize=7, color=report.MUTED)
+    axis.set_xlabel(_label(by[0]))
+    axis.set_ylabel(_label(by[1]))
+    axis.margins(x=0.15)
+
+
+def _label(by):
+    return by + (" accuracy on test, %" if by.split(".")[0] not in ("history", "cost") else "")
 
 
 def _try(root, run, by):

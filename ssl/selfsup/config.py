@@ -52,9 +52,10 @@ class Scenes(Dataset):
     val: Count
     test: Count
     seed: Annotated[int, Field(ge=0)]
-    # How many times as many training images the most frequent class has as the rarest. It came later, so it has a default:
-    # data sets that do not name it stay what they are.
+    # How many times as many training images the most frequent class has as the rarest; by what share the lens draws green
+    # smaller. They came later, so they have defaults: data sets that do not name them stay what they are.
     imbalance: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    aberration: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
 
 
 class Clusters(Dataset):
@@ -194,15 +195,18 @@ class Several(Section):
     less: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
 
 
+Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
+
+
 class Expectation(Section):
     """What a claim expects to see; see claims.py for what `by` may name. One of: a run's measure higher than another's,
-    above or below a number, or two measures ranking the runs alike."""
+    above or below a number, or two measures that rank the claim's runs less alike than two seeds of one measure do."""
 
     higher: str | Several | None = None
     than: str | Several | None = None
     by: Text = "linear"
     than_by: Text | None = None
-    rank_correlation: Annotated[list[Text], Field(min_length=2, max_length=2)] | None = None
+    ranked_apart: Pair | None = None
     above: float | None = None
     below: float | None = None
 
@@ -212,7 +216,7 @@ class Claim(Section):
 
     says: Text
     expect: Annotated[list[Expectation], Field(min_length=1)]
-    figure: Annotated[list[Text], Field(min_length=1)]  # measures shown
+    figure: Annotated[list[Text | Pair], Field(min_length=1)]  # measures shown, each by itself or one against another
     runs: list[str] = []  # those it is about; all unless given
 
 
@@ -264,10 +268,10 @@ def load(path="params.yaml") -> Params:
         about = params.claims[where.split(".")[1]].runs
         for name in [*about, *named(expected.higher), *named(expected.than)]:
             _one_of(path, where, "run", name, runs)
-        if (expected.higher is None) == (expected.rank_correlation is None):
-            raise UserError(f"{path}: {where} should have either `higher` or `rank_correlation`")
-        if [expected.than, expected.above, expected.below].count(None) != 2:
-            raise UserError(f"{path}: {where} should have one of `than`, `above` and `below`")
+        if (expected.higher is None) == (expected.ranked_apart is None):
+            raise UserError(f"{path}: {where} should have either `higher` or `ranked_apart`")
+        if [expected.than, expected.above, expected.below].count(None) != (2 if expected.higher else 3):
+            raise UserError(f"{path}: {where} should have one of `than`, `above` and `below` if it has `higher`")
     for where, budget in (("finetune", params.protocols.finetune), ("low_shot.finetune", params.protocols.low_shot.finetune)):
         if budget.images < budget.batch:
             raise UserError(f"{path}: protocols.{where}.images, {budget.images}, is less than one batch of {budget.batch}")

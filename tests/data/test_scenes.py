@@ -174,3 +174,19 @@ def test_a_long_tail_is_the_training_splits_alone_and_its_default_is_none():
     assert all(equal(a, b) for a, b in zip(scenes.samples("train", 40), scenes.samples("train", 40, imbalance=1)))
     parts = [keys(imbalance=20, start=start, stop=start + 50) for start in range(0, 200, 50)]
     assert sum(parts, []) == keys(imbalance=20)
+
+
+def test_a_lens_with_aberration_draws_green_alone_smaller():
+    """At the border's middle the green channel shows what lies `share` farther out; red and blue and the centre stay."""
+    s = scenes.describe("train", np.arange(200)) | {"noise": np.zeros(200)}
+    plain, seen = (scenes.render(s, 64, share).astype(float) for share in (0.0, 0.1))
+    assert np.array_equal(plain[..., [0, 2]], seen[..., [0, 2]])
+    green, shrunk = plain[..., 1], seen[..., 1]
+    x = 20.5  # pixels from the centre where a thing at 22.78 is now seen
+    moved = np.interp(32 + x / 0.9, np.arange(64) + 0.5, np.arange(64)), np.interp(32 - x / 0.9, np.arange(64) + 0.5, np.arange(64))
+    rows = slice(31, 33)  # the rows next to the middle move by a twentieth of a pixel
+    for to, at in zip((52, 11), moved):
+        left, part = int(at), at % 1
+        expected = green[:, rows, left] * (1 - part) + green[:, rows, left + 1] * part
+        assert abs(shrunk[:, rows, to] - expected).mean() < 3 < 4 * abs(green[:, rows, to] - expected).mean()
+        assert abs(shrunk[:, to, rows] - green[:, to, rows]).mean() > 3

@@ -284,15 +284,16 @@ def _round(x):
 
 # --- The renderer
 
-def render(s, size=32):
-    """Draw a description: uint8 (N, size, size, 3). Upright, lit from above, far things first."""
+def render(s, size=32, aberration=0.0):
+    """Draw a description: uint8 (N, size, size, 3). Upright, lit from above, far things first. aberration: by what share
+    the lens draws green smaller than red and blue, about the image's centre."""
     step = max(1, CHUNK // (size * SUPERSAMPLE) ** 2)
     n = len(s["label"])
-    parts = [_render({k: v[i:i + step] for k, v in s.items()}, size) for i in range(0, n, step)]
+    parts = [_render({k: v[i:i + step] for k, v in s.items()}, size, aberration) for i in range(0, n, step)]
     return np.concatenate(parts) if parts else np.zeros((0, size, size, 3), np.uint8)
 
 
-def _render(s, size):
+def _render(s, size, aberration):
     s = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in s.items()}
     keys, order = torch.from_numpy(s["key"]), s["y"].argsort(1)  # far to near
     x, y = _pixels(size)  # what has no sharp edges is drawn at the final size
@@ -303,6 +304,8 @@ def _render(s, size):
     x, y = _pixels(size * SUPERSAMPLE)
     for slot in (0, 1):
         _paint(image, s, order[:, slot], x, y)
+    if aberration:
+        image[:, 1] = _shrunk(_shrunk(image[:, 1], aberration).swapaxes(1, 2), aberration).swapaxes(1, 2)
     image *= (s["gain"][:, None] * s["tint"])[:, :, None, None]
     small = image.reshape(-1, 3, size, SUPERSAMPLE, size, SUPERSAMPLE)
     small = (small[:, :, :, 0, :, 0] + small[:, :, :, 0, :, 1] + small[:, :, :, 1, :, 0] + small[:, :, :, 1, :, 1]) / 4
@@ -310,6 +313,15 @@ def _render(s, size):
     coarse = np.floor(u * 4096)
     small += s["noise"][:, None, None, None] * (coarse / 4096 + (u * 4096 - coarse) - 1) * 2  # triangular
     return np.floor(np.clip(small, 0, 1) * 255 + np.float32(.5)).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _shrunk(image, share):
+    """(N, H, W) drawn smaller by `share` along W about the centre, linearly between pixels; the edge stays."""
+    side = image.shape[2]
+    at = np.clip((np.arange(side) - (side - 1) / 2) / (1 - share) + (side - 1) / 2, 0, side - 1)
+    left = np.minimum(at.astype(int), side - 2)
+    part = (at - left).astype(np.float32)
+    return image[:, :, left] * (1 - part) + image[:, :, left + 1] * part
 
 
 def _pixels(side):
@@ -412,7 +424,7 @@ def _shading(outline, light):
 
 # --- The source
 
-def samples(split, count, size=32, seed=0, start=0, stop=None, imbalance=1.0):
+def samples(split, count, size=32, seed=0, start=0, stop=None, imbalance=1.0, aberration=0.0):
     """Yield scenes start … stop - 1 (default: all `count`) of those `selected` for a split, in key order, as dicts of
 
     key (str), image (uint8 (size, size, 3)), label (int), caption (str), meta (dict).
@@ -422,6 +434,6 @@ def samples(split, count, size=32, seed=0, start=0, stop=None, imbalance=1.0):
     for first in range(start, stop, 512):
         some = index[first:min(first + 512, stop)]
         s = describe(split, some, seed)
-        for i, image in enumerate(render(s, size)):
+        for i, image in enumerate(render(s, size, aberration)):
             yield {"key": f"{split}-{some[i]:06d}", "image": image, "label": int(s["label"][i]),
                    "caption": caption(s, i), "meta": meta(s, i)}

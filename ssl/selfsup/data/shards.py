@@ -75,7 +75,8 @@ def write(name, spec, out, workers=None):
 def _origin(spec):
     """The source in words."""
     tail = f", imbalance {spec.imbalance:g}" if getattr(spec, "imbalance", 1) != 1 else ""
-    details = {"scenes": f"seed {getattr(spec, 'seed', 0)}{tail}", "torchvision": getattr(spec, "dataset", ""),
+    lens = f", aberration {spec.aberration:g}" if getattr(spec, "aberration", 0) else ""
+    details = {"scenes": f"seed {getattr(spec, 'seed', 0)}{tail}{lens}", "torchvision": getattr(spec, "dataset", ""),
                "folder": str(spec.root), "webdataset": str(spec.root),
                "clusters": f"of {getattr(spec, 'data', '')} by {spec.root}"}
     return f"{spec.source} {details.get(spec.source, '')}".strip()

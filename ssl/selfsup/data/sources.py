@@ -90,7 +90,8 @@ def scenes(spec):
     from selfsup.data import scenes as generated
 
     counts = {split: getattr(spec, split) for split in SPLITS}
-    asked = {"size": spec.size, "seed": spec.seed, "imbalance": getattr(spec, "imbalance", 1.0)}
+    asked = {"size": spec.size, "seed": spec.seed, "imbalance": getattr(spec, "imbalance", 1.0),
+             "aberration": getattr(spec, "aberration", 0.0)}
 
     def read(split, start, stop):
         for sample in generated.samples(split, counts[split], start=start, stop=stop, **asked):
