@@ -267,3 +267,17 @@ def test_a_run_is_above_its_floor_by_its_lead_over_it_seed_by_seed():
     assert verdict((22, 32, 38), (20, 30, 40)) == ("not above floor", [])
     assert verdict((23,), (20, 30, 40)) == ("above floor", ["linear"])  # of the one shared seed 3 ± 2.8
     assert verdict((22.5,), (20, 30, 40)) == ("not above floor", [])
+
+
+def test_an_encoder_within_an_encoder_is_named_in_words():
+    split = {"name": "split", "half": {"name": "convnet", "width": 8}}
+    assert report.named(split) == "split (half convnet (width 8))"
+
+
+def test_images_that_two_data_sets_share_are_shown_once():
+    def sample(seed):
+        return SimpleNamespace(images=torch.randint(256, (6, 3, 8, 8), generator=torch.Generator().manual_seed(seed),
+                                                          dtype=torch.uint8), labels=torch.arange(6) % 2, classes=["a", "b"])
+
+    shown = list(report.galleries({"one": sample(0), "again": sample(0), "other": sample(1)}))
+    assert [len(columns) for columns in shown] == [2, 0, 2]

@@ -57,8 +57,7 @@ class Row:
 
     @property
     def architecture(self):
-        details = ", ".join(f"{k} {v}" for k, v in self.run.encoder.items() if k != "name")
-        return self.run.encoder["name"] + (f" ({details})" if details else "")
+        return named(self.run.encoder)
 
     @property
     def history(self):
@@ -86,6 +85,12 @@ class Row:
             return "", []
         above = [p for p in shared if self.lead(p) and self.lead(p)[1] > 0]
         return ("above floor" if above else "not above floor"), above
+
+
+def named(encoder):
+    """The configuration of an encoder in words: split (half convnet (width 8))."""
+    details = ", ".join(f"{k} {named(v) if isinstance(v, dict) else v}" for k, v in encoder.items() if k != "name")
+    return encoder["name"] + (f" ({details})" if details else "")
 
 
 def build(params, root="."):
@@ -307,6 +312,8 @@ def notes(params, rows, protocols):
     if "zero_shot" in protocols:
         yield "Zero-shot: no label but the class's name in a prompt, chosen on val."
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
+    if any(row.note for row in rows):
+        yield "What is said of a single run, as why it is not above the floor, is its author's judgement, not an experiment."
 
 
 # The page
@@ -322,8 +329,7 @@ def render(params, rows, data, samples, protocols):
     blocks = {row.title: neighbours(row, samples[row.run.data]) for row in rows if row.features is not None}
     return pages.get_template("report.html").render(
         params=params, rows=rows, protocols=protocols, titles=PROTOCOL_TITLES, costs=COSTS, best=best,
-        data={name: (of.card, describe(of.card), gallery(samples[name]))
-                                         for name, of in data.items()},
+        data={name: (of.card, describe(of.card), columns) for (name, of), columns in zip(data.items(), galleries(samples))},
         notes=list(notes(params, rows, protocols)), dots=dot_plot(rows, protocols), maps=maps(rows, samples),
         few=few_labels(rows), few_notes=list(few_labels_notes(params, rows)), depth=depth_plot(rows),
         collapse=collapse_plot(rows),
@@ -372,6 +378,15 @@ def sheet(images, columns, marks=None):
     pixels = tiles.reshape(rows, columns, *tiles.shape[1:]).transpose(0, 2, 1, 3, 4)
     pixels = pixels.reshape(rows * tiles.shape[1], columns * tiles.shape[2], 3)
     return png(pixels), pixels.shape[1] * max(1, 72 // w)
+
+
+def galleries(samples):
+    """The gallery of each data set, none where another data set of the same val images has been shown already."""
+    shown = []
+    for sample in samples.values():
+        again = any(torch.equal(sample.images, other.images) for other in shown)
+        yield [] if again else gallery(sample)
+        shown.append(sample)
 
 
 def gallery(sample, classes=10, each=4):
