@@ -22,7 +22,8 @@ from selfsup.data import shards, tars
 ROOT = Path(__file__).parents[1]
 NETS = {"tiny-convnet": {"name": "convnet", "width": 4}, "tiny-resnet18": {"name": "resnet18"},
         "tiny-vit": {"name": "vit", "size": 16, "dim": 16, "depth": 2, "heads": 2},
-        "tiny-timm": {"name": "resnet10t"}}  # fmt: skip
+        "tiny-timm": {"name": "resnet10t"}, "tiny-split": {"name": "split", "half": {"name": "convnet", "width": 4}},
+        "tiny-pixels": {"name": "pixel_transformer", "pixels": 4, "dim": 16, "depth": 2, "heads": 2}}  # fmt: skip
 
 
 def save(run, seed=0, net=None, **changes):
@@ -151,7 +152,7 @@ def test_neighbours_are_those_of_all_features(work, capsys, monkeypatch):
 
 @pytest.mark.parametrize("run, to", [
     ("tiny-convnet", "onnx"),
-    pytest.param("tiny-vit", "onnx", marks=pytest.mark.slow),
+    *(pytest.param(run, "onnx", marks=pytest.mark.slow) for run in ("tiny-vit", "tiny-timm", "tiny-split", "tiny-pixels")),
     ("tiny-vit", "timm"), ("tiny-resnet18", "timm"), ("tiny-timm", "timm"), ("tiny-resnet18", "torchvision"),
 ])  # fmt: skip
 def test_what_is_exported_has_the_same_features(work, run, to):

@@ -76,11 +76,15 @@ def beside(out, to):
 def onnx(encoder, out):
     """Write ONNX, for any number of images; -> the function it computes. Its metadata hold mean, std and size."""
     import onnxruntime
-    import onnxscript  # noqa: F401, what torch.onnx translates with
+    from onnxscript import opset18 as op
+
+    def cdist(x1, x2, p: float, compute_mode=None):  # of a palette's colours; torch has no translation of its own
+        return op.ReduceL2(op.Sub(op.Unsqueeze(x1, [-2]), op.Unsqueeze(x2, [-3])), [-1], keepdims=False)
 
     x = torch.zeros(2, 3, encoder.size, encoder.size)  # of one image the tracer would make a constant
     program = torch.onnx.export(encoder, (x,), dynamo=True, verbose=False, input_names=["image"],
-                                output_names=["feature"], dynamic_shapes=({0: torch.export.Dim("batch")},))
+                                output_names=["feature"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+                                custom_translation_table={torch.ops.aten._cdist_forward.default: cdist})
     about = {key: encoder.info[key] for key in ("run", "seed", "mean", "std", "size")}
     program.model.metadata_props.update({key: json.dumps(value) for key, value in about.items()})
     program.save(out)
