@@ -3,13 +3,14 @@
 import time
 from pathlib import Path
 
+import torch
 import torch.nn as nn
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, Dataset
 
 import selfsup
-from selfsup import config, errors, evals, optim, train
+from selfsup import config, data, errors, evals, optim, train
 
 BATCH, SKIP = 256, 8  # images a step; steps before the clock counts
 # lightly's CIFAR-10 recipe (SGD 0.06 at batch 128, momentum 0.9, weight decay 5e-4), scaled to the batch, for both sides.
@@ -23,6 +24,13 @@ def shards():
         if Path("data/shards", name, "card.json").exists():
             return Path("data/shards", name)
     raise errors.UserError("no shards to measure on: run `dvc repro shard@scenes`, or make cifar10's")
+
+
+def opened():
+    """Folder of shards, their training split in memory; from here on TRAIN's threads for every side."""
+    torch.set_num_threads(TRAIN["threads"])
+    folder = shards()
+    return folder, data.open(folder, "train", reader="resident")
 
 
 def run(method, width, images, data, args=None, **changes):

@@ -7,20 +7,17 @@ import time
 from pathlib import Path
 
 import psutil
-import torch
 from accelerate import Accelerator
 
 from bench import common
-from selfsup import data, errors, train
+from selfsup import errors, train
 
 STEPS, SKIP, EPOCHS = 30, 6, 60
 
 
 @errors.main
 def main():
-    torch.set_num_threads(common.TRAIN["threads"])
-    shards = common.shards()
-    split = data.open(shards, "train", reader="resident")
+    shards, split = common.opened()
     clock = common.Clock()
     with tempfile.TemporaryDirectory() as scratch:
         run = common.run("simclr", 32, STEPS * common.BATCH, shards.name)

@@ -18,7 +18,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from bench import common
-from selfsup import data, errors, nets
+from selfsup import errors, nets
 
 IMAGES, SEEDS, WIDTH, STUDENT = 25600, (0, 1, 2), 16, 4.303  # t of 2 degrees of freedom
 # Heads are narrower than in the recipes (512 numbers where they have 512 to 2,048), since the encoder is.
@@ -187,9 +187,7 @@ def lightly():
 @errors.main
 def main():
     common.need_lightly()
-    torch.set_num_threads(common.TRAIN["threads"])
-    shards = common.shards()
-    split = data.open(shards, "train", reader="resident")
+    shards, split = common.opened()
     result = {"bench": "recipes", "data": shards.name, "images": IMAGES, "width": WIDTH}
     torch.manual_seed(0)
     floor = nets.build("convnet", width=WIDTH)

@@ -9,10 +9,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import torch
-
 from bench import common
-from selfsup import data, errors, train
+from selfsup import errors, train
 
 STEPS, ROUNDS = 40, 3
 TARGET = {32: 2.1, 16: 3.5}
@@ -37,11 +35,9 @@ class Lightly(common.Theirs):
 @errors.main
 def main():
     common.need_lightly()
+    shards, split = common.opened()
     from lightly.transforms import SimCLRTransform
 
-    torch.set_num_threads(common.TRAIN["threads"])
-    shards = common.shards()
-    split = data.open(shards, "train", reader="resident")
     transform = SimCLRTransform(input_size=32, gaussian_blur=0.0)
 
     def theirs(run, seed=0):

@@ -1,4 +1,5 @@
-"""Differences between runs, seed by seed: two runs of one seed start from the same weights and see the same order of data."""
+"""Differences between runs, seed by seed: two runs of one seed see the same order of data and, with the same encoder, start
+from the same weights."""
 
 import math
 from dataclasses import dataclass
