@@ -1,0 +1,56 @@
+"""The runs of `params.yaml` beside what lightly and solo-learn publish on CIFAR-10, with a column in lightly's protocol:
+kNN with k = 200 and temperature 0.1, nothing chosen. Needs the runs' encoders and results; prints a table in Markdown.
+
+The peers train a ResNet-18 for 200 (lightly, batch 128) and 1,000 epochs (solo-learn) and let the test set choose the epoch or
+train a linear head beside the encoder, so that their order is to be compared and not their height.
+"""
+
+from pathlib import Path
+
+import torch.nn.functional as F
+from scipy.stats import spearmanr
+
+import selfsup
+from selfsup import config, errors, evals, report
+from selfsup.evals import knn
+
+# Percent: lightly's benchmark table (kNN, best epoch on test), solo-learn's (online linear head on test).
+LIGHTLY = {"barlow_twins": 84.2, "byol": 86.9, "dino": 84.0, "moco": 83.8, "simclr": 84.7, "simsiam": 81.9, "swav": 81.2}
+SOLO = {"moco_v3": 93.10, "moco": 92.94, "byol": 92.58, "barlow_twins": 92.10, "vicreg": 92.07, "simclr": 90.74, "simsiam": 90.51,
+        "dino": 89.52, "swav": 89.17}  # fmt: skip
+
+
+def theirs(encoder, data):
+    """Test accuracy of one encoder, in percent, by lightly's kNN."""
+    bank, labels = evals.embed(encoder, data.train)
+    queries, truth = evals.embed(encoder, data.test)
+    found = knn.predict(F.normalize(bank, dim=1), labels, len(data.card["classes"]), queries, [200], [0.1])
+    return 100 * (found[200, 0.1] == truth).float().mean().item()
+
+
+@errors.main
+def main():
+    params, rows = config.load(), {}
+    for name, run in params.runs.items():
+        folder = config.results(name)
+        if run.method not in LIGHTLY | SOLO or not (folder / "linear.json").exists():
+            continue
+        data = evals.Data(Path("data/shards") / run.data, reader="resident")
+        encoders = [selfsup.load(config.encoders(name), seed) for seed in run.seeds]
+        ours = [report.read(folder / f"{protocol}.json")["accuracy"] for protocol in ("linear", "knn")]
+        rows[run.method] = [*ours, sum(theirs(encoder, data) for encoder in encoders) / len(encoders)]
+    if not rows:
+        raise errors.UserError("no run of params.yaml that a peer publishes a number for has results: run `make experiment E=cifar10_methods && make parallel`")
+    print("| Method | Linear % | kNN % | kNN, lightly's protocol % | lightly, 200 epochs | solo-learn, 1,000 epochs |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for method, values in sorted(rows.items(), key=lambda row: -row[1][0]):
+        published = [f"{table[method]:.1f}" if method in table else "" for table in (LIGHTLY, SOLO)]
+        print("| " + " | ".join([method, *(f"{value:.1f}" for value in values), *published]) + " |")
+    for title, column, table in (("lightly's, by its kNN", 2, LIGHTLY), ("solo-learn's, by linear", 0, SOLO)):
+        shared = [method for method in rows if method in table]
+        order = spearmanr([rows[method][column] for method in shared], [table[method] for method in shared]).statistic
+        print(f"Rank correlation with {title}: {order:.2f} over {len(shared)} methods")
+
+
+if __name__ == "__main__":
+    main()
