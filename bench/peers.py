@@ -38,18 +38,19 @@ def main():
         data = evals.Data(Path("data/shards") / run.data, reader="resident")
         encoders = [selfsup.load(config.encoders(name), seed) for seed in run.seeds]
         ours = [report.read(folder / f"{protocol}.json")["accuracy"] for protocol in ("linear", "knn")]
-        rows[run.method] = [*ours, sum(theirs(encoder, data) for encoder in encoders) / len(encoders)]
+        rows[name] = run.method, [*ours, sum(theirs(encoder, data) for encoder in encoders) / len(encoders)]
     if not rows:
-        raise errors.UserError("no run of params.yaml that a peer publishes a number for has results: run `make experiment E=cifar10_methods && make parallel`")
-    print("| Method | Linear % | kNN % | kNN, lightly's protocol % | lightly, 200 epochs | solo-learn, 1,000 epochs |")
+        raise errors.UserError("no run of params.yaml that a peer publishes a number for has results yet")
+    print("| Run | Linear % | kNN % | kNN, lightly's protocol % | lightly, 200 epochs | solo-learn, 1,000 epochs |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for method, values in sorted(rows.items(), key=lambda row: -row[1][0]):
+    for name, (method, values) in sorted(rows.items(), key=lambda row: -row[1][1][0]):
         published = [f"{table[method]:.1f}" if method in table else "" for table in (LIGHTLY, SOLO)]
-        print("| " + " | ".join([method, *(f"{value:.1f}" for value in values), *published]) + " |")
+        title = name.removeprefix(f"{params.experiment}-")
+        print("| " + " | ".join([title, *(f"{value:.1f}" for value in values), *published]) + " |")
     for title, column, table in (("lightly's, by its kNN", 2, LIGHTLY), ("solo-learn's, by linear", 0, SOLO)):
-        shared = [method for method in rows if method in table]
-        order = spearmanr([rows[method][column] for method in shared], [table[method] for method in shared]).statistic
-        print(f"Rank correlation with {title}: {order:.2f} over {len(shared)} methods")
+        pairs = [(values[column], table[method]) for method, values in rows.values() if method in table]
+        if len(pairs) > 2:
+            print(f"Rank correlation with {title}: {spearmanr(*zip(*pairs)).statistic:.2f} over {len(pairs)} runs")
 
 
 if __name__ == "__main__":
