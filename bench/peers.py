@@ -1,8 +1,8 @@
-"""The runs of `params.yaml` beside what lightly and solo-learn publish on CIFAR-10, with a column in lightly's protocol:
-kNN with k = 200 and temperature 0.1, nothing chosen. Needs the runs' encoders and results; prints a table in Markdown.
+"""The runs of `params.yaml` beside what lightly and solo-learn publish on CIFAR-10, with a column in lightly's
+protocol: kNN with k = 200 and temperature 0.1, nothing chosen. Needs the runs' encoders and results; prints Markdown.
 
-The peers train a ResNet-18 for 200 (lightly, batch 128) and 1,000 epochs (solo-learn) and let the test set choose the epoch or
-train a linear head beside the encoder, so that their order is to be compared and not their height.
+The peers train a ResNet-18 for 200 (lightly, batch 128) and 1,000 epochs (solo-learn) and let the test set choose the
+epoch or train a linear head beside the encoder, so that their order is to be compared and not their height.
 """
 
 from pathlib import Path
@@ -15,9 +15,10 @@ from selfsup import config, errors, evals, report
 from selfsup.evals import knn
 
 # Percent: lightly's benchmark table (kNN, best epoch on test), solo-learn's (online linear head on test).
-LIGHTLY = {"barlow_twins": 84.2, "byol": 86.9, "dino": 84.0, "moco": 83.8, "simclr": 84.7, "simsiam": 81.9, "swav": 81.2}
-SOLO = {"moco_v3": 93.10, "moco": 92.94, "byol": 92.58, "barlow_twins": 92.10, "vicreg": 92.07, "simclr": 90.74, "simsiam": 90.51,
-        "dino": 89.52, "swav": 89.17}  # fmt: skip
+LIGHTLY = {"barlow_twins": 84.2, "byol": 86.9, "dino": 84.0, "moco": 83.8, "simclr": 84.7, "simsiam": 81.9,
+           "swav": 81.2}  # fmt: skip
+SOLO = {"moco_v3": 93.10, "moco": 92.94, "byol": 92.58, "barlow_twins": 92.10, "vicreg": 92.07, "simclr": 90.74,
+        "simsiam": 90.51, "dino": 89.52, "swav": 89.17}  # fmt: skip
 
 
 def theirs(encoder, data):
