@@ -174,6 +174,7 @@ def test_page_and_markdown(results, tmp_path, monkeypatch):
     html, text = page.read_text(), page.with_suffix(".md").read_text()
     assert "A beats B &amp; C." in html and html.count("<svg") == 1 and "<strong>holds here</strong>" in html
     assert "| [ab](#ab) | A beats B & C. | holds here |" in text and "make experiment E=e && make parallel" in text
+    assert "20,480 images of d seen by each convnet (width 32)" in html and "seen by each convnet (width 32). `make" in text
 
 
 DATA = {"source": "digits", "root": ".", "size": 32, "max_bad": 0, "val_share": 0.1}

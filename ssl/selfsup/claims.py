@@ -150,6 +150,7 @@ class Panel:
     findings: list
     verdict: str
     figure: str | None
+    budget: str
     seconds: float
     trainings: int
 
@@ -185,7 +186,16 @@ def panel(root, params, name):
     costs = [content for run in titles if (file := root / config.results(run) / "cost.json").exists()
              for content in report.read(file)["seeds"].values()]
     return Panel(name, params.experiment, claim, findings, verdict(findings), figure(root, claim, titles),
+                 budget(params, titles),
                  sum(cost["seconds"] for cost in costs), len(costs))
+
+
+def budget(params, runs):
+    """What "here" is: images that a training saw, of which data sets, by which encoders."""
+    runs = [params.runs[name] for name in runs]
+    seen, data, encoders = (" or ".join(dict.fromkeys(map(what, runs))) for what in (
+        lambda run: f"{run.train.images:,}", lambda run: run.data, lambda run: report.named(run.encoder)))
+    return f"{seen} images of {data} seen by each {encoders}"
 
 
 def figure(root, claim, titles):
@@ -267,5 +277,5 @@ def markdown(found):
         lines.append(f"| [{one.name}](#{one.name}) | {one.claim.says} | {one.verdict} | {cost} |")
     for one in found:
         lines += ["", f"## {one.name}", "", f"{one.claim.says} **{one.verdict.capitalize()}.**", "", *(
-            f"- {finding.says}: {finding.verdict}" for finding in one.findings), "", f"`{one.command}`"]
+            f"- {finding.says}: {finding.verdict}" for finding in one.findings), "", f"{one.budget}. `{one.command}`"]
     return "\n".join(lines) + "\n"
