@@ -33,12 +33,12 @@ def theirs(encoder, data):
 def main():
     params, rows = config.load(), {}
     for name, run in params.runs.items():
-        folder = config.results(name)
-        if run.method not in LIGHTLY | SOLO or not (folder / "linear.json").exists():
+        files = [config.results(name) / f"{protocol}.json" for protocol in ("linear", "knn")]
+        if run.method not in LIGHTLY | SOLO or not all(file.exists() for file in files):
             continue
         data = evals.Data(Path("data/shards") / run.data, reader="resident")
         encoders = [selfsup.load(config.encoders(name), seed) for seed in run.seeds]
-        ours = [report.read(folder / f"{protocol}.json")["accuracy"] for protocol in ("linear", "knn")]
+        ours = [report.read(file)["accuracy"] for file in files]
         rows[name] = run.method, [*ours, sum(theirs(encoder, data) for encoder in encoders) / len(encoders)]
     if not rows:
         raise errors.UserError("no run of params.yaml that a peer publishes a number for has results yet")
