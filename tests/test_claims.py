@@ -1,6 +1,7 @@
 """Verdicts on the lectures' claims, computed from result files as the pipeline writes them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -24,10 +25,13 @@ def results(tmp_path):
     return write
 
 
-def recorded(root, run, seed, *rows):
-    folder = root / config.encoders(run) / str(seed)
-    folder.mkdir(parents=True)
-    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def recorded(root, run, *seeds):
+    """The histories of a run, rows by seed, and what is kept of them."""
+    for seed, rows in enumerate(seeds):
+        folder = root / config.encoders(run) / str(seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    claims.keep(root, run, range(len(seeds)))
 
 
 def found(root, **expected):
@@ -67,20 +71,37 @@ def test_only_shared_seeds_are_compared(results):
     assert (mean, high - low) == pytest.approx((5, 2 * 8**0.5))
 
 
-def test_what_training_recorded_last_and_first(results, tmp_path):
-    for seed, last in enumerate((0.6, 0.7, 0.65)):
-        recorded(tmp_path, "e-a", seed, {"nmi": 0.2}, {"loss": 1.0}, {"nmi": last}, {"loss": 0.5})
+def test_what_training_recorded_last_and_first(tmp_path):
+    recorded(tmp_path, "e-a", *([{"nmi": 0.2}, {"loss": 1.0}, {"nmi": last}, {"loss": 0.5}] for last in (0.6, 0.7, 0.65)))
     assert claims.measure(tmp_path, "e-a", "history.nmi").seeds == {"0": 0.6, "1": 0.7, "2": 0.65}
     finding = found(tmp_path, higher="e-a", than="e-a", by="history.nmi", than_by="history.first.nmi")
     assert finding.verdict == "holds here" and finding.says.startswith("history.nmi of a over history.first.nmi of a: 0.45")
     assert found(tmp_path, higher="e-a", by="history.nmi", below=0.9).verdict == "holds here"
     assert found(tmp_path, higher="e-a", by="history.nmi", above=0.9).verdict == "does not hold here"
-    with pytest.raises(UserError, match="did not record history.std"):
+    with pytest.raises(UserError, match="e-a.json has no std"):
         found(tmp_path, higher="e-a", by="history.std", above=0)
 
 
+def test_what_training_recorded_outlives_the_encoders(tmp_path):
+    recorded(tmp_path, "e-a", [{"std": 1.0}, {"std": 0.5}], [{"std": 1.0}, {"std": 0.25}])
+    kept = (tmp_path / "data/results/e/histories/e-a.json").read_bytes()
+    (tmp_path / config.encoders("e-a") / "1/history.jsonl").unlink()
+    claims.keep(tmp_path, "e-a", [0, 1])  # one of two is no result
+    shutil.rmtree(tmp_path / config.encoders("e-a"))
+    claims.keep(tmp_path, "e-a", [0, 1])
+    assert (tmp_path / "data/results/e/histories/e-a.json").read_bytes() == kept
+    assert claims.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.5, "1": 0.25}
+    recorded(tmp_path, "e-a", [{"std": 0.75}], [{"std": 0.75}])  # trained again
+    assert claims.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.75, "1": 0.75}
+
+
+def test_a_floor_has_no_history(tmp_path):
+    recorded(tmp_path, "e-a", [])
+    assert claims.measure(tmp_path, "e-a", "history.std") is None
+
+
 def test_a_single_number_without_an_interval_decides_nothing(tmp_path):
-    recorded(tmp_path, "e-a", 0, {"std": 0.01})
+    recorded(tmp_path, "e-a", [{"std": 0.01}])
     finding = found(tmp_path, higher="e-a", by="history.std", below=0.1)
     assert finding.verdict == "undecided at this budget" and "0.01 (one seed)" in finding.says
 

@@ -5,6 +5,7 @@ An experiment's file in conf/experiment states in `claims` what the lectures say
 
 A measure is named by its result file and the path in it, "accuracy" being understood: `linear`, `low_shot.linear.1`,
 `layerwise.layers.5`, `cost.parameters`; or by what training recorded last, or first: `history.std`, `history.first.nmi`.
+That is kept among the results (`keep`), so that a clone without encoders comes to the same verdicts.
 """
 
 import json
@@ -26,11 +27,7 @@ RESAMPLES = 2000  # of runs, for the interval of a difference of rank correlatio
 def measure(root, run, by):
     """The Value of a run's measure; None where its results are not there. UserError for a path that leads nowhere."""
     file, *path = by.split(".")
-    if file == "history":
-        folders = sorted((root / config.encoders(run)).glob("*/history.jsonl"))
-        found = {folder.parent.name: _recorded(folder, path, by) for folder in folders}
-        return Value(found, dict.fromkeys(found, 0.0)) if found else None
-    results = root / config.results(run) / f"{file}.json"
+    results = _history(root, run) if file == "history" else root / config.results(run) / f"{file}.json"
     if not results.exists():
         return None
     seeds, half = {}, {}
@@ -47,12 +44,25 @@ def measure(root, run, by):
     return Value(seeds, {seed: half.get(seed, 0.0) for seed in seeds})
 
 
-def _recorded(file, path, by):
-    *first, name = path
-    found = [row[name] for row in map(json.loads, file.read_text().splitlines()) if name in row]
-    if not found or first not in ([], ["first"]):
-        raise UserError(f"claims: training did not record {by} in {file}")
-    return found[0] if first else found[-1]
+def keep(root, run, seeds):
+    """Of a run whose histories are there for all seeds, keep each name that training recorded with its last value, and
+    under "first" with its first. Where a history is missing, what was kept before stays."""
+    files = {str(seed): root / config.encoders(run) / str(seed) / "history.jsonl" for seed in seeds}
+    if not all(file.exists() and file.stat().st_size for file in files.values()):  # a floor's is empty
+        return
+    kept = {}
+    for seed, file in files.items():
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        first = {name: value for row in reversed(rows) for name, value in row.items()}
+        kept[seed] = {name: value for row in rows for name, value in row.items()} | {"first": first}
+    out = _history(root, run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"run": run, "seeds": kept}, indent=2) + "\n")
+
+
+def _history(root, run):
+    # Not in the run's own folder, whose files are its judgements and are tracked as such.
+    return root / config.results(run).parent / "histories" / f"{run}.json"
 
 
 @dataclass
@@ -182,6 +192,8 @@ def compose(root, experiment):
 def panel(root, params, name):
     claim = params.claims[name]
     titles = {run: run.removeprefix(f"{params.experiment}-") for run in claim.runs or params.runs}
+    for run in titles:
+        keep(root, run, params.runs[run].seeds)
     findings = [check(root, expected, list(titles)) for expected in claim.expect]
     costs = [content for run in titles if (file := root / config.results(run) / "cost.json").exists()
              for content in report.read(file)["seeds"].values()]
