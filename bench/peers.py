@@ -5,6 +5,7 @@ The peers train a ResNet-18 for 200 (lightly, batch 128) and 1,000 epochs (solo-
 epoch or train a linear head beside the encoder, so that their order is to be compared and not their height.
 """
 
+import argparse
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ def theirs(encoder, data):
 
 @errors.main
 def main():
+    argparse.ArgumentParser("bench.peers", description=__doc__).parse_args()
     params, rows = config.load(), {}
     for name, run in params.runs.items():
         files = [config.results(name) / f"{protocol}.json" for protocol in ("linear", "knn")]

@@ -95,6 +95,16 @@ def test_what_training_recorded_outlives_the_encoders(tmp_path):
     assert claims.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.75, "1": 0.75}
 
 
+def test_what_another_training_recorded_does_not_count(tmp_path):
+    cost = tmp_path / config.results("e-a") / "cost.json"
+    cost.parent.mkdir(parents=True)
+    cost.write_text(json.dumps({"seeds": {"0": {"seconds": 12.34}}}))
+    recorded(tmp_path, "e-a", [{"std": 0.5}])
+    assert claims.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.5}
+    cost.write_text(json.dumps({"seeds": {"0": {"seconds": 12.35}}}))
+    assert claims.measure(tmp_path, "e-a", "history.std") is None
+
+
 def test_a_floor_has_no_history(tmp_path):
     recorded(tmp_path, "e-a", [])
     assert claims.measure(tmp_path, "e-a", "history.std") is None
@@ -191,7 +201,10 @@ def test_page_and_markdown(results, tmp_path, monkeypatch):
     results("e-a", "linear", [50, 51])
     results("e-b", "linear", [40, 41])
     results("e-b", "knn", [40, 41])
+    recorded(tmp_path, "e-b", [{"rank": 3.0}], [{"rank": 4.0}])
+    shutil.rmtree(tmp_path / "data/results/e/histories")
     page = claims.build(tmp_path)
+    assert claims.measure(tmp_path, "e-b", "history.rank").seeds == {"0": 3.0, "1": 4.0}  # kept by the page
     html, text = page.read_text(), page.with_suffix(".md").read_text()
     assert "A beats B &amp; C." in html and html.count("<svg") == 1 and "<strong>holds here</strong>" in html
     assert "| [ab](#ab) | A beats B & C. | holds here |" in text and "make experiment E=e && make parallel" in text

@@ -30,8 +30,11 @@ def measure(root, run, by):
     results = _history(root, run) if file == "history" else root / config.results(run) / f"{file}.json"
     if not results.exists():
         return None
+    content = report.read(results)
+    if file == "history" and content["seconds"] != _seconds(root, run):  # kept of another training than the results are of
+        return None
     seeds, half = {}, {}
-    for seed, content in report.read(results)["seeds"].items():
+    for seed, content in content["seeds"].items():
         try:
             for key in path:
                 content = content[key]
@@ -46,7 +49,8 @@ def measure(root, run, by):
 
 def keep(root, run, seeds):
     """Of a run whose histories are there for all seeds, keep each name that training recorded with its last value, and
-    under "first" with its first. Where a history is missing, what was kept before stays."""
+    under "first" with its first. Where a history is missing, what was kept before stays, and counts as long as the
+    run's cost.json is that of the same trainings."""
     files = {str(seed): root / config.encoders(run) / str(seed) / "history.jsonl" for seed in seeds}
     if not all(file.exists() and file.stat().st_size for file in files.values()):  # a floor's is empty
         return
@@ -57,7 +61,13 @@ def keep(root, run, seeds):
         kept[seed] = {name: value for row in rows for name, value in row.items()} | {"first": first}
     out = _history(root, run)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"run": run, "seeds": kept}, indent=2) + "\n")
+    out.write_text(json.dumps({"run": run, "seconds": _seconds(root, run), "seeds": kept}, indent=2) + "\n")
+
+
+def _seconds(root, run):
+    """{seed: seconds of training}, which no two trainings have alike."""
+    file = root / config.results(run) / "cost.json"
+    return {seed: cost["seconds"] for seed, cost in report.read(file)["seeds"].items()} if file.exists() else {}
 
 
 def _history(root, run):
