@@ -10,7 +10,8 @@ from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, Dataset
 
 import selfsup
-from selfsup import config, data, errors, evals, optim, train
+from selfsup import config, data, errors, evals
+from selfsup.training import optim, loop
 
 BATCH, SKIP = 256, 8  # images a step; steps before the clock counts
 # lightly's CIFAR-10 recipe (SGD 0.06 at batch 128, momentum 0.9, weight decay 5e-4), scaled to the batch, for both sides.
@@ -58,7 +59,7 @@ def ours(run, shards, folder, seed=0):
     AcceleratorState._reset_state(reset_partial_state=True)
     clock = Clock()
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if run.train.precision == "bf16" else "no")
-    train.pretrain(run, seed, accelerator, shards, folder / "encoder", folder / "runs", tracker=clock)
+    loop.pretrain(run, seed, accelerator, shards, folder / "encoder", folder / "runs", tracker=clock)
     return clock.images_per_second(SKIP), selfsup.load(folder / "encoder")
 
 

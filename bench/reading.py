@@ -10,7 +10,8 @@ import psutil
 from accelerate import Accelerator
 
 from bench import common
-from selfsup import errors, train
+from selfsup import errors
+from selfsup.training import loop
 
 STEPS, SKIP, EPOCHS = 30, 6, 60
 
@@ -21,7 +22,7 @@ def main():
     clock = common.Clock()
     with tempfile.TemporaryDirectory() as scratch:
         run = common.run("simclr", 32, STEPS * common.BATCH, shards.name)
-        train.pretrain(run, 0, Accelerator(cpu=True), shards, Path(scratch, "encoder"), Path(scratch, "runs"), tracker=clock)
+        loop.pretrain(run, 0, Accelerator(cpu=True), shards, Path(scratch, "encoder"), Path(scratch, "runs"), tracker=clock)
     step = common.BATCH / clock.images_per_second(SKIP)
     process, times, memory = psutil.Process(), [], []
     per_epoch = len(split) // common.BATCH

@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from bench import common
-from selfsup import errors, train
+from selfsup import errors
+from selfsup.training import loop
 
 STEPS, ROUNDS = 40, 3
 TARGET = {32: 2.1, 16: 3.5}
@@ -24,7 +25,7 @@ class Lightly(common.Theirs):
         from lightly.loss import NTXentLoss
 
         super().__init__()
-        ours = train.build(run, seed, card)
+        ours = loop.build(run, seed, card)
         self.encoder, self.projector = ours.encoder, ours.projector
         self.criterion = NTXentLoss(temperature=ours.temperature)
 

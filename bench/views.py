@@ -13,7 +13,7 @@ import torch
 
 from bench import common
 from selfsup import errors
-from selfsup.views import Views
+from selfsup.inputs.views import Views
 
 IMAGES, ROUNDS = 1024, 9
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, lightly's default

@@ -22,7 +22,8 @@ def main():
     import torch
     from accelerate import Accelerator
 
-    from selfsup import tracking, train
+    from selfsup import tracking
+    from selfsup.training import loop
 
     # On CPUs alone, Accelerate takes part in what torchrun started only if told that CPUs are meant.
     cpu = "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
@@ -32,7 +33,7 @@ def main():
     costs = {}
     for seed in run.seeds:
         tracker = tracking.Tracker(params, run, seed, out / str(seed)) if accelerator.is_main_process else None
-        costs[str(seed)] = train.pretrain(run, seed, accelerator, shards, out / str(seed), tracker=tracker)
+        costs[str(seed)] = loop.pretrain(run, seed, accelerator, shards, out / str(seed), tracker=tracker)
         if tracker:
             tracker.close()
     if accelerator.is_main_process:

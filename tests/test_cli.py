@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 import selfsup
-from selfsup import cli, config, encoder, evals, methods, nets
+from selfsup import cli, config, evals, methods, nets
+from selfsup import encoder
 from selfsup.data import shards, tars
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup import cluster
+from selfsup.core import cluster
 
 
 def blobs(k=6, each=40, dim=8, spread=0.05, seed=0):

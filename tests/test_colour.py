@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup.colour import lab_to_rgb, rgb_to_lab
+from selfsup.core.colour import lab_to_rgb, rgb_to_lab
 
 
 def slow(r, g, b):

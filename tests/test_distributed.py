@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from selfsup import distributed
+from selfsup.core import distributed
 
 
 def loss(mine, everyone, weight):

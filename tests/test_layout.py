@@ -100,10 +100,10 @@ def test_the_report_depends_on_all_code_that_makes_it():
 
 
 def test_checkpoints_and_stages_name_the_same_code():
-    from selfsup import train
+    from selfsup.training import loop
 
     deps = {dep.removeprefix("ssl/selfsup/") for dep in STAGES["pretrain"]["do"]["deps"] if dep.startswith("ssl/selfsup/")}
-    assert set(train.CODE) == {dep for dep in deps if "${" not in dep} - {"encoder.py"}  # it writes what is trained by then
+    assert set(loop.CODE) == {dep for dep in deps if "${" not in dep} - {"encoder.py"}  # it writes what is trained by then
 
 
 def test_dependencies_exist():

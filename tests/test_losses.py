@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selfsup.losses import info_nce
+from selfsup.training.losses import info_nce
 
 
 def test_info_nce_is_the_papers():

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup import encoder, nets
-from selfsup.colour import lab_to_rgb
+from selfsup import layers, nets
+from selfsup import encoder
+from selfsup.core.colour import lab_to_rgb
 from selfsup.errors import UserError
 
 ENCODERS = [
@@ -34,7 +35,7 @@ def test_encoder_interface(config):
     assert sides == sorted(sides, reverse=True), "from shallow to deep"
     torch.testing.assert_close(maps[-1], net.features(x))
     torch.testing.assert_close(maps[-1].mean((2, 3)), features, atol=1e-5, rtol=1e-4)
-    assert nets.map_side(net, 32) == sides[-1]
+    assert layers.map_side(net, 32) == sides[-1]
 
 
 @named
@@ -95,7 +96,7 @@ class TestViT:
 
 
 def test_sincos_against_loops():
-    table = nets.vit.sincos(3, 5, 8).numpy()
+    table = layers.sincos(3, 5, 8).numpy()
     for y in range(3):
         for x in range(5):
             row = []
@@ -108,7 +109,7 @@ def test_sincos_against_loops():
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("start, size", [(1, 8), (2, 32), (8, 8)])
 def test_decoder_reaches_the_size(start, size, norm):
-    decoder = nets.Decoder(16, start, size, channels=2, norm=norm)
+    decoder = layers.Decoder(16, start, size, channels=2, norm=norm)
     assert decoder(torch.randn(3, 16, start, start)).shape == (3, 2, size, size)
     kinds = {type(m) for m in decoder.modules()}
     assert start == size or (torch.nn.BatchNorm2d in kinds) == (norm == "batch")
@@ -117,15 +118,15 @@ def test_decoder_reaches_the_size(start, size, norm):
 def test_map_side_leaves_the_encoder_as_it_was():
     net = nets.build("convnet", width=4).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    assert nets.map_side(net, 32) == 2 and net.training
+    assert layers.map_side(net, 32) == 2 and net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_mlp():
-    head = nets.mlp(8, 16, 4, layers=3)
+    head = layers.mlp(8, 16, 4, layers=3)
     assert [type(m).__name__ for m in head] == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear"]
     assert head(torch.randn(5, 8)).shape == (5, 4)
-    assert [type(m).__name__ for m in nets.mlp(8, 16, 4, norm=False)] == ["Linear", "ReLU", "Linear"]
+    assert [type(m).__name__ for m in layers.mlp(8, 16, 4, norm=False)] == ["Linear", "ReLU", "Linear"]
 
 
 def test_text_transformer_ignores_padding():
@@ -156,7 +157,7 @@ def test_errors_of_build(config, sentence):
 
 def test_error_of_a_size_that_doubling_misses():
     with pytest.raises(UserError, match="side of 2, and so cannot reach 28 pixels"):
-        nets.Decoder(16, 2, 28)
+        layers.Decoder(16, 2, 28)
 
 
 # --- The encoder folder

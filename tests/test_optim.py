@@ -7,7 +7,7 @@ import torch.nn as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfsup import optim
+from selfsup.training import optim
 
 TRAIN = SimpleNamespace(lr=0.1, weight_decay=0.05, warmup=0.1, optimizer="adamw")
 

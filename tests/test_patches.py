@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from selfsup import patches, rng
+from selfsup.core import rng
+from selfsup.training import patches
 
 
 def test_cut_is_slicing():

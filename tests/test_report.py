@@ -11,7 +11,8 @@ import torch
 import yaml
 from PIL import Image
 
-from selfsup import config, encoder, nets, report
+from selfsup import config, nets, report
+from selfsup import encoder
 from selfsup.data import shards
 
 REPOSITORY = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup import rng
+from selfsup.core import rng
 
 N = 40_000
 KEYS = rng.key(7, torch.arange(N))

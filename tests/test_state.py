@@ -8,7 +8,7 @@ import torch.nn as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup.state import Bank, Ema, Queue, frozen, rising
+from selfsup.training.state import Bank, Ema, Queue, frozen, rising
 
 
 @given(st.floats(0, 1), st.integers(1, 5), st.integers(0, 1000))

@@ -14,8 +14,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 import selfsup
-from selfsup import config, methods, train
-from selfsup.colour import rgb_to_lab
+from selfsup import config, methods
+from selfsup.training import loop
+from selfsup.core.colour import rgb_to_lab
 from selfsup.data import shards
 from selfsup.errors import UserError
 
@@ -53,7 +54,7 @@ def pretrain(run, scenes, folder, tracker=None, seed=0):
     AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
     accelerator = Accelerator(mixed_precision="bf16" if run.train.precision == "bf16" else "no", cpu=True)
     out = folder / "out" / str(seed)
-    cost = train.pretrain(run, seed, accelerator, scenes, out, folder / "runs", folder / "cache", tracker)
+    cost = loop.pretrain(run, seed, accelerator, scenes, out, folder / "runs", folder / "cache", tracker)
     return out, cost
 
 
@@ -99,7 +100,7 @@ def test_random_is_its_initialisation_and_load_gives_the_encoder(scenes, tmp_pat
     run = make_run("random")
     folder, cost = pretrain(run, scenes, tmp_path)
     assert cost["steps"] == 0
-    initial = train.build(run, 0, {}).encoder.state_dict()
+    initial = loop.build(run, 0, {}).encoder.state_dict()
     net = selfsup.load(folder)
     assert all((initial[k] == v).all() for k, v in net.state_dict().items())
     assert not net.training and net.dim == 32 and net.size == 16 and net.info["method"] == "random"
@@ -134,16 +135,16 @@ def test_bf16_and_streaming_train(scenes, tmp_path):
 
 def test_fingerprint_covers_params_data_and_code():
     card = {"hash": "a"}
-    base = train.fingerprint(make_run("simclr"), 0, card, "code")
-    same = train.fingerprint(make_run("simclr", checkpoint_every=5.0), 0, card, "code")
+    base = loop.fingerprint(make_run("simclr"), 0, card, "code")
+    same = loop.fingerprint(make_run("simclr", checkpoint_every=5.0), 0, card, "code")
     assert same == base
     others = [
-        train.fingerprint(make_run("simclr", lr=2e-3), 0, card, "code"),
-        train.fingerprint(make_run("simclr", args={"temperature": 0.1}), 0, card, "code"),
-        train.fingerprint(make_run("simclr", encoder={"name": "convnet", "width": 8}), 0, card, "code"),
-        train.fingerprint(make_run("simclr"), 1, card, "code"),
-        train.fingerprint(make_run("simclr"), 0, {"hash": "b"}, "code"),
-        train.fingerprint(make_run("simclr"), 0, card, "other"),
+        loop.fingerprint(make_run("simclr", lr=2e-3), 0, card, "code"),
+        loop.fingerprint(make_run("simclr", args={"temperature": 0.1}), 0, card, "code"),
+        loop.fingerprint(make_run("simclr", encoder={"name": "convnet", "width": 8}), 0, card, "code"),
+        loop.fingerprint(make_run("simclr"), 1, card, "code"),
+        loop.fingerprint(make_run("simclr"), 0, {"hash": "b"}, "code"),
+        loop.fingerprint(make_run("simclr"), 0, card, "other"),
     ]
     assert len({base, *others}) == 7
 
@@ -189,7 +190,7 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
 def test_args_that_are_the_views_own(method, args):
     """`build` gives them to the method's inputs, also where those depend on its other arguments."""
     run = SimpleNamespace(method=method, encoder={"name": "convnet", "width": 4}, args={"hidden": 8, **args})
-    inputs = train.build(run, 0, {}).inputs
+    inputs = loop.build(run, 0, {}).inputs
     assert (inputs.augment, inputs.count) == (args["augment"], 2)
     assert methods.load(method).inputs.augment != args["augment"]  # the class's own stay as they are
 
@@ -200,7 +201,7 @@ def test_encoders_of_colours_know_what_images_were_normalised_with():
     mean, std = (torch.tensor(card[key])[:, None, None] for key in ("mean", "std"))
 
     def build(**encoder):
-        return train.build(SimpleNamespace(method="random", encoder=encoder, args={}), 0, card).encoder
+        return loop.build(SimpleNamespace(method="random", encoder=encoder, args={}), 0, card).encoder
 
     lightness, colour = build(name="split", half={"name": "convnet", "width": 4}).lab((x - mean) / std)
     lab = rgb_to_lab(x)

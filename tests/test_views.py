@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup import rng, views
+from selfsup.core import rng
+from selfsup.inputs import views
 from selfsup.errors import UserError
-from selfsup.views import AUGMENTS, Augment, Pair, View, Views
+from selfsup.inputs.views import AUGMENTS, Augment, Pair, View, Views
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 FACTOR = st.floats(0.0, 2.0, width=32)

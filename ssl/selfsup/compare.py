@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from selfsup import config, encoder, tracking
+from selfsup import config, tracking
+from selfsup import encoder
 from selfsup.errors import UserError
 from selfsup.intervals import Value
 

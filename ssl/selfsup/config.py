@@ -319,7 +319,8 @@ def arguments(method) -> dict[str, Any]:
 def check(params: Params) -> None:
     """What `load` cannot know without importing the methods: each run's `args` are arguments of its method or of the
     views that it takes."""
-    from selfsup import methods, nets, views
+    from selfsup import methods, nets
+    from selfsup.inputs import views
 
     for entry in params.runs.values():
         method = methods.load(entry.method)
@@ -333,7 +334,7 @@ def check(params: Params) -> None:
         if augment not in views.AUGMENTS:
             raise UserError(f'runs.{entry.name}.args: unknown augmentation "{augment}"{nearest(augment, views.AUGMENTS)}')
         size = params.datasets[entry.data].size
-        takes = inspect.signature(nets.OURS.get(entry.encoder["name"], nets.build)).parameters
+        takes = inspect.signature(nets.network(entry.encoder["name"]) or nets.build).parameters
         built = entry.encoder.get("size", takes["size"].default if "size" in takes else size)
         if built != size:
             raise UserError(f"runs.{entry.name}.encoder: size {built} is not that of data set {entry.data}, {size}")

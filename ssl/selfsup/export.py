@@ -123,7 +123,7 @@ def timm(encoder):
                 key = key.replace(ours, theirs)
             state[key] = value
         return lines, "model(images)", state
-    if name in nets.OURS:
+    if nets.network(name) is not None:
         return None
     config.pop("pretrained", None)  # the weights are ours
     arguments = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in config.items())])

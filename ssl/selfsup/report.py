@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from selfsup import config, encoder, evals
+from selfsup import config, evals
+from selfsup import encoder
 from selfsup.intervals import Value
 from selfsup.errors import UserError
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup import cluster, data, encoder, nets
+from selfsup import data, nets
+from selfsup import encoder
+from selfsup.core import cluster
 from selfsup.data import shards, tars
 from selfsup.errors import UserError
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import selfsup.data as data
-from selfsup import rng
+from selfsup.core import rng
 from selfsup.data import images, resident, shards, tars
 from selfsup.errors import UserError
 from tests.data.making import folder_spec, image_folder, img2dataset, tar_spec

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from selfsup import rng
+from selfsup.core import rng
 
 
 class ArraySplit:

@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfsup import nets, rng
+from selfsup import nets
+from selfsup.core import rng
 from selfsup.errors import UserError
 from selfsup.evals import finetune
-from selfsup.views import View
+from selfsup.inputs.views import View
 
 BUDGET = {"images": 960, "batch": 32, "optimizer": "adamw", "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0}
 

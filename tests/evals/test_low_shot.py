@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from selfsup import nets, rng
+from selfsup import nets
+from selfsup.core import rng
 from selfsup.evals import finetune, linear, low_shot
 from tests.evals.conftest import ArraySplit, blobs
 

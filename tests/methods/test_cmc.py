@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfsup import methods, nets
-from selfsup.colour import lab_to_rgb
+from selfsup.core.colour import lab_to_rgb
 from selfsup.errors import UserError
 
 CMC = methods.load("cmc")

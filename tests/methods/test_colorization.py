@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from selfsup import nets
-from selfsup.colour import lab_to_rgb, rgb_to_lab
+from selfsup.core.colour import lab_to_rgb, rgb_to_lab
 from selfsup.errors import UserError
 from selfsup.methods import load
 

@@ -17,7 +17,9 @@ import torch
 import torch.distributed as dist
 import torch.nn as nn
 
-from selfsup import distributed, methods, nets, optim, train
+from selfsup import methods, nets
+from selfsup.core import distributed
+from selfsup.training import optim, loop
 
 # Only where the default does not fit 32 images of 32 pixels.
 VIT = {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}
@@ -76,7 +78,7 @@ CARD, COLUMNS = card()
 def build(name, seed=0, norm="batch"):
     encoder = ENCODERS.get(name, {"name": "convnet", "width": 4, "norm": norm})
     run = SimpleNamespace(method=name, encoder=encoder, args=ARGS.get(name, {}))
-    method = train.build(run, seed, CARD)
+    method = loop.build(run, seed, CARD)
     return method if norm == "batch" else without_batch_norm(method)
 
 
@@ -108,8 +110,8 @@ def begin_epoch(method, epoch=0, optimizer=None, log=None):
         method.eval()
         return method.encoder(COLUMNS["image"].float() / 127.5 - 1)
 
-    restart = train.forget(optimizer) if optimizer else lambda module: None
-    method.before_epoch(train.Epoch(epoch, 0, embed, restart, log or (lambda **row: None)))
+    restart = loop.forget(optimizer) if optimizer else lambda module: None
+    method.before_epoch(loop.Epoch(epoch, 0, embed, restart, log or (lambda **row: None)))
     method.train()
 
 
@@ -277,9 +279,9 @@ def test_declared_inputs_are_all_it_needs_and_all_needed(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_data_set_without_the_column_is_refused(name):
     run = SimpleNamespace(method=name, data="bare")
-    with pytest.raises(train.UserError, match=f"method {name} needs the column '.*', which data set bare"):
-        train.check_columns(run, methods.load(name), {"columns": ["meta"]})
-    train.check_columns(run, methods.load(name), {"columns": list(COLUMNS)})
+    with pytest.raises(loop.UserError, match=f"method {name} needs the column '.*', which data set bare"):
+        loop.check_columns(run, methods.load(name), {"columns": ["meta"]})
+    loop.check_columns(run, methods.load(name), {"columns": list(COLUMNS)})
 
 
 @pytest.mark.parametrize("name", NAMES)

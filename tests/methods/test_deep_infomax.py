@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from selfsup import methods, nets, rng
+from selfsup import methods, nets
+from selfsup.core import rng
 from selfsup.errors import UserError
-from selfsup.losses import local_info_nce
+from selfsup.training.losses import local_info_nce
 from selfsup.methods.deep_infomax import jsd
 
 DeepInfoMax = methods.load("deep_infomax")

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfsup import cluster, nets
+from selfsup import nets
+from selfsup.core import cluster
 from selfsup.errors import UserError
 from selfsup.methods.deepcluster import DeepCluster
 
@@ -46,7 +47,7 @@ def test_loss_weighs_every_cluster_alike():
 def test_labels_are_the_clusters_of_whitened_features():
     method, features = build(clusters=5, pca=3).eval(), torch.randn(40, 6)
     logged, _ = epoch(method, features, number=2, seed=7)
-    from selfsup import rng
+    from selfsup.core import rng
 
     expected, _ = cluster.kmeans(cluster.whiten(features, 3), 5, seed=rng.key(7, 2))
     assert torch.equal(method.label, expected)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup import cluster, nets, rng
+from selfsup import nets
+from selfsup.core import cluster, rng
 from selfsup.errors import UserError
 from selfsup.methods.deepercluster import DeeperCluster
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup import nets, rng
+from selfsup import nets
+from selfsup.core import rng
 from selfsup.methods import load
 
 

@@ -7,7 +7,7 @@ import torch
 from selfsup import nets
 from selfsup.errors import UserError
 from selfsup.methods.exemplar import Exemplar
-from selfsup.views import Views
+from selfsup.inputs.views import Views
 
 
 def build(images=12, norm="group", **args):

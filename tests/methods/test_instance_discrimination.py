@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfsup import nets, rng
+from selfsup import nets
+from selfsup.core import rng
 from selfsup.methods.instance_discrimination import InstanceDiscrimination
-from selfsup.views import View
+from selfsup.inputs.views import View
 
 IMAGES = 12
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup import nets, patches
+from selfsup import nets
+from selfsup.training import patches
 from selfsup.errors import UserError
 from selfsup.methods.jigsaw import Jigsaw, permutation_set
 from tests.methods.conftest import smooth

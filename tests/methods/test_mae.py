@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from selfsup import nets, rng
+from selfsup import nets
+from selfsup.core import rng
 from selfsup.errors import UserError
 from selfsup.methods import load
 

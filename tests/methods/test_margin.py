@@ -6,7 +6,7 @@ import torch
 
 from selfsup import nets
 from selfsup.methods.margin import Margin, distances
-from selfsup.views import Views
+from selfsup.inputs.views import Views
 
 
 def build(norm="group", **args):

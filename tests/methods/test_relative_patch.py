@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfsup import nets, patches
+from selfsup import nets
+from selfsup.training import patches
 from selfsup.errors import UserError
 from selfsup.methods.relative_patch import RelativePatch
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from selfsup import nets
-from selfsup.colour import rgb_to_lab
+from selfsup.core.colour import rgb_to_lab
 from selfsup.errors import UserError
 from selfsup.methods import load
 

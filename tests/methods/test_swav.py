@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from selfsup import nets
 from selfsup.methods.swav import SwAV
-from selfsup.views import MultiCrop
+from selfsup.inputs.views import MultiCrop
 
 
 def build(norm="group", small=2, **args):

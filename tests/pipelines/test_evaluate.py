@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from pipelines import evaluate
-from selfsup import config, encoder, evals, methods, nets
+from selfsup import config, evals, methods, nets
+from selfsup import encoder
 from selfsup.data import shards
 
 REPOSITORY = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from selfsup import rng
+from selfsup.core import rng
 from selfsup.data import Split, tars
 
 FORMAT = 1  # of the cache; to change with its layout or with how images are decoded

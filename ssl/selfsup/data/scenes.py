@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 import torch
 
-from selfsup import rng
+from selfsup.core import rng
 from selfsup.errors import UserError
 
 COLOURS = {

@@ -319,7 +319,8 @@ def clusters(spec):
     features that the encoder in `root` gives the training images; val and test images get the nearest centroid.
 
     A sample's number is not known before all are embedded, so this happens here, at once, on the CPU."""
-    from selfsup import data, encoder
+    from selfsup import data
+    from selfsup import encoder
 
     folder = Path("data/shards") / spec.data  # no dependency of the stage: `root` depends on it, and was trained on it
     teacher = encoder.load(spec.root)
@@ -353,7 +354,7 @@ def _clustered(net, splits, count):
     """{split: a cluster's number for each of its samples}."""
     import torch
 
-    from selfsup import cluster
+    from selfsup.core import cluster
 
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (net.mean, net.std))
     threads = torch.get_num_threads()

@@ -15,7 +15,7 @@ A rank reads some of the lanes, each of its workers some of those. What follows:
 import numpy as np
 import torch
 
-from selfsup import rng
+from selfsup.core import rng
 from selfsup.data import Split, tars
 from selfsup.errors import UserError
 

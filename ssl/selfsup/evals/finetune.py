@@ -7,10 +7,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from selfsup import optim
+from selfsup.training import optim
 from selfsup.errors import UserError
 from selfsup.evals import accuracy, embed, percent
-from selfsup.views import View
+from selfsup.inputs.views import View
 
 SEED = 0                                                 # of order and crops: the same for every encoder
 INPUTS = View("crop_flip", columns=("image", "label"))

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2002.05709, https://arxiv.org/abs/1905.09272
 import torch
 import torch.nn as nn
 
-from selfsup import rng
+from selfsup.core import rng
 from selfsup.evals import accuracy, embed, percent
 from selfsup.evals.finetune import SEED, tune
 from selfsup.evals.linear import Probe

@@ -2,10 +2,10 @@
 
 import torch
 
-from ..distributed import gather, rank
-from ..losses import local_info_nce
-from ..nets import map_shapes, mlp
-from ..views import Views
+from ..core.distributed import gather, rank
+from ..training.losses import local_info_nce
+from ..layers import map_shapes, mlp
+from ..inputs.views import Views
 from .base import Method, spread
 
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn as nn
 
 from ..errors import UserError
-from ..nets import Decoder, map_side
-from ..views import View
+from ..layers import Decoder, map_side
+from ..inputs.views import View
 from .base import Method, denormalise, rows
 
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..distributed import gather_rows
-from ..views import View
+from ..core.distributed import gather_rows
+from ..inputs.views import View
 
 
 class Method(nn.Module):

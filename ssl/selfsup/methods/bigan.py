@@ -4,9 +4,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .. import nets, rng
-from ..state import frozen
-from ..views import View
+from ..layers import Decoder, critic, map_side
+from ..core import rng
+from ..training.state import frozen
+from ..inputs.views import View
 from .base import Method, denormalise, rows
 
 
@@ -26,12 +27,12 @@ class BiGAN(Method):
 
     def __init__(self, encoder, card, code=200, critic_lr=1.0, width=32, norm="batch"):
         super().__init__(encoder)
-        size, channels, side = card["size"], card["channels"], nets.map_side(encoder, card["size"])
+        size, channels, side = card["size"], card["channels"], map_side(encoder, card["size"])
         area = encoder.dim * side**2
         self.code, self.critic_lr = code, critic_lr
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(area, code))
         start = nn.Sequential(nn.Linear(code, area), nn.ReLU(inplace=True), nn.Unflatten(1, (encoder.dim, side, side)))
-        self.generator = nn.Sequential(start, nets.Decoder(encoder.dim, side, size, channels, norm))
+        self.generator = nn.Sequential(start, Decoder(encoder.dim, side, size, channels, norm))
         self.critic = PairCritic(size, code, width, channels)
 
     def encode(self, x):
@@ -75,7 +76,7 @@ class PairCritic(nn.Module):
 
     def __init__(self, size, code, width, channels):
         super().__init__()
-        *trunk, last = nets.critic(size, width, channels)
+        *trunk, last = critic(size, width, channels)
         self.trunk = nn.Sequential(*trunk)
         self.judge = nn.Sequential(nn.Linear(last.in_features + code, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1))
 

@@ -4,9 +4,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..nets import mlp
-from ..state import Ema, rising
-from ..views import Views
+from ..layers import mlp
+from ..training.state import Ema, rising
+from ..inputs.views import Views
 from .base import Method, spread
 
 

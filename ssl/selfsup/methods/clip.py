@@ -7,8 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .. import nets
-from ..losses import info_nce
-from ..views import Pair
+from ..training.losses import info_nce
+from ..inputs.views import Pair
 from .base import Method, affinity
 
 

@@ -3,7 +3,7 @@
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..views import Pair
+from ..inputs.views import Pair
 from .base import Method
 
 

@@ -5,9 +5,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..errors import UserError
-from ..losses import info_nce
-from ..nets import Split
-from ..views import View
+from ..training.losses import info_nce
+from ..inputs.views import View
 from .base import Method, affinity, denormalise, rows, spread
 
 
@@ -23,7 +22,7 @@ class CMC(Method):
 
     def __init__(self, encoder, dim=128, temperature=0.07):
         super().__init__(encoder)
-        if not isinstance(encoder, Split):
+        if not hasattr(encoder, "lightness"):
             raise UserError("cmc needs the encoder split, whose halves see lightness and colour: encoder.name: split")
         self.lightness_head = nn.Linear(encoder.lightness.dim, dim)
         self.colour_head = nn.Linear(encoder.colour.dim, dim)

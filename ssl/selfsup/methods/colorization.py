@@ -4,11 +4,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..colour import lab_to_rgb, rgb_to_lab
-from ..distributed import total
+from ..core.colour import lab_to_rgb, rgb_to_lab
+from ..core.distributed import total
 from ..errors import UserError, nearest
-from ..nets import Decoder, map_side
-from ..views import View
+from ..layers import Decoder, map_side
+from ..inputs.views import View
 from .base import Method, rows
 
 LOSSES = ("classes", "l2")

@@ -4,11 +4,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .. import rng
+from ..core import rng
 from ..errors import UserError, nearest
-from ..nets import Decoder, critic, map_side
-from ..state import frozen
-from ..views import View
+from ..layers import Decoder, critic, map_side
+from ..training.state import frozen
+from ..inputs.views import View
 from .base import Method, denormalise, rows
 
 REGIONS = ("random", "central")

@@ -4,9 +4,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..distributed import gather, rank
+from ..core.distributed import gather, rank
 from ..errors import UserError
-from ..views import View
+from ..inputs.views import View
 from .base import Method
 
 

@@ -5,9 +5,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..errors import UserError
-from ..losses import info_nce
-from ..patches import cut, regular_grid
-from ..views import View
+from ..training.losses import info_nce
+from ..training.patches import cut, regular_grid
+from ..inputs.views import View
 from .base import Method, denormalise, rows, spread
 
 

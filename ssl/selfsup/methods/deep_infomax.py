@@ -6,13 +6,13 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .. import rng
-from ..distributed import gather, rank
+from ..core import rng
+from ..core.distributed import gather, rank
 from ..errors import UserError, nearest
-from ..losses import local_info_nce
-from ..nets import map_shapes, mlp
-from ..state import frozen
-from ..views import View
+from ..training.losses import local_info_nce
+from ..layers import map_shapes, mlp
+from ..training.state import frozen
+from ..inputs.views import View
 from .base import Method, spread
 
 ESTIMATORS = ("jsd", "infonce")

@@ -4,9 +4,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .. import cluster, rng
+from ..core import cluster, rng
 from ..errors import UserError
-from ..views import View
+from ..inputs.views import View
 from .base import Method, denormalise, rows
 
 

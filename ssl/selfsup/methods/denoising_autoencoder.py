@@ -2,9 +2,9 @@
 
 import torch
 
-from .. import rng
-from ..nets import Decoder, map_side
-from ..views import View
+from ..core import rng
+from ..layers import Decoder, map_side
+from ..inputs.views import View
 from .base import Method, denormalise, rows
 
 

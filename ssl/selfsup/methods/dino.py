@@ -4,9 +4,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .. import distributed
-from ..state import Ema, rising
-from ..views import MultiCrop
+from ..core import distributed
+from ..training.state import Ema, rising
+from ..inputs.views import MultiCrop
 from .base import Method, denormalise, rows, spread
 
 

@@ -5,7 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..errors import UserError
-from ..views import Views
+from ..inputs.views import Views
 from .base import Method
 
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .. import rng
-from ..distributed import gather_rows, mean
-from ..state import Bank
-from ..views import View
+from ..core import rng
+from ..core.distributed import gather_rows, mean
+from ..training.state import Bank
+from ..inputs.views import View
 from .base import Method, spread
 
 

@@ -6,11 +6,11 @@ import itertools
 import torch
 import torch.nn.functional as F
 
-from .. import rng
+from ..core import rng
 from ..errors import UserError
-from ..nets import mlp
-from ..patches import cut, jittered_grid
-from ..views import LUMA, View
+from ..layers import mlp
+from ..training.patches import cut, jittered_grid
+from ..inputs.views import LUMA, View
 from .base import Method, denormalise, rows
 
 

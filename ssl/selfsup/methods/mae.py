@@ -4,10 +4,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .. import rng
+from ..core import rng
 from ..errors import UserError
-from ..nets.vit import Block, sincos
-from ..views import View
+from ..layers import Block, sincos
+from ..inputs.views import View
 from .base import Method, denormalise, rows
 
 

@@ -3,9 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from ..distributed import gather, rank
-from ..nets import mlp
-from ..views import Views
+from ..core.distributed import gather, rank
+from ..layers import mlp
+from ..inputs.views import Views
 from .base import Method, spread
 
 

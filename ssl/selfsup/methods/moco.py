@@ -4,11 +4,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..distributed import gather_rows
+from ..core.distributed import gather_rows
 from ..errors import UserError, nearest
-from ..nets import mlp
-from ..state import Ema, Queue
-from ..views import Views
+from ..layers import mlp
+from ..training.state import Ema, Queue
+from ..inputs.views import Views
 from .base import Method, affinity, spread
 
 HEADS = ("linear", "mlp")

@@ -4,10 +4,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..losses import info_nce
-from ..nets import mlp
-from ..state import Ema, rising
-from ..views import Views
+from ..training.losses import info_nce
+from ..layers import mlp
+from ..training.state import Ema, rising
+from ..inputs.views import Views
 from .base import Method, spread
 
 

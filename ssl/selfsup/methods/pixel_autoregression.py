@@ -6,12 +6,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .. import rng
-from ..distributed import total
+from ..core import rng
+from ..core.distributed import total
 from ..errors import UserError
-from ..nets import PixelTransformer
-from ..nets.vit import Block
-from ..views import View
+from ..layers import Block
+from ..inputs.views import View
 from .base import Method, rows
 
 
@@ -32,7 +31,7 @@ class PixelAutoregression(Method):
 
     def __init__(self, encoder, card, depth=4, heads=4):
         super().__init__(encoder)
-        if not isinstance(encoder, PixelTransformer):
+        if not hasattr(encoder, "quantise"):
             raise UserError("pixel_autoregression needs the encoder pixel_transformer, which reads pixels in order")
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(card[name])[:, None, None], persistent=False)

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..views import View
+from ..inputs.views import View
 from .base import Method
 
 

@@ -3,11 +3,11 @@
 import torch
 import torch.nn.functional as F
 
-from .. import rng
+from ..core import rng
 from ..errors import UserError, nearest
-from ..nets import mlp
-from ..patches import cut, jittered_grid
-from ..views import View
+from ..layers import mlp
+from ..training.patches import cut, jittered_grid
+from ..inputs.views import View
 from .base import Method, denormalise, rows
 
 COLOURS = ("projection", "drop", "none")

@@ -4,8 +4,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..nets import mlp
-from ..views import Views
+from ..layers import mlp
+from ..inputs.views import Views
 from .base import Method, spread
 
 

@@ -5,8 +5,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..errors import UserError
-from ..nets import map_side
-from ..views import View
+from ..layers import map_side
+from ..inputs.views import View
 from .base import Method, denormalise, rows
 
 

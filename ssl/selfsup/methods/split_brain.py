@@ -4,10 +4,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..colour import lab_to_rgb
+from ..core.colour import lab_to_rgb
 from ..errors import UserError, nearest
-from ..nets import Decoder, Split, map_side
-from ..views import View
+from ..layers import Decoder, map_side
+from ..inputs.views import View
 from .base import Method, rows
 
 LOSSES = ("classes", "l2")
@@ -29,7 +29,7 @@ class SplitBrain(Method):
 
     def __init__(self, encoder, card, loss="classes", norm="batch"):
         super().__init__(encoder)
-        if not isinstance(encoder, Split):
+        if not hasattr(encoder, "lightness"):
             raise UserError("split_brain needs the encoder split, whose halves see lightness and colour alone")
         if loss not in LOSSES:
             raise UserError(f"split_brain: unknown loss '{loss}'{nearest(loss, LOSSES)}")

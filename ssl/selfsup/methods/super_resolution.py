@@ -5,10 +5,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..errors import UserError
-from ..nets import critic, map_shapes
-from ..nets.convnet import norm_layer
-from ..state import frozen
-from ..views import View
+from ..layers import critic, map_shapes
+from ..layers import norm_layer
+from ..training.state import frozen
+from ..inputs.views import View
 from .base import Method, rows
 
 FACTOR = 4

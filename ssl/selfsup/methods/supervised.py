@@ -3,7 +3,7 @@
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..views import View
+from ..inputs.views import View
 from .base import Method
 
 

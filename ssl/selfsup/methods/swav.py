@@ -4,11 +4,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .. import cluster, distributed
-from ..distributed import gather_rows
-from ..nets import mlp
-from ..state import Queue
-from ..views import MultiCrop
+from ..core import cluster, distributed
+from ..core.distributed import gather_rows
+from ..layers import mlp
+from ..training.state import Queue
+from ..inputs.views import MultiCrop
 from .base import Method, denormalise, rows, spread
 
 

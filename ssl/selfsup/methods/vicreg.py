@@ -4,9 +4,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..distributed import gather
-from ..nets import mlp
-from ..views import Views
+from ..core.distributed import gather
+from ..layers import mlp
+from ..inputs.views import Views
 from .base import Method, spread
 
 

@@ -1,23 +1,35 @@
-"""Networks by name. `build` gives any of them back from the configuration that an encoder folder records."""
+"""Networks by name: an encoder is one file here, found by its name. There is no list to keep."""
 
-from .convnet import ConvNet, ResNet18
-from .heads import Decoder, TextTransformer, critic, linear, map_shapes, map_side, mlp
-from .pixels import PixelTransformer
-from .split import Split
-from .vit import ViT
+import importlib
+import inspect
+from pathlib import Path
 
-__all__ = ["build", "ConvNet", "ResNet18", "ViT", "Split", "PixelTransformer"]
-__all__ += ["Decoder", "TextTransformer", "critic", "linear", "map_shapes", "map_side", "mlp"]
+import torch.nn as nn
 
-OURS = {
-    "convnet": ConvNet,
-    "vit": ViT,
-    "resnet18": ResNet18,
-    "split": Split,
-    "pixel_transformer": PixelTransformer,
-    "text_transformer": TextTransformer,
-    "linear": linear,
-}
+from .. import layers
+from ..errors import UserError, nearest
+
+HEADS = {"linear": layers.linear, "text_transformer": layers.TextTransformer}  # parts that stand beside an encoder
+
+
+def names():
+    """The encoders of this folder; any other name is looked up in timm."""
+    return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py") if file.stem != "timm")
+
+
+def network(name):
+    """What makes the network: the class that nets/<name>.py defines, a head; None for a name that is not ours."""
+    if name in HEADS:
+        return HEADS[name]
+    if name not in names():
+        return None
+    module = importlib.import_module(f"{__name__}.{name}")
+    (cls,) = (
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, nn.Module) and c.__module__ == module.__name__
+    )
+    return cls
 
 
 def build(name, **kwargs):
@@ -27,19 +39,19 @@ def build(name, **kwargs):
     map (N, dim, h, w) before pooling and `encoder.layers(x)` the list of maps from shallow to deep.
     Raises UserError for a name that neither we nor timm know, or for arguments that the network does not take.
     """
-    from ..errors import UserError, nearest
-
+    make = network(name)
     try:
-        if name in OURS:
-            net = OURS[name](**kwargs)
+        if make is not None:
+            net = make(**kwargs)
         else:
-            from .backbone import Timm
+            from .timm import Timm
 
             net = Timm(name, **kwargs)
     except KeyError:
         import timm
 
-        raise UserError(f"encoder.name: unknown network '{name}'{nearest(name, [*OURS, *timm.list_models()])}") from None
+        known = [*names(), *timm.list_models()]
+        raise UserError(f"encoder.name: unknown network '{name}'{nearest(name, known)}") from None
     except TypeError as error:
         raise UserError(f"encoder: {name} was given arguments it does not take ({error})") from None
     net.config = {"name": name, **kwargs}

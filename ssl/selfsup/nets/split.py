@@ -3,7 +3,7 @@
 import torch
 import torch.nn as nn
 
-from ..colour import rgb_to_lab
+from ..core.colour import rgb_to_lab
 
 
 class Split(nn.Module):

@@ -1,51 +1,11 @@
 """A small Vision Transformer (Dosovitskiy et al. 2021) that can also encode a subset of its patches (MAE)."""
 
-import math
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 from ..errors import UserError
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block on (N, T, dim)."""
-
-    def __init__(self, dim, heads):
-        super().__init__()
-        if dim % heads:
-            raise UserError(f"a transformer's width ({dim}) must be divisible by its number of heads ({heads})")
-        self.heads = heads
-        self.norm1 = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
-
-    def query_key_value(self, x):
-        return (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm1(x)).chunk(3, 2))
-
-    def attention(self, x):
-        """What each token attends to (N, heads, T, T), rows summing to 1: for the eye, not used in training."""
-        q, k, _ = self.query_key_value(x)
-        return (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3)
-
-    def forward(self, x, mask=None):
-        q, k, v = self.query_key_value(x)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.norm2(x))
-
-
-def sincos(h, w, dim):
-    """Fixed 2-D sine-cosine position embedding, (h·w, dim), as in MAE: half of the channels for y, half for x."""
-    if dim % 4:
-        raise UserError(f"a transformer's width ({dim}) must be divisible by 4, for its positions")
-    rates = torch.exp(-math.log(10000) * torch.arange(dim // 4) / (dim // 4))
-    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    angles = [position.reshape(-1, 1) * rates for position in (y, x)]
-    return torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], 1)
+from ..layers import Block, sincos
 
 
 class ViT(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from .distributed import gather, rank
+from ..core.distributed import gather, rank
 
 
 def info_nce(query, key, temperature):

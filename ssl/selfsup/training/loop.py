@@ -20,14 +20,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from . import data, distributed, encoder, methods, nets, optim, rng
-from .errors import UserError, nearest
-from .process import sole_writer
+from .. import data, encoder, methods, nets
+from ..core import distributed, rng
+from ..errors import UserError, nearest
+from ..process import sole_writer
+from . import optim
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 # What can change an encoder beside its method's own file; dvc.yaml names the same files as dependencies.
-CODE = """train.py optim.py state.py cluster.py colour.py distributed.py losses.py patches.py rng.py views.py methods/base.py
-nets data/__init__.py data/images.py data/resident.py data/streaming.py data/tars.py""".split()
+CODE = "core data inputs layers methods/base.py nets training".split()
 LOGGED = 200  # rows of history a run
 
 

@@ -5,7 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..errors import UserError
-from .vit import Block, sincos
+from ..layers import Block, sincos
 
 
 class PixelTransformer(nn.Module):

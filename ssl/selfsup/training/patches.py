@@ -2,7 +2,7 @@
 
 import torch
 
-from . import rng
+from ..core import rng
 
 
 def cut(x, corners, side):

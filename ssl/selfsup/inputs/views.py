@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from . import rng
-from .errors import UserError, nearest
+from ..core import rng
+from ..errors import UserError, nearest
 
 CHUNK = 2**17  # pixels a CPU works on at once (128 images at 32 px): temporaries stay in the cache, calls cost little
 RATIO = (3 / 4, 4 / 3)  # aspect ratios of crops, torchvision's default, as in all papers here
