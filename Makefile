@@ -1,24 +1,23 @@
 # `make repro` on a bare machine with Python 3.11: environment, pipeline, where to look. `make help` lists the rest.
 PYTHON ?= python3.11
-EXPERIMENTS = $(basename $(notdir $(wildcard conf/experiment/*.yaml)))
 EXPERIMENT = $(shell sed -n 's/^experiment: //p' params.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := ssl
 
-.PHONY: help repro parallel test bench ui track claims experiment
+.PHONY: help repro parallel test bench ui track claims experiment params
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 repro: .venv/installed ## install what is needed, run every stage that is not up to date, say where the report is
-	dvc repro
+	dvc repro; status=$$?; python pipelines/experiment.py --save && exit $$status
 	@echo
 	@echo "Report:  $(CURDIR)/data/report/$(EXPERIMENT)/report.html"
 	@echo "MLflow:  make ui, then open http://127.0.0.1:5000"
 
 parallel: .venv/installed ## the same by Snakemake, independent stages at the same time
-	snakemake --profile profiles/local
+	snakemake --profile profiles/local; status=$$?; python pipelines/experiment.py --save && exit $$status
 
 test: .venv/installed ## all tests
 	OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadfile  # on small tensors a second thread only waits
@@ -35,10 +34,11 @@ track: .venv/installed ## rebuild MLflow's runs from the versioned files
 claims: .venv/installed ## what the experiments on the lectures' claims have found
 	python pipelines/claims.py
 
-experiment: .venv/installed ## make experiment E=cifar10: write params.yaml from conf/, without running anything
-	$(if $(filter $(E),$(EXPERIMENTS)),,$(error E should be one of: $(EXPERIMENTS)))
-	python -c "from dvc.utils.hydra import compose_and_dump as write; \
-	  write('params.yaml', '$(CURDIR)/conf', None, 'config', '', ['experiment=$(E)'])"
+experiment: .venv/installed ## make experiment E=cifar10: choose what params.yaml and dvc.lock hold, without running it
+	python pipelines/experiment.py "$(E)"
+
+params: .venv/installed ## after an edit of params.yaml by hand: renew what it derives from that
+	python pipelines/experiment.py --params
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv

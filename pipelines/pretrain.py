@@ -1,6 +1,7 @@
 """Pretrain the seeds of one run: shards -> data/encoders/<experiment>/<run>/<seed>, and cost.json in the results."""
 
 import argparse
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -37,9 +38,22 @@ def main():
         if tracker:
             tracker.close()
     if accelerator.is_main_process:
-        results = config.results(run.name)
-        results.mkdir(parents=True, exist_ok=True)
-        (results / "cost.json").write_text(json.dumps({"seeds": costs}, indent=1) + "\n")
+        write_costs(config.results(run.name) / "cost.json", costs, out)
+
+
+def write_costs(path, costs, encoders):
+    """What each seed cost. Where the same weights were trained before, the entry of that time stays: git then sees no
+    change in a repetition, which differs in seconds alone (the stage's output persists, so that it is still there)."""
+    before = json.loads(path.read_text())["seeds"] if path.exists() else {}
+    for seed, cost in costs.items():
+        with open(encoders / seed / "weights.safetensors", "rb") as file:
+            cost["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
+        if before.get(seed, {}).get("weights") == cost["weights"]:
+            costs[seed] = before[seed]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"seeds": costs}, indent=1) + "\n")
+    os.replace(part, path)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""experiment.py NAME: choose an experiment. Writes params.yaml from conf/, and dvc.lock as that experiment left it.
+
+--save only keeps the present dvc.lock with the results of its experiment; --params renews what params.yaml derives from an
+edit made in it by hand. `make experiment E=NAME`, `make repro` and `make params` call these."""
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ssl"))
+from selfsup import errors  # noqa: E402
+from selfsup.config import checker, compose  # noqa: E402
+
+CONF, PARAMS, LOCK = Path("conf"), Path("params.yaml"), Path("dvc.lock")
+CHOSEN = re.compile(r"^  - experiment: (\w+)$", re.MULTILINE)  # in conf/config.yaml, where Hydra reads it
+
+
+def experiments():
+    return sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+
+def kept(name):
+    """Where an experiment's lock lies while another is chosen. A copy: with a link `dvc diff` and `dvc gc -A` fail."""
+    return compose.RESULTS / name / "dvc.lock"
+
+
+def save():
+    """Keep dvc.lock, which is that of the experiment in params.yaml."""
+    if LOCK.exists():
+        place = kept(checker.read(PARAMS)["experiment"])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace(place, LOCK.read_text(encoding="utf-8"))
+
+
+def choose(name):
+    from dvc.utils.hydra import compose_and_dump
+    from omegaconf.errors import InterpolationResolutionError
+
+    if name not in experiments():
+        raise errors.UserError(f'there is no experiment "{name}"{errors.nearest(name, experiments())} '
+                               f"(there are: {', '.join(experiments())})")
+    if PARAMS.exists():
+        save()
+    part = PARAMS.with_suffix(".part.yaml")
+    try:
+        compose_and_dump(part, str(CONF.resolve()), None, "config", str(CONF.resolve()), [f"experiment={name}"])
+    except InterpolationResolutionError as error:
+        raise errors.UserError(error.__cause__ or error) from None
+    config = (CONF / "config.yaml").read_text(encoding="utf-8")
+    replace(CONF / "config.yaml", CHOSEN.sub(f"  - experiment: {name}", config))
+    if kept(name).exists():
+        shutil.copy(kept(name), LOCK)
+    else:
+        LOCK.unlink(missing_ok=True)
+    part.replace(PARAMS)
+
+
+def renew():
+    """params.yaml with its plan composed anew."""
+    from omegaconf import OmegaConf
+
+    raw = checker.read(PARAMS)
+    raw[compose.OWN] = checker.check(PARAMS, {key: raw[key] for key in raw if key != compose.OWN}).plan
+    replace(PARAMS, OmegaConf.to_yaml(OmegaConf.create(raw)))
+
+
+def replace(path, text):
+    """Write-then-rename, and nothing where nothing changed."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+
+
+@errors.main
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("name", nargs="?", help="of a file in conf/experiment")
+    what.add_argument("--save", action="store_true")
+    what.add_argument("--params", action="store_true")
+    args = parser.parse_args()
+    if args.save:
+        save()
+    elif args.params:
+        renew()
+    else:
+        choose(args.name)
+
+
+if __name__ == "__main__":
+    main()

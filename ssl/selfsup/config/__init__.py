@@ -1,0 +1,72 @@
+"""params.yaml as the library reads it. `load()` needs no heavy import; `check()` also holds each run's `args` against its
+method, which imports that method."""
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+from ..errors import UserError, nearest
+from . import checker, compose
+from .checker import named
+from .compose import encoders, results
+from .schema import Claim, Expectation, Params, Run, Several, Train
+
+__all__ = ["load", "run", "protocol", "arguments", "check", "encoders", "results", "named"]
+__all__ += ["Params", "Run", "Train", "Claim", "Expectation", "Several"]
+GIVEN = ("self", "encoder", "card", "teacher", "columns", "first", "second")  # of a method and its views: no run sets them
+
+
+def load(path="params.yaml") -> Params:
+    """Read and check a params file; raises UserError with one sentence."""
+    raw = checker.read(path)
+    params = checker.check(path, raw)
+    if raw.get(compose.OWN) != params.plan:
+        raise UserError(f"{path} was edited by hand and its `{compose.OWN}` was not: run `make params`, which renews it, or edit "
+                        "conf/ and run `make experiment`")
+    return params
+
+
+def run(params: Params, name: str) -> Run:
+    """The run called `name`; UserError with the nearest name if there is none."""
+    if name not in params.runs:
+        raise UserError(f'no run "{name}" in experiment {params.experiment}{nearest(name, params.runs)}')
+    return params.runs[name]
+
+
+def protocol(params: Params, name: str) -> dict[str, Any]:
+    """What a protocol is asked for: the options of its `choose`, and bootstrap."""
+    if name not in params.protocols:
+        raise UserError(f'no protocol "{name}" in params{nearest(name, params.protocols)}')
+    return params.protocols[name].model_dump(exclude_unset=True, exclude={"runs", "on"})
+
+
+def arguments(method) -> dict[str, Any]:
+    """What `args` of a run may set, each with its default (inspect.Parameter.empty if none): arguments of the method's
+    __init__, and fields of the views that it takes."""
+    own = {p.name: p.default for p in inspect.signature(method.__init__).parameters.values()}
+    views = {field.name: getattr(method.inputs, field.name) for field in fields(method.inputs)}
+    return {name: default for name, default in {**own, **views}.items() if name not in GIVEN}
+
+
+def check(params: Params) -> None:
+    """What `load` cannot know without importing the methods: each run's `args` are arguments of its method or of the
+    views that it takes."""
+    from .. import methods, nets
+    from ..inputs import views
+
+    for entry in params.runs.values():
+        method = methods.load(entry.method)
+        known = arguments(method)
+        for name in entry.args:
+            if name not in known:
+                raise UserError(
+                    f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
+                )
+        augment = entry.args.get("augment", method.inputs.augment)
+        if augment not in views.AUGMENTS:
+            raise UserError(f'runs.{entry.name}.args: unknown augmentation "{augment}"{nearest(augment, views.AUGMENTS)}')
+        size = params.datasets[entry.data].size
+        takes = inspect.signature(nets.network(entry.encoder["name"]) or nets.build).parameters
+        built = entry.encoder.get("size", takes["size"].default if "size" in takes else size)
+        if built != size:
+            raise UserError(f"runs.{entry.name}.encoder: size {built} is not that of data set {entry.data}, {size}")

@@ -1,0 +1,94 @@
+"""The plan: each stage's items written out in full, which dvc.yaml goes through.
+
+DVC gives every item of a `foreach` the same dependencies. So an item names, each under a key of its own, the files that it
+alone depends on: its encoder's, its method's, the run that it starts from. A key that an item has no use for repeats
+another path, since an empty one is an error. Composed with params.yaml, by Hydra (conf/hydra_plugins) or by hand (`make
+params`); nothing here needs torch.
+"""
+
+from pathlib import Path
+
+from . import signature
+
+RESULTS, ENCODERS, SHARDS = Path("data/results"), Path("data/encoders"), Path("data/shards")
+OWN = "plan"  # the key in params.yaml
+
+
+def encoders(run: str) -> Path:
+    """Folder of a run's encoders, one folder a seed in it. The experiment stands in the path by itself so that the
+    report stage can depend on the encoders of its own experiment and on no other's."""
+    return ENCODERS / run.partition("-")[0] / run
+
+
+def results(run: str, data: str | None = None) -> Path:
+    """Folder of a run's result files; of those on another data set than its own, `data`."""
+    folder = RESULTS / run.partition("-")[0] / run
+    return folder / data if data else folder
+
+
+def plan(raw):
+    """The plan of params (a mapping, as in params.yaml, whose names have been checked): {stage: {key: item}}."""
+    runs = {name: run(raw, name) for name in raw["runs"]}
+    return {"shard": {name: shard(spec) for name, spec in raw["datasets"].items()},
+            "pretrain": {name: pretrain(item, runs) for name, item in runs.items()},
+            **{protocol: judge(protocol, options, runs) for protocol, options in raw["protocols"].items()}}
+
+
+def run(raw, name):
+    """One of `runs` with the defaults merged in. Another encoder starts anew: the default one's arguments are not its own."""
+    own = raw["runs"][name]
+    encoder = own.get("encoder", {})
+    return {**own, "encoder": encoder if "name" in encoder else {**raw["encoder"], **encoder},
+            "args": own.get("args", {}), "train": {**raw["train"], **own.get("train", {})}}
+
+
+def shard(spec):
+    code = file("sources", spec["source"])
+    return {"spec": spec, "code": code, "root": spec.get("root") or code}
+
+
+def pretrain(item, runs):
+    """`inner`: the file of a network within the encoder, as split's half. `start`, `teacher`: what init and from name."""
+    net, *inner = [file("nets", name) for name in networks(item["encoder"])]
+    return {"run": item, "method": file("methods", item["method"]), "encoder": net, "inner": (inner or [net])[0],
+            "start": origin(item.get("init"), runs) or net, "teacher": origin(item.get("from"), runs) or net}
+
+
+def origin(name, runs):
+    """The path behind `init` or `from`: a run's encoders, or a folder; None where there is no such path."""
+    return str(encoders(name)) if name in runs else name if name and Path(name).parent.name else None
+
+
+def networks(encoder):
+    """Names of the encoder's network and those within it."""
+    yield encoder["name"]
+    for value in encoder.values():
+        if isinstance(value, dict) and "name" in value:
+            yield from networks(value)
+
+
+def judge(protocol, options, runs):
+    """Items of a protocol: of the runs that it lists or of all, each on the run's own data set and on others."""
+    asked, own = options.get("runs") or {}, {k: v for k, v in options.items() if k not in ("runs", "on")}
+    chosen = {name: aslist(asked[name]) for name in asked} if "runs" in options else {
+        name: [item["data"]] for name, item in runs.items()}
+    items = {}
+    for name, sets in chosen.items():
+        for data in dict.fromkeys([*sets, *options.get("on", [])]):
+            home = data == runs[name]["data"]
+            key = name if home else f"{name}--{data}"
+            labels = {"labels": runs[name]["labels"]} if "labels" in runs[name] else {}
+            items[key] = {"run": name, "data": data, "encoders": str(encoders(name)),
+                          "results": str(results(name, None if home else data)), "options": own, **labels}
+    return items
+
+
+def aslist(value):
+    return value if isinstance(value, list) else [value]
+
+
+def file(folder, name):
+    """The path of a part, from the repository's top. A network that is not ours is timm's."""
+    if folder == "nets" and name not in signature.names("nets"):
+        name = "timm"
+    return signature.place(folder, name).relative_to(signature.PACKAGE.parents[1]).as_posix()

@@ -1,0 +1,108 @@
+"""What params.yaml may hold. No value has a default here: all defaults stand in params.yaml, where DVC sees each change.
+
+A key that came later than the experiments that do not name it is optional (None): absent, it changes no params.yaml.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..arguments import Count, NotNegative, Positive, Share, Text, Whole
+from .signature import typed
+
+# pydantic's own kinds of the types that the parts use.
+Count, NotNegative, Positive, Share, Text, Whole = map(typed, (Count, NotNegative, Positive, Share, Text, Whole))
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class Dataset(Section):
+    """What every data set has, beside the arguments of its source. `max_bad`: the share of unreadable samples above which
+    the shard stage fails."""
+
+    source: str
+    size: Count  # pixels a side
+    max_bad: Share
+    limit: Count | None = None  # a part of the samples, for a trial
+    fit: Literal["crop", "stretch", "pad"] | None = None  # how a picture becomes square; cropped unless said
+    licence: Text | None = None
+
+
+class Train(Section):
+    """One run's training. `images` is the budget: images seen, the same unit for every method."""
+
+    images: Count
+    batch: Count
+    optimizer: Literal["adamw", "sgd"]
+    lr: Positive
+    weight_decay: NotNegative
+    warmup: Share  # of the budget
+    clip: NotNegative  # largest gradient norm; 0 does not clip
+    precision: Literal["fp32", "bf16"]
+    threads: Count  # pinned, since the order of sums depends on it
+    workers: Whole
+    reader: Literal["auto", "resident", "streaming"]
+    checkpoint_every: Positive  # seconds
+    judge_every: Count | None = None  # images between two looks at kNN on val
+
+
+class Run(Section):
+    """One entry of `runs`, with the defaults merged in."""
+
+    name: str
+    method: str
+    data: str
+    seeds: typed(list[Whole], min_length=1, distinct=True)
+    encoder: dict[str, Any]  # "name" and the arguments of `nets.build`
+    args: dict[str, Any]  # of the method's __init__, or fields of its `inputs`
+    train: Train
+    init: Text | None = None  # where the encoder starts: a run, an encoder folder, or "timm" for its pretrained weights
+    from_: Text | None = Field(None, alias="from")  # the run whose encoders the method is given as `teacher`
+    labels: Positive | None = None  # how many labels the method and its judges may see; below 1 a share of them
+
+
+class Several(Section):
+    """Runs taken together: their mean, or the first less the second."""
+
+    mean: typed(list[str], min_length=1) | None = None
+    less: typed(list[str], min_length=2, max_length=2) | None = None
+
+
+Pair = typed(list[Text], min_length=2, max_length=2)
+
+
+class Expectation(Section):
+    """What a claim expects to see; see claims.py for what `by` may name. One of: a run's measure higher than another's,
+    above or below a number, or two measures that rank the claim's runs less alike than two seeds of one measure do."""
+
+    higher: str | Several | None = None
+    than: str | Several | None = None
+    by: Text = "linear"
+    than_by: Text | None = None
+    ranked_apart: Pair | None = None
+    above: float | None = None
+    below: float | None = None
+
+
+class Claim(Section):
+    """What the lectures say, and what an experiment's runs should then show."""
+
+    says: Text
+    expect: typed(list[Expectation], min_length=1)
+    figure: typed(list[Text | Pair], min_length=1)  # measures shown, each by itself or one against another
+    runs: list[str] = []  # those it is about; all unless given
+
+
+class Params(Section):
+    experiment: Text
+    fetch: list[Text]  # torchvision data sets to download to data/raw/<name>
+    datasets: dict[str, Any]  # name -> Dataset with the arguments of its source
+    train: Train
+    encoder: dict[str, Any]
+    protocols: dict[str, Any]  # name -> the arguments of its `choose`, and bootstrap, runs, on
+    runs: dict[str, Run]
+    notes: dict[str, Text]  # run -> what the report should say of it, as why it is not above its floor
+    claims: dict[str, Claim]  # of the lectures, which the runs check
+    plan: dict[str, Any]  # what dvc.yaml goes through: see compose.py
