@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 ROOT = Path(__file__).parents[1]
 GIT = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER")
@@ -47,9 +48,14 @@ class Clone:
         self.run("git", "commit", "--quiet", "--message", "test")
 
     def switch(self, experiment):
-        self.run(sys.executable, "-c", "import sys; from dvc.utils.hydra import compose_and_dump as write; "
-                 "write('params.yaml', sys.argv[1], None, 'config', '', [sys.argv[2]])",
-                 self / "conf", f"experiment={experiment}")
+        self.run(sys.executable, "pipelines/experiment.py", experiment)
+
+    def edit(self, change):
+        """`change(params)` of params.yaml, and what derives from it."""
+        params = yaml.safe_load((self / "params.yaml").read_text())
+        change(params)
+        (self / "params.yaml").write_text(yaml.safe_dump(params))
+        self.run(sys.executable, "pipelines/experiment.py", "--params")
 
     def append(self, name, text):
         with open(self / name, "a") as file:

@@ -123,22 +123,24 @@ def test_a_protocol_watches_its_parameters_but_not_who_else_is_judged(protocol):
     assert watched == (names - {"runs"} if "runs" in names else {""})
 
 
-def test_params_are_what_conf_composes(tmp_path):
+def composed(path, *overrides):
     from dvc.utils.hydra import compose_and_dump
 
-    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "", [])
-    assert (ROOT / "params.yaml").read_text() == (tmp_path / "params.yaml").read_text(), "run: make experiment E=quick"
+    compose_and_dump(path, str(ROOT / "conf"), None, "config", str(ROOT / "conf"), list(overrides))
+    return path
+
+
+def test_params_are_what_conf_composes(tmp_path):
+    chosen = composed(tmp_path / "params.yaml").read_text()
+    assert (ROOT / "params.yaml").read_text() == chosen, "run: make experiment E=quick"
+    assert yaml.safe_load(chosen)["experiment"] == "quick", "quick is chosen where nobody has chosen yet"
 
 
 @pytest.mark.parametrize("experiment", sorted(file.stem for file in (ROOT / "conf/experiment").glob("*.yaml")))
 def test_every_experiment_is_valid(tmp_path, experiment):
-    from dvc.utils.hydra import compose_and_dump
-
     from selfsup import config
 
-    path = tmp_path / "params.yaml"
-    compose_and_dump(path, str(ROOT / "conf"), None, "config", "", [f"experiment={experiment}"])
-    params = config.load(path)
+    params = config.load(composed(tmp_path / "params.yaml", f"experiment={experiment}"))
     config.check(params)
     assert params.experiment == experiment
 
