@@ -5,7 +5,6 @@ edit made in it by hand. `make experiment E=NAME`, `make repro` and `make params
 
 import argparse
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -26,12 +25,35 @@ def kept(name):
     return compose.RESULTS / name / "dvc.lock"
 
 
+def entries(path):
+    """{stage: its text} of a lock file, {} without one. Text, not YAML: what DVC wrote stays as it wrote it."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    head = re.compile(r"^  (\S.*):$", re.MULTILINE)
+    starts = [*head.finditer(text)]
+    ends = [*(found.start() for found in starts[1:]), len(text)]
+    return {found[1].strip("'\""): text[found.start():end] for found, end in zip(starts, ends)}
+
+
+def write(path, stages):
+    replace(path, "schema: '2.0'\nstages:\n" + "".join(stages.values()))
+
+
+def of(params, stages):
+    """Those of a lock's stages that belong to an experiment: `dvc exp run -S experiment=…` leaves those of two in one."""
+    def belongs(stage):
+        kind, _, key = stage.partition("@")
+        return kind == "fetch" or key == params["experiment"] or key in params[compose.OWN].get(kind, {})
+
+    return {stage: text for stage, text in stages.items() if belongs(stage)}
+
+
 def save():
     """Keep dvc.lock, which is that of the experiment in params.yaml."""
-    if LOCK.exists():
-        place = kept(checker.read(PARAMS)["experiment"])
+    params = checker.read(PARAMS)
+    if found := of(params, entries(LOCK)):
+        place = kept(params["experiment"])
         place.parent.mkdir(parents=True, exist_ok=True)
-        replace(place, LOCK.read_text(encoding="utf-8"))
+        write(place, found)
 
 
 def choose(name):
@@ -41,17 +63,19 @@ def choose(name):
     if name not in experiments():
         raise errors.UserError(f'there is no experiment "{name}"{errors.nearest(name, experiments())} '
                                f"(there are: {', '.join(experiments())})")
-    if PARAMS.exists():
-        save()
     part = PARAMS.with_suffix(".part.yaml")
     try:
         compose_and_dump(part, str(CONF.resolve()), None, "config", str(CONF.resolve()), [f"experiment={name}"])
     except InterpolationResolutionError as error:
         raise errors.UserError(error.__cause__ or error) from None
+    present = entries(LOCK)
+    if PARAMS.exists():
+        save()
     config = (CONF / "config.yaml").read_text(encoding="utf-8")
     replace(CONF / "config.yaml", CHOSEN.sub(f"  - experiment: {name}", config))
-    if kept(name).exists():
-        shutil.copy(kept(name), LOCK)
+    params = checker.read(part)
+    if found := {**entries(kept(name)), **of(params, present)}:
+        write(LOCK, of(params, found))
     else:
         LOCK.unlink(missing_ok=True)
     part.replace(PARAMS)

@@ -7,12 +7,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfsup.config import signature
+
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+LIBRARY = "ssl/selfsup"
 # They cannot change a result, so an edit of them must not retrain: reading params (which DVC compares itself), finding
 # a module by its name, messages, MLflow, and what keeps a process from being started twice or outliving its parent.
-NEUTRAL = {f"ssl/selfsup/{name}" for name in (
-    "__init__.py", "config.py", "errors.py", "process.py", "tracking.py", "methods/__init__.py")}
+NEUTRAL = {f"{LIBRARY}/{name}" for name in (
+    "__init__.py", "arguments.py", "errors.py", "process.py", "methods/__init__.py")}
+NEUTRAL_FOLDERS = tuple(f"{LIBRARY}/{name}/" for name in ("config", "tracking"))
+# An encoder's folder carries the hash of this code (loop.CODE), so what depends on an encoder depends on it, too.
+CARRIED = tuple(f"{LIBRARY}/{name}" for name in (
+    "core/", "data/", "inputs/", "layers/", "nets/", "training/", "methods/base.py"))
 
 
 def test_ssl_is_no_package():
@@ -58,52 +65,93 @@ def closure(*files):
         file = queue.pop()
         if file not in seen:
             seen.add(file)
-            if str(file.relative_to(ROOT)) not in NEUTRAL:
+            if not neutral(file):
                 queue += imports(file)
-    return {str(file.relative_to(ROOT)) for file in seen} - NEUTRAL
+    return {str(file.relative_to(ROOT)) for file in seen if not neutral(file)}
 
 
-def uncovered(stage, *more, **values):
+def neutral(file):
+    name = str(file.relative_to(ROOT))
+    return name in NEUTRAL or name.startswith(NEUTRAL_FOLDERS)
+
+
+def uncovered(stage, *more, carried=(), **values):
     """Files that the stage's script imports, `more` besides, and that no dependency of the stage covers."""
     stage = STAGES[stage]["do"]
     script = re.search(r"pipelines/\w+\.py", stage["cmd"])[0]
     deps = [re.sub(r"\$\{([\w.]+)\}", lambda hit: values.get(hit[1], hit[0]), dep) for dep in stage["deps"]]
-    covered = lambda file: any(file == dep or file.startswith(dep + "/") for dep in deps)  # noqa: E731
-    needed = closure(ROOT / script, *(ROOT / "ssl/selfsup" / file for file in more))
+    covered = lambda file: file.startswith(carried) or any(  # noqa: E731
+        file == dep or file.startswith(dep + "/") for dep in deps)
+    needed = closure(ROOT / script, *(ROOT / LIBRARY / file for file in more))
     return {file for file in needed if not covered(file)}
 
 
-PROTOCOLS = sorted(file.stem for file in (ROOT / "ssl/selfsup/evals").glob("[!_]*.py"))
-METHODS = sorted(file.stem for file in (ROOT / "ssl/selfsup/methods").glob("[!_]*.py") if file.stem != "base")
+PROTOCOLS, METHODS, SOURCES, NETS = map(signature.names, ("evals", "methods", "sources", "nets"))
+METHODS.remove("base")
 
 
-def test_shards_depend_on_all_code_that_makes_them():
-    assert not uncovered("shard")
+@pytest.mark.parametrize("source", SOURCES)
+def test_shards_depend_on_all_code_that_makes_them(source):
+    place = signature.place("sources", source)
+    code = place.relative_to(ROOT).as_posix()
+    files = [file.relative_to(ROOT / LIBRARY) for file in ([*place.glob("*.py")] if place.is_dir() else [place])]
+    # `clusters` embeds by an encoder, which is its root.
+    carried = (*CARRIED, f"{LIBRARY}/encoder.py") if source == "clusters" else ()
+    assert not uncovered("shard", *files, carried=carried, **{"item.code": code})
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_training_depends_on_all_code_that_can_change_it(method):
-    # Also says that no method imports another one, whose edit would then go unnoticed.
-    assert not uncovered("pretrain", f"methods/{method}.py", **{"item.method": method})
+    # Also says that no method imports another one, or an encoder, whose edit would then go unnoticed.
+    assert not uncovered("pretrain", f"methods/{method}.py", **{"item.method": f"{LIBRARY}/methods/{method}.py"})
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_training_depends_on_its_encoder_alone(net):
+    assert not uncovered("pretrain", f"nets/{net}.py", **{"item.encoder": f"{LIBRARY}/nets/{net}.py"})
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_judging_depends_on_all_code_that_can_change_it(protocol):
-    assert not uncovered(protocol, f"evals/{protocol}.py")
-    assert "methods/" not in "".join(closure(ROOT / "pipelines/evaluate.py", ROOT / f"ssl/selfsup/evals/{protocol}.py"))
+    assert not uncovered(protocol, f"evals/{protocol}.py", carried=CARRIED)
+    assert "methods/" not in "".join(closure(ROOT / f"{LIBRARY}/evals/{protocol}.py")).replace("methods/base.py", "")
 
 
 def test_the_report_depends_on_all_code_that_makes_it():
-    assert not uncovered("report")
-    templates = {str(file.relative_to(ROOT)) for file in (ROOT / "ssl/selfsup").glob("report.*")}
-    assert templates <= set(STAGES["report"]["do"]["deps"])
+    assert not uncovered("report", carried=CARRIED)
 
 
 def test_checkpoints_and_stages_name_the_same_code():
     from selfsup.training import loop
 
-    deps = {dep.removeprefix("ssl/selfsup/") for dep in STAGES["pretrain"]["do"]["deps"] if dep.startswith("ssl/selfsup/")}
-    assert set(loop.CODE) == {dep for dep in deps if "${" not in dep} - {"encoder.py"}  # it writes what is trained by then
+    deps = {dep.removeprefix(f"{LIBRARY}/") for dep in STAGES["pretrain"]["do"]["deps"] if dep.startswith(LIBRARY)}
+    assert set(loop.CODE) == deps - {"encoder.py"}  # it writes what is trained by then
+
+
+def test_stages_are_short():
+    text = (ROOT / "dvc.yaml").read_text()
+    assert len(text.splitlines()) < 320
+    for stage in re.split(r"\n(?=  \w+:\n)", text[text.index("\nstages:"):])[1:]:
+        assert len(stage.strip().splitlines()) <= 15, stage
+
+
+def allowed():
+    """{folder of the library: what it may import}, from the table in CONTRIBUTING.md."""
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    return {folder: set(re.findall(r"`(\w+)`", may)) for folder, may in rows}
+
+
+def test_the_table_of_the_house_names_every_folder():
+    folders = {path.name for path in (ROOT / LIBRARY).iterdir() if (path / "__init__.py").exists()}
+    assert set(allowed()) == folders
+
+
+@pytest.mark.parametrize("folder", sorted(allowed()))
+def test_imports_follow_the_table_of_the_house(folder):
+    may = allowed()[folder] | {folder, "errors", "arguments", "encoder", "__init__"}
+    for file in (ROOT / LIBRARY / folder).rglob("*.py"):
+        found = {path.relative_to(ROOT / LIBRARY).parts[0].removesuffix(".py") for path in imports(file)}
+        assert found <= may, f"{file.relative_to(ROOT)} imports {', '.join(sorted(found - may))}"
 
 
 def test_dependencies_exist():
@@ -114,13 +162,6 @@ def test_dependencies_exist():
 
 def test_every_protocol_is_a_stage():
     assert set(PROTOCOLS) == set(STAGES) - {"fetch", "shard", "pretrain", "report"}
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_protocol_watches_its_parameters_but_not_who_else_is_judged(protocol):
-    names = set(yaml.safe_load((ROOT / "params.yaml").read_text())["protocols"][protocol])
-    watched = {name.removeprefix(f"protocols.{protocol}").lstrip(".") for name in STAGES[protocol]["do"]["params"]}
-    assert watched == (names - {"runs"} if "runs" in names else {""})
 
 
 def composed(path, *overrides):
