@@ -70,3 +70,31 @@ def test_a_clone_without_the_data_says_what_is_missing(clone, tmp_path):
     code = "import selfsup; selfsup.load('data/encoders/tiny/tiny-simclr')"
     with pytest.raises(AssertionError, match="run `dvc pull` or `dvc repro`"):
         other.run(sys.executable, "-c", code)
+
+
+def test_two_experiments_two_clones_one_remote(clone, tmp_path):
+    """Each experiment's lock comes with git, so that a colleague who chooses it pulls its encoders."""
+    text = (clone / "conf/experiment/tiny.yaml").read_text().replace("tiny-", "other-").replace("experiment: tiny", "experiment: other")
+    text = "".join(line for line in text.splitlines(True) if "method: simclr" not in line and "supervised" not in line)
+    (clone / "conf/experiment/other.yaml").write_text(text.replace("{other-simclr: tiny}", "{}"))
+    clone.switch("other")
+    clone.run("dvc", "remote", "add", "--default", "team", tmp_path / "store")
+    assert "pretrain@other-random" in clone.repro()
+    clone.run(sys.executable, "pipelines/experiment.py", "--save")
+    assert clone.stale() == set(), "its lock lies among the results that the report depends on"
+    clone.run("dvc", "push")
+    clone.commit()
+    clone.switch("tiny")
+    assert clone.stale() == set()
+    clone.run("dvc", "push")
+    clone.commit()
+    clone.run("dvc", "gc", "--all-commits", "--cloud", "--force")
+
+    clone.run("git", "clone", "--quiet", clone.folder, tmp_path / "colleague")
+    colleague = Clone(tmp_path / "colleague")
+    for experiment, other in (("tiny", "other"), ("other", "tiny")):
+        colleague.switch(experiment)
+        colleague.run("dvc", "pull")
+        assert colleague.stale() == set() and colleague.repro() == set()
+        assert (colleague / f"data/encoders/{experiment}/{experiment}-random/0/weights.safetensors").exists()
+    assert not colleague.run("git", "status", "--porcelain", "--", "data")

@@ -62,10 +62,26 @@ def test_experiments_live_side_by_side(clone):
     clone.commit()
     printed = clone.run("dvc", "exp", "run", "--set-param", "experiment=other")
     assert "Running stage 'report@other'" in printed and "Running stage 'shard@tiny'" not in printed
-    assert yaml.safe_load((clone / "params.yaml").read_text())["experiment"] == "other"
+    by_dvc = (clone / "params.yaml").read_text()
+    clone.switch("other")
+    assert (clone / "params.yaml").read_text() == by_dvc and clone.stale() == set()
     clone.switch("tiny")
     assert clone.stale() == set()
     assert clone.repro() == set()
+
+
+def test_a_variant_is_one_of_the_chosen_experiment(clone):
+    """The line in README, where the chosen experiment is not conf's own default."""
+    printed = clone.run("dvc", "exp", "run", "-S", "train.lr=0.002")
+    assert "Running stage 'pretrain@tiny-simclr'" in printed
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    assert params["plan"]["pretrain"]["tiny-simclr"]["run"]["train"]["lr"] == 0.002
+    shown = clone.run("dvc", "exp", "show", "--csv")
+    assert "0.002" in shown
+    clone.run("git", "checkout", "--", ".")
+    clone.run("dvc", "exp", "run", "-S", "+runs.tiny-simclr.train.lr=0.004", "--single-item", "pretrain@tiny-simclr")
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    assert params["plan"]["pretrain"]["tiny-simclr"]["run"]["train"]["lr"] == 0.004
 
 
 def test_snakemake_runs_what_dvc_finds_stale(clone):
