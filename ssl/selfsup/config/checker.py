@@ -1,14 +1,15 @@
 """params.yaml, checked before any work: unknown keys, wrong types, names that lead nowhere, all of them at once."""
 
 import re
+import typing
 
 import yaml
 from pydantic import ValidationError
 
 from ..errors import UserError, nearest
 from . import compose, signature
-from .schema import Dataset, Params, Run, Section, Train
-from .signature import typed
+from .schema import Dataset, Params, Run, Train
+from .signature import Section, typed
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # run and data-set names become paths, DVC stage names and DVC parameter paths
 JUDGED = {"bootstrap": (typed(signature.NAMES["Count"]), ...),
@@ -79,11 +80,9 @@ class Problems(list):
 def nested(model, parents):
     """The keys of the section that lies at `parents` in a model."""
     for name in parents:
-        model = next((getattr(part, "__pydantic_fields__", None) or getattr(part, "__dataclass_fields__", None)
-                      or {} for part in [model]), {}).get(name)
-        model = getattr(model, "annotation", None) or getattr(model, "type", None)
-        model = next((part for part in getattr(model, "__args__", ()) if part is not type(None)), model)
-    return getattr(model, "__pydantic_fields__", None) or getattr(model, "__dataclass_fields__", {})
+        kind = model.model_fields[name].annotation
+        model = next(part for part in (kind, *typing.get_args(kind)) if hasattr(part, "model_fields"))
+    return model.model_fields
 
 
 def join(*parts):

@@ -5,17 +5,13 @@ A key that came later than the experiments that do not name it is optional (None
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..arguments import Count, NotNegative, Positive, Share, Text, Whole
-from .signature import typed
+from .signature import Section, typed
 
 # pydantic's own kinds of the types that the parts use.
 Count, NotNegative, Positive, Share, Text, Whole = map(typed, (Count, NotNegative, Positive, Share, Text, Whole))
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
 class Dataset(Section):

@@ -4,12 +4,13 @@ A part is a method, a source, an encoder or a protocol. Its arguments are annota
 typing and Python's own; here these become fields of a pydantic model."""
 
 import ast
+import dataclasses
 import functools
 import types
 import typing
 from pathlib import Path
 
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from .. import arguments
 
@@ -17,10 +18,18 @@ PACKAGE = Path(__file__).parents[1]
 NAMES = {**vars(typing), **vars(arguments)}
 
 
+class Section(BaseModel):
+    """A mapping in params.yaml with keys of its own."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
 def typed(kind, **bounds):
-    """`kind` with each Range in it, and one of `bounds`, in pydantic's words."""
+    """`kind` with each Range in it, and one of `bounds`, in pydantic's words; a dataclass becomes a Section."""
     if bounds:
         kind = typing.Annotated[kind, arguments.Range(**bounds)]
+    if dataclasses.is_dataclass(kind):
+        return model(kind.__name__, Section, {field.name: (typed(field.type), _default(field)) for field in dataclasses.fields(kind)})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         base, *notes = inner
@@ -44,6 +53,10 @@ def _distinct(values):
     if len(set(values)) < len(values):
         raise ValueError("should not name a value twice")
     return values
+
+
+def _default(field):
+    return ... if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING else None
 
 
 def names(folder):
