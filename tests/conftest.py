@@ -78,6 +78,7 @@ def ran(tmp_path_factory):
         if (ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
+    (clone / ".venv").symlink_to(ROOT / ".venv")  # for make
     clone.run("git", "init", "--quiet")
     clone.switch("tiny")
     clone.commit()
