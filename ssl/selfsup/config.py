@@ -48,6 +48,7 @@ class Dataset(Section):
 
 
 class Scenes(Dataset):
+    root: Text | None = Field(None, exclude=True)
     train: Count
     val: Count
     test: Count
@@ -72,6 +73,10 @@ class Carved(Dataset):
     test_share: Share | None = None  # as val_share
 
 
+class Digits(Carved):
+    root: Text | None = Field(None, exclude=True)
+
+
 class Torchvision(Carved):
     dataset: Text
 
@@ -82,7 +87,7 @@ class WebDataset(Carved):
 
 SOURCES = {
     "scenes": Scenes,
-    "digits": Carved,
+    "digits": Digits,
     "folder": Carved,
     "torchvision": Torchvision,
     "webdataset": WebDataset,
