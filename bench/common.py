@@ -97,7 +97,7 @@ class Pictures(Dataset):
     """As torchvision's CIFAR10: pixels in memory, a PIL image and lightly's transform for each sample."""
 
     def __init__(self, split, transform):
-        self.pixels, self.transform = split.images.permute(0, 2, 3, 1).numpy(), transform
+        self.pixels, self.transform = split.values["image"].permute(0, 2, 3, 1).numpy(), transform
 
     def __len__(self):
         return len(self.pixels)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from selfsup import errors
-from selfsup.data import sources
+from selfsup.sources import torchvision
 
 
 @errors.main
@@ -12,7 +12,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     name = parser.parse_args().name
-    sources.torchvision_splits(name, Path("data/raw") / name, download=True)
+    torchvision.splits(name, Path("data/raw") / name, download=True)
 
 
 if __name__ == "__main__":

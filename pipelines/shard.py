@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from selfsup import config, errors
-from selfsup.data import shards
+from selfsup import config, errors, shards
 
 
 @errors.main
@@ -17,7 +16,7 @@ def main():
     name = args.dataset
     if name not in datasets:
         raise errors.UserError(f'{args.params}: datasets has no "{name}"{errors.nearest(name, datasets)}')
-    card = shards.write(name, datasets[name], Path("data/shards") / name)
+    card = shards.write(name, datasets[name].model_dump(exclude_none=True), Path("data/shards") / name)
     print(f"{name}: " + ", ".join(f"{count} {split}" for split, count in card["counts"].items()))
 
 

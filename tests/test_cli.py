@@ -18,7 +18,8 @@ from PIL import Image
 import selfsup
 from selfsup import cli, config, evals, methods, nets
 from selfsup import encoder
-from selfsup.data import shards, tars
+from selfsup import shards
+from selfsup.data import tars
 
 ROOT = Path(__file__).parents[1]
 NETS = {"tiny-convnet": {"name": "convnet", "width": 4}, "tiny-resnet18": {"name": "resnet18"},
@@ -82,7 +83,7 @@ def embedded(*words):
 
 def test_a_file_has_the_features_that_it_is_judged_by(work):
     spec = config.Carved(source="folder", root="pictures", size=16, max_bad=0.0, val_share=0.3, test_share=0.3)
-    card = shards.write("tiny", spec, "data/shards/tiny", workers=1)
+    card = shards.write("tiny", spec.model_dump(exclude_none=True), "data/shards/tiny", workers=1)
     data, judged = evals.Data("data/shards/tiny", reader="streaming"), {}
     for split in (name for name, count in card["counts"].items() if count):
         x, _ = evals.embed(selfsup.load("data/encoders/tiny/tiny-convnet"), data.split(split))

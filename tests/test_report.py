@@ -13,7 +13,7 @@ from PIL import Image
 
 from selfsup import config, nets, report
 from selfsup import encoder
-from selfsup.data import shards
+from selfsup import shards
 
 REPOSITORY = Path(__file__).parents[1]
 ACCURACY = {"random": (20, 17, 23), "supervised": (80, 77, 83), "simclr": (40, 36, 44), "rotation": (24, 21, 27),
@@ -38,7 +38,8 @@ def built(tmp_path_factory):
     raw["notes"] = {"tiny-rotation": "A scene's ground tells <which way> is up."}
     (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     params = config.load(root / "params.yaml")
-    card = shards.write("scenes", params.datasets["scenes"], root / "data/shards/scenes", workers=1)
+    spec = params.datasets["scenes"].model_dump(exclude_none=True)
+    card = shards.write("scenes", spec, root / "data/shards/scenes", workers=1)
     for name in ACCURACY:                                 # moco has nothing yet
         make(root, params, f"tiny-{name}", card, *ACCURACY[name])
     return root, params, report.build(params, root)

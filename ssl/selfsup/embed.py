@@ -13,9 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from selfsup import evals
-from selfsup.data import images, sources
+from selfsup.data import images
 from selfsup.data.images import Unreadable
 from selfsup.errors import UserError, nearest_path
+from selfsup.sources import folder as image_folder
 
 BATCH = 512  # images, and fewer of large ones:
 PIXELS = 2**23  # a batch
@@ -27,7 +28,7 @@ def find(folder):
     """Image files below `folder`: names relative to it, sorted. The same files as the source `folder` finds."""
     if not Path(folder).is_dir():
         raise UserError(f"no such folder: {folder}{nearest_path(folder)}")
-    names = sources._files(Path(folder))
+    names = image_folder.files(Path(folder))
     if not names:
         raise UserError(f"no images in {folder}: looked for files ending in {', '.join(images.EXTENSIONS)}")
     for name in names:

@@ -3,7 +3,6 @@
 import io
 import json
 import tarfile
-from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -30,8 +29,8 @@ def image_folder(root, count=40, classes=("cat", "dog"), kind="PNG"):
 
 
 def folder_spec(root, **changes):
-    return SimpleNamespace(**{"source": "folder", "root": str(root), "size": 8, "val_share": 0.2, "test_share": 0.2,
-                              "max_bad": 0.0, **changes})
+    return {"source": "folder", "root": str(root), "size": 8, "val_share": 0.2, "test_share": 0.2, "max_bad": 0.0,
+            **changes}
 
 
 def tar_spec(root, urls="*.tar", **changes):

@@ -1,6 +1,5 @@
 import multiprocessing
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +9,12 @@ from hypothesis import strategies as st
 
 import selfsup.data as data
 from selfsup.core import rng
-from selfsup.data import images, resident, shards, tars
+from selfsup import shards
+from selfsup.data import images, resident, tars
 from selfsup.errors import UserError
 from tests.data.making import folder_spec, image_folder, img2dataset, tar_spec
 
-SPEC = dict(source="scenes", root="", size=16, train=53, val=9, test=7, seed=0, max_bad=0)
+SPEC = dict(source="scenes", size=16, train=53, val=9, test=7, seed=0, max_bad=0)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy") / "toy"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD", 7)
-        shards.write("toy", SimpleNamespace(**SPEC), folder, workers=1)
+        shards.write("toy", SPEC, folder, workers=1)
     return folder
 
 
@@ -44,14 +44,13 @@ def test_what_a_split_holds(toy):
     split = opened(toy)
     read = [sample for entry in split.entries for sample in tars.samples(toy, split.card, entry)]
     assert len(split) == len(read) == 53 and split.columns == ["image", "label", "caption"]
-    assert split.images.dtype == torch.uint8 and split.images.shape == (53, 3, 16, 16)
-    assert split.labels.tolist() == [sample["label"] for sample in read] and split.labels.dtype == torch.int64
-    assert split.captions == [sample["caption"] for sample in read]
-    for pixels, sample in zip(split.images, read):
+    assert split.values["image"].dtype == torch.uint8 and split.values["image"].shape == (53, 3, 16, 16)
+    assert split.values["label"].tolist() == [sample["label"] for sample in read] and split.values["label"].dtype == torch.int64
+    for pixels, sample in zip(split.values["image"], read):
         assert (pixels.permute(1, 2, 0).numpy() == images.decode(sample["image"], 16)).all()
-    decoded = [split.tokenizer.decode(row.tolist()) for row in split.tokens]
-    assert decoded == [caption.lower() for caption in split.captions]
-    assert split.tokens.shape == (53, split.card["caption_length"])
+    decoded = [split.tokenizer.decode(row.tolist()) for row in split.values["caption"]]
+    assert decoded == [sample["caption"].lower() for sample in read]
+    assert split.values["caption"].shape == (53, split.card["caption_length"])
     batch = next(split.batches(0, 4, 100))
     assert {name: (x.dtype, tuple(x.shape)) for name, x in batch.items()} == {
         "image": (torch.uint8, (4, 3, 16, 16)), "label": (torch.int64, (4,)), "index": (torch.int64, (4,)),
@@ -64,9 +63,9 @@ def test_the_global_order_is_the_contract(toy):
     for p in range(len(stream["index"])):
         epoch = p // 53
         assert stream["epoch"][p] == epoch and stream["index"][p] == rng.permutation(53, 5, epoch)[p % 53]
-    assert torch.equal(stream["image"], split.images[stream["index"]])
-    assert torch.equal(stream["label"], split.labels[stream["index"]])
-    assert torch.equal(stream["caption"], split.tokens[stream["index"]])
+    assert torch.equal(stream["image"], split.values["image"][stream["index"]])
+    assert torch.equal(stream["label"], split.values["label"][stream["index"]])
+    assert torch.equal(stream["caption"], split.values["caption"][stream["index"]])
     assert len(stream["index"]) == (3 * 53 + 5) // 8 * 8
 
 
@@ -113,7 +112,7 @@ def test_in_order(toy):
     split = opened(toy)
     for batch in (7, 53, 500):
         assert join(split.in_order(batch))["index"].tolist() == list(range(53))
-    assert torch.equal(join(split.in_order(7))["image"], split.images)
+    assert torch.equal(join(split.in_order(7))["image"], split.values["image"])
 
 
 def test_decoded_once(toy, tmp_path):
@@ -122,28 +121,28 @@ def test_decoded_once(toy, tmp_path):
     folders = sorted(cache.glob("*/"))
     stamp = [path.stat().st_mtime_ns for path in sorted(cache.rglob("*.npy"))]
     second = data.open(toy, "val", "resident", cache=cache)
-    assert torch.equal(first.images, second.images) and sorted(cache.glob("*/")) == folders
+    assert torch.equal(first.values["image"], second.values["image"]) and sorted(cache.glob("*/")) == folders
     assert [path.stat().st_mtime_ns for path in sorted(cache.rglob("*.npy"))] == stamp
-    first.images[0] = 0  # a copy of this process alone
-    assert torch.equal(data.open(toy, "val", "resident", cache=cache).images, second.images)
+    first.values["image"][0] = 0  # a copy of this process alone
+    assert torch.equal(data.open(toy, "val", "resident", cache=cache).values["image"], second.values["image"])
     data.open(toy, "test", "resident", cache=cache)
     assert len(list(cache.glob("*.lock"))) == 2
 
 
 def _open_and_tell(toy, cache, queue):
     torch.set_num_threads(1)
-    queue.put((os.getpid(), int(data.open(toy, "train", "resident", cache=cache).images.sum())))
+    queue.put((os.getpid(), int(data.open(toy, "train", "resident", cache=cache).values["image"].sum())))
 
 
 def test_two_processes_decode_once(toy, tmp_path, monkeypatch):
     """Each decoding process leaves a file named after it."""
-    original = resident.Resident._decode
+    original = resident._fill
 
-    def counted(self, folder):
+    def counted(*args):
         (tmp_path / f"decoded-{os.getpid()}").touch()
-        original(self, folder)
+        original(*args)
 
-    monkeypatch.setattr(resident.Resident, "_decode", counted)
+    monkeypatch.setattr(resident, "_fill", counted)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     processes = [context.Process(target=_open_and_tell, args=(toy, tmp_path / "cache", queue)) for _ in range(3)]
@@ -200,11 +199,11 @@ def test_unlabelled(tmp_path):
     root = img2dataset(tmp_path / "raw", tars=2, each=20)
     shards.write("toy", tar_spec(root), tmp_path / "out", workers=1)
     split = data.open(tmp_path / "out", "train", cache=tmp_path / "cache")
-    assert split.reader == "resident" and split.labels is None and set(next(split.in_order())) == {
+    assert split.reader == "resident" and "label" not in split.values and set(next(split.in_order())) == {
         "image", "index", "epoch", "caption"}
-    assert len(set(split.captions)) == len(split)
+    assert len(split.values["caption"].unique(dim=0)) == len(split)
 
 
 def test_uint8_means_what_the_card_says(toy):
     split = opened(toy)
-    np.testing.assert_allclose((split.images / 255).double().mean((0, 2, 3)).numpy(), split.card["mean"], atol=1e-6)
+    np.testing.assert_allclose((split.values["image"] / 255).double().mean((0, 2, 3)).numpy(), split.card["mean"], atol=1e-6)

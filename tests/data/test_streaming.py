@@ -1,6 +1,5 @@
 import json
 import multiprocessing
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import selfsup.data as data
-from selfsup.data import shards, streaming
+from selfsup import shards
+from selfsup.data import streaming
 from selfsup.errors import UserError
 from tests.data.making import encoded, img2dataset, picture, tar_spec, write_tar
 
@@ -16,7 +16,7 @@ from tests.data.making import encoded, img2dataset, picture, tar_spec, write_tar
 def make(folder, train, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD", size)
-        spec = SimpleNamespace(source="scenes", root="", size=8, train=train, val=9, test=7, seed=0, max_bad=0)
+        spec = dict(source="scenes", size=8, train=train, val=9, test=7, seed=0, max_bad=0)
         shards.write("toy", spec, folder, workers=1)
     return folder
 
@@ -165,13 +165,14 @@ def test_existing_tars_with_bad_samples(tmp_path):
     split = opened(tmp_path / "out")
     same(join(split.in_order()), join(resident.in_order()))
     stream = join(split.batches(0, 4, 2 * len(split)))
-    assert torch.equal(stream["image"], resident.images[stream["index"]])
+    assert torch.equal(stream["image"], resident.values["image"][stream["index"]])
 
 
 def test_the_size_decides(even, tmp_path):
     huge = tmp_path / "huge"
     huge.mkdir()
     card = json.loads((even / "card.json").read_text())
-    (huge / "card.json").write_text(json.dumps({**card, "size": 10**6, "columns": ["image"]}))
+    schema = {"image": {**card["schema"]["image"], "shape": [3, 10**6, 10**6]}}
+    (huge / "card.json").write_text(json.dumps({**card, "columns": ["image"], "schema": schema}))
     assert data.open(huge, "train", cache=tmp_path).reader == "streaming"
     assert data.open(even, "train", cache=tmp_path).reader == "resident"

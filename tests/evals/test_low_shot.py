@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfsup import nets
-from selfsup.core import rng
+from selfsup.data.order import purchase
 from selfsup.evals import finetune, linear, low_shot
 from tests.evals.conftest import ArraySplit, blobs
 
@@ -20,25 +20,6 @@ def net(data):
     net = nets.build("convnet", width=2)
     net.mean, net.std = [0.5] * 3, [0.25] * 3
     return net.eval().requires_grad_(False)
-
-
-def test_labels_are_bought_one_of_each_class_in_turn():
-    labels = torch.tensor([0] * 50 + [1] * 3 + [2] * 30)[torch.randperm(83)]
-    order = low_shot.purchase(labels)
-    assert sorted(order.tolist()) == list(range(83))
-    for n in range(1, 84):                               # balanced as far as the classes reach
-        counts = labels[order[:n]].bincount(minlength=3)
-        left = counts[counts < torch.tensor([50, 3, 30])]
-        assert not len(left) or counts.max() - left.min() <= 1
-    assert torch.equal(order, low_shot.purchase(labels))
-
-
-def test_the_order_within_a_class_is_that_of_keys_of_the_index():
-    labels = torch.arange(40) % 4
-    order, key = low_shot.purchase(labels), rng.uniform(rng.key(low_shot.SEED, torch.arange(40)))
-    for c in range(4):
-        mine = [i for i in order.tolist() if labels[i] == c]
-        assert mine == sorted(mine, key=lambda i: key[i]) and mine != sorted(mine)
 
 
 def test_both_ways_at_every_share(net, data):
@@ -59,7 +40,7 @@ def test_both_ways_at_every_share(net, data):
 def test_only_the_labels_bought_matter_and_they_are_every_encoders(net, data):
     """Wrong labels on all other training samples change nothing but the result on all of them."""
     first = dict(low_shot.run(net, data, **OPTIONS))
-    order = low_shot.purchase(data.train.labels)
+    order = purchase(data.train.labels)
     seen = []
     fit = finetune.fit
 

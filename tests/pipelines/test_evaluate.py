@@ -12,7 +12,7 @@ import yaml
 from pipelines import evaluate
 from selfsup import config, evals, methods, nets
 from selfsup import encoder
-from selfsup.data import shards
+from selfsup import shards
 
 REPOSITORY = Path(__file__).parents[2]
 RUNS = {"tiny-clip": {"method": "clip", "data": "scenes", "seeds": [0, 1]},
@@ -33,7 +33,8 @@ def workplace(tmp_path_factory):
         budget.update(images=64, batch=32, lr=[0.001])
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     params = config.load(root / "params.yaml")
-    card = shards.write("scenes", params.datasets["scenes"], root / "data/shards/scenes", workers=1)
+    spec = params.datasets["scenes"].model_dump(exclude_none=True)
+    card = shards.write("scenes", spec, root / "data/shards/scenes", workers=1)
     for name, run in params.runs.items():
         for seed in run.seeds:
             torch.manual_seed(seed)

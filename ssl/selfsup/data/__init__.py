@@ -1,98 +1,124 @@
-"""Data: sources become shards with a card; `open` reads a split of them in one of two ways behind one interface."""
+"""Data: `open` reads a split of a folder of shards in one of two ways behind one interface."""
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
 
 from selfsup.data import tars
+from selfsup.data.columns import of
+from selfsup.data.text import tokenizer
 from selfsup.errors import UserError, nearest
 
 READERS = ("auto", "resident", "streaming")
 
 
-def open(shards_dir, split, reader="auto", cache="data/cache"):
+def open(shards_dir, split, reader="auto", cache="data/cache", columns=None, labels=None, seed=0):
     """A Split of the shards in `shards_dir`.
 
-    reader "resident": decoded once into a memory-mapped array under `cache`, shared by processes and runs. "streaming":
-    read from the tars as one goes. "auto": resident, if the decoded split takes half the machine's memory or less."""
+    reader "resident": decoded once into memory-mapped arrays under `cache`, shared by processes and runs. "streaming":
+    read from the tars as one goes. "auto": resident, if the decoded split takes half the machine's memory or less.
+    columns: those to read, by default all; others cost neither decoding nor memory. labels: of the split train only so
+    many (int), or that share (float), are shown, by `seed` (order.revealed); the others are -1."""
     card = tars.card_of(shards_dir)
     if reader not in READERS:
         raise UserError(f'there is no reader "{reader}"{nearest(reader, READERS)}')
     tars.entries_of(card, shards_dir, split)  # an unknown or empty split is an error now, not at the first batch
+    for name in columns or ():
+        if name not in card["columns"]:
+            raise UserError(f'{shards_dir} has no column "{name}"{nearest(name, card["columns"])}')
     if reader == "auto":
         # Not the free memory: a resumed run must choose the same reader, since their orders differ.
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        decoded = card["counts"][split] * card.get("channels", 3) * card["size"] ** 2
+        decoded = card["counts"][split] * sum(column.bytes for name, column in of(card).items()
+                                              if columns is None or name in columns)
         reader = "resident" if decoded <= memory / 2 else "streaming"
     if reader == "resident":
-        from selfsup.data.resident import Resident
+        from selfsup.data.resident import Resident as Reader
+    else:
+        from selfsup.data.streaming import Streaming as Reader
+    opened = Reader(shards_dir, card, split, cache, columns)
+    if labels is not None and split == "train":
+        opened.hide(labels, seed)
+    return opened
 
-        return Resident(shards_dir, card, split, cache)
-    from selfsup.data.streaming import Streaming
 
-    return Streaming(shards_dir, card, split)
+def shared(shards, split, others, other_split):
+    """How many images of a split stand in another one, pixel by pixel; None where that is unknown, since a folder of
+    shards is from before hashes were kept, or the images differ in size."""
+    import numpy as np
 
-
-def tokenizer(shards_dir):
-    """The `tokenizers.Tokenizer` that the shard stage trained on the training captions. It pads with 0, to the longest
-    sentence of those it is given together, and cuts at 64 tokens."""
-    path = Path(shards_dir) / "tokenizer.json"
-    if not path.exists():
-        tars.card_of(shards_dir)
-        raise UserError(f"{shards_dir} has no captions, hence no tokenizer ({path} does not exist)")
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise UserError("captions need the package tokenizers: pip install tokenizers") from None
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it warns at every fork otherwise
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises nothing more precise
-        raise UserError(f"the tokenizer {path} is damaged ({error}); get it back with `dvc checkout`") from None
+    cards = [tars.card_of(folder) for folder in (shards, others)]
+    paths = [tars.hashes_of(folder, name) for folder, name in ((shards, split), (others, other_split))]
+    main = [next(iter(of(card).values())) for card in cards]
+    if main[0] != main[1] or not all(path.exists() for path in paths):
+        return None
+    here, there = (np.load(path) for path in paths)
+    return int(np.isin(here, there).sum())
 
 
 class Split:
-    """One split of a data set. `card` is its data card, `columns` what its samples have, `reader` how it is read."""
+    """One split of a data set. `card` is its data card, `columns` the names of what is read of its samples, `reader` how."""
 
     reader = ""
 
-    def __init__(self, shards_dir, card, split):
-        self.folder, self.card, self.name = str(shards_dir), card, split
+    def __init__(self, shards_dir, card, split, cache, columns=None):
+        self.folder, self.card, self.name, self.cache = str(shards_dir), card, split, cache
         self.entries = tars.entries_of(card, shards_dir, split)
-        self.columns = list(card["columns"])
+        self.schema = {name: column for name, column in of(card).items() if columns is None or name in columns}
+        self.hidden = {}  # column -> (N,) numbers of which some are hidden
         self.tokenizer = None
-        if "caption" in self.columns:
-            try:
-                self.tokenizer = tokenizer(shards_dir)
-            except UserError as error:  # methods that want no captions still work
-                self.columns.remove("caption")
-                print(f"{shards_dir}: captions are left out: {error}", file=sys.stderr)
+        texts = [name for name, column in self.schema.items() if column.kind == "text"]
+        try:
+            self.tokenizer = tokenizer(shards_dir) if texts else None
+        except UserError as error:
+            if columns is not None:
+                raise
+            self.schema = {name: column for name, column in self.schema.items() if name not in texts}
+            print(f"{shards_dir}: {'s, '.join(texts)}s are left out: {error}", file=sys.stderr)
+            texts = []  # methods that want no captions still work
+        for name in texts:
+            self.schema[name] = dataclasses.replace(self.schema[name], tokenizer=self.tokenizer)
+        self.columns = list(self.schema)
 
     def __len__(self):
         return self.card["counts"][self.name]
 
-    def batches(self, seed, batch, images, rank=0, world=1, start=0, workers=0):
+    def batches(self, seed, batch, images, rank=0, world=1, start=0, workers=0, order=None):
         """Iterate over this rank's part of the training steps `start` … images // batch - 1, each a dict of tensors
 
-        image uint8 (n, C, H, W), label and cluster int64 (n,), caption int64 (n, L) token ids padded with 0, as far as
-        there are such, index int64 (n,) position in the split, epoch int64 (n,); n = batch / world.
+        of the columns, as `columns` shapes them: image uint8 (n, C, H, W), label int64 (n,) (-1 where it is missing) …;
+        and index int64 (n,) position in the split, epoch int64 (n,); n = batch / world.
 
-        Each pair (epoch, sample) comes once, nothing is dropped, a batch may span the border of two epochs. The samples
-        are a pure function of seed, batch and step: `start` only says where to begin, rank and workers who reads."""
+        order: who is in a batch (data.order), by default `Shuffled()`: each pair (epoch, sample) comes once, nothing is
+        dropped, a batch may span the border of two epochs. The streaming reader, which sees a shard at a time, has an
+        order of its own and no other: any other one is a UserError. The samples are a pure function of seed, batch and
+        step: `start` only says where to begin, rank and workers who reads."""
         if batch % world:
             raise UserError(f"train.batch: {batch} images cannot be split evenly over {world} processes")
-        return self._batches(seed, batch, images // batch, rank, world, start, workers)
+        return self._batches(seed, batch, images // batch, rank, world, start, workers, order)
 
-    def encode(self, captions):
-        """Token ids, as many for each caption as the longest training caption has: cut, or padded with 0."""
-        length = self.card["caption_length"]
-        self.tokenizer.enable_truncation(length)
-        self.tokenizer.enable_padding(length=length, pad_id=0, pad_token="[PAD]")
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(captions)]
+    def numbers(self, column):
+        """A column of numbers of all samples in split order, whether it is read or not: int64 (N,)."""
+        if column not in self.hidden:
+            known = of(self.card)
+            if column not in known or known[column].kind != "number":
+                raise UserError(f'{self.folder} has no column of numbers "{column}"{nearest(column, known)}')
+            from selfsup.data.resident import decoded
+
+            return decoded(self, {column: known[column]}, self.cache)[column]
+        return self.hidden[column]
+
+    def hide(self, budget, seed):
+        """Show `budget` labels only, see `open`: from now on the others are -1."""
+        from selfsup.data import order
+
+        labels = self.numbers("label")
+        self.hidden["label"] = labels.where(order.revealed(labels, budget, seed), -1)
 
     def in_order(self, batch=512):
         """All samples once, in the order of the split, as dicts like those of `batches` (epoch is 0)."""
         raise NotImplementedError
 
-    def _batches(self, seed, batch, steps, rank, world, start, workers):
+    def _batches(self, seed, batch, steps, rank, world, start, workers, order):
         raise NotImplementedError

@@ -17,6 +17,7 @@ import torch
 
 from selfsup.core import rng
 from selfsup.data import Split, tars
+from selfsup.data.order import Shuffled
 from selfsup.errors import UserError
 
 LANES = 16  # at most, unless there are more processes than that
@@ -38,7 +39,9 @@ class Streaming(Split):
                             f"of {batch} to {world} processes; use train.reader: resident, or fewer processes")
         return min(fits, key=lambda n: (abs(n - LANES), n))
 
-    def _batches(self, seed, batch, steps, rank, world, start, workers):
+    def _batches(self, seed, batch, steps, rank, world, start, workers, order):
+        if order is not None and not isinstance(order, Shuffled):
+            raise UserError(f"{type(order).__name__} batches need the whole split at hand: use train.reader: resident")
         lanes = self.lanes(batch, world)
         mine = range(rank * lanes // world, (rank + 1) * lanes // world)
         parts = [part.tolist() for part in np.array_split(mine, min(max(workers, 1), len(mine)))]
@@ -50,7 +53,7 @@ class Streaming(Split):
     def in_order(self, batch=512):
         def samples():
             for entry in self.entries:
-                for position, sample in enumerate(tars.samples(self.folder, self.card, entry)):
+                for position, sample in enumerate(tars.samples(self.folder, self.card, entry, self.schema)):
                     yield 0, entry, position, sample
 
         some = []
@@ -64,17 +67,13 @@ class Streaming(Split):
 
     def collate(self, items):
         """The batch of (epoch, entry, position in the shard, encoded sample) items."""
-        size = self.card["size"]
-        pixels = np.stack([tars.decode(self.folder, entry, sample, size) for _, entry, _, sample in items])
-        out = {"image": torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
-               "index": torch.tensor([entry["first"] + position for _, entry, position, _ in items]),
-               "epoch": torch.tensor([epoch for epoch, *_ in items])}
-        for column in tars.NUMBERS:
-            if column in self.columns:
-                out[column] = torch.tensor([sample[column] for *_, sample in items])
-        if self.tokenizer is not None:
-            out["caption"] = torch.tensor(self.encode([sample["caption"] for *_, sample in items]))
-        return out
+        out = {}
+        for name, column in self.schema.items():
+            values = [(entry, sample[name]) for _, entry, _, sample in items]
+            out[name] = torch.from_numpy(tars.stacked(self.folder, column, values))
+        out["index"] = torch.tensor([entry["first"] + position for _, entry, position, _ in items])
+        out["epoch"] = torch.tensor([epoch for epoch, *_ in items])
+        return out | {name: numbers[out["index"]] for name, numbers in self.hidden.items() if name in out}
 
     def lane(self, seed, lane, lanes, skip):
         """The endless stream of one lane, from its `skip`-th sample on."""
@@ -95,7 +94,7 @@ class Streaming(Split):
     def shuffled(self, entry, skip, *key):
         """(position, encoded sample) of one shard in the order of `key`, from the `skip`-th on."""
         block = []
-        for position, sample in enumerate(tars.samples(self.folder, self.card, entry)):
+        for position, sample in enumerate(tars.samples(self.folder, self.card, entry, self.schema)):
             block.append((position, sample))
             if len(block) == BLOCK or position == entry["count"] - 1:
                 first = position + 1 - len(block)

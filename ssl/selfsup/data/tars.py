@@ -1,6 +1,6 @@
 """Reading shards: a folder's card, and the samples of any WebDataset tar, with the standard library alone.
 
-Apart from `shards`, which writes them: what reads an encoder's data can change the encoder, what wrote it shows in the data.
+Apart from what writes them: what reads an encoder's data can change the encoder, what wrote it shows in the data.
 """
 
 import contextlib
@@ -18,12 +18,13 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from selfsup.data import images
+import numpy as np
+
+from selfsup.data import columns
 from selfsup.data.images import Unreadable
 from selfsup.errors import UserError, nearest, nearest_path
 
 MEMBER = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # key and extension, as WebDataset splits a member's name
-NUMBERS = {"label": "cls", "cluster": "cluster.cls"}  # columns that are a number -> their members' extension
 
 
 class Torn(Exception):
@@ -62,13 +63,39 @@ def entries_of(card, folder, split):
     return entries
 
 
-def samples(folder, card, entry):
-    """The samples of one shard in order, as `parse` gives them. A UserError if the tar is not what the card says."""
-    for key, group in members(folder, entry):
+def hashes_of(folder, split):
+    """Where the hash of each decoded image of a split is kept: uint64 (N,), in split order."""
+    return Path(folder) / f"{split}.hashes.npy"
+
+
+def samples(folder, card, entry, wanted=None):
+    """{column: parsed value} of the samples of one shard in order, of the columns `wanted`: {name: Column}, by default all.
+
+    A UserError if the tar is not what the card says."""
+    wanted = columns.of(card) if wanted is None else wanted
+    for key, group in members(folder, entry, wanted.values()):
         try:
-            yield parse(group, card["columns"])
+            yield {name: column.parse(column.find(group)) for name, column in wanted.items()}
         except Unreadable as error:
-            raise UserError(f"the shard {_path(folder, entry)} is damaged at {key} ({error}); {_advice(folder)}") from None
+            raise damaged(folder, entry, f" at {key} ({error})") from None
+
+
+def stacked(folder, column, items):
+    """(n, *column.shape) of (entry, parsed value) pairs. A UserError names the shard of one that cannot be decoded."""
+    try:
+        return np.ascontiguousarray(column.stack([value for _, value in items]))
+    except Unreadable:
+        pass
+    for entry, value in items:
+        try:
+            column.stack([value])
+        except Unreadable as error:
+            raise damaged(folder, entry, f": its {column.name} cannot be read ({error})") from None
+    raise AssertionError("what cannot be decoded together can be one by one")
+
+
+def damaged(folder, entry, how):
+    return UserError(f"the shard {_path(folder, entry)} is damaged{how}; {_advice(folder)}")
 
 
 def _path(folder, entry):
@@ -79,12 +106,14 @@ def _advice(folder):
     return f"get it back with `dvc checkout`, or run `dvc repro shard@{Path(folder).name}`"
 
 
-def members(folder, entry):
-    """(key, {extension: bytes}) of the samples of one shard in order. A UserError if the tar is not what the card says."""
+def members(folder, entry, wanted=None):
+    """(key, {extension: bytes}) of the samples of one shard in order, of the Columns `wanted` only, by default all members.
+
+    A UserError if the tar is not what the card says."""
     path, advice = _path(folder, entry), _advice(folder)
     skip, ends, count = set(entry.get("skip", ())), entry.get("keys", (0, 1)), 0
     try:
-        for position, (key, group) in enumerate(groups(path)):
+        for position, (key, group) in enumerate(groups(path, wanted=wanted)):
             if position in skip or not within(fraction(key), ends):
                 continue
             yield key, group
@@ -98,45 +127,9 @@ def members(folder, entry):
         raise UserError(f"the shard {path} holds {count} samples where its card says {entry['count']}; {advice}")
 
 
-def decode(folder, entry, sample, size):
-    """uint8 (size, size, 3) of a sample from `samples`."""
-    try:
-        return images.decode(sample["image"], size)
-    except Unreadable as error:
-        raise UserError(f"the shard {os.path.join(folder, entry['file'])} is damaged: an image cannot be read "
-                        f"({error}); get it back with `dvc checkout`") from None
-
-
-def image_of(group):
-    return next((group[name] for name in images.EXTENSIONS if name in group), None)
-
-
-def parse(group, columns):
-    """Raw members of one sample -> {"image": file bytes, "label": int, "caption": str, "cluster": int}, as far as in
-    `columns`.
-
-    Raises Unreadable where one is missing or not what it should be."""
-    sample = {"image": image_of(group)}
-    if sample["image"] is None:
-        raise Unreadable("no image")
-    for column, extension in NUMBERS.items():
-        if column in columns:
-            text = group.get(extension, b"").decode("utf-8", "replace").strip()
-            if not text.isascii() or not text.isdigit():
-                raise Unreadable(f"the {column} {text!r} is not a number" if text else f"no {column}")
-            sample[column] = int(text)
-    if "caption" in columns:
-        if "txt" not in group:
-            raise Unreadable("no caption")
-        try:
-            sample["caption"] = group["txt"].decode("utf-8")
-        except UnicodeDecodeError:
-            raise Unreadable("the caption is not UTF-8") from None
-    return sample
-
-
-def groups(path, digest=None):
-    """(key, {extension: bytes}) of each sample of a tar, local or remote, plain or gzipped, in order.
+def groups(path, digest=None, wanted=None):
+    """(key, {extension: bytes}) of each sample of a tar, local or remote, plain or gzipped, in order. Members that are of
+    none of the Columns `wanted` are passed over.
 
     Nothing is written to disk, links and special files are passed over. Raises Torn at the end if the tar is cut off or
     turns into garbage, a boundary between two members included. `digest`, a hashlib object, is fed all bytes read."""
@@ -148,15 +141,16 @@ def groups(path, digest=None):
                 match = MEMBER.fullmatch(member.name)
                 if match is None or not member.isreg() or member.issparse():
                     continue
-                if match[1] != key and group:
+                if match[1] != key and key is not None:
                     yield key, group
                     group = {}
-                key = match[1]
-                group[match[2].lower()] = tar.extractfile(member).read()
+                key, extension = match[1], match[2].lower()
+                if wanted is None or any(column.owns(extension) for column in wanted):
+                    group[extension] = tar.extractfile(member).read()
             stream.check_end(tar.offset)
     except (tarfile.TarError, EOFError, gzip.zlib.error, gzip.BadGzipFile) as error:
         raise Torn(str(error) or type(error).__name__) from None
-    if group:
+    if key is not None:
         yield key, group
 
 

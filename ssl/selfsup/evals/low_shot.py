@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 
 from selfsup.core import rng
+from selfsup.data.order import purchase
 from selfsup.evals import accuracy, embed, percent
 from selfsup.evals.finetune import SEED, tune
 from selfsup.evals.linear import Probe
@@ -27,7 +28,7 @@ def run(encoder, data, shares, linear, finetune, bootstrap=1000):
     val_accuracy, weight_decay or lr}.
     """
     features, labels = embed(encoder, data.train)
-    held, classes, order = embed(encoder, data.val), len(data.card["classes"]), purchase(labels.cpu())
+    held, classes, order = embed(encoder, data.val), len(data.card["classes"]), purchase(labels.cpu(), SEED)
     subsets = {f"{100 * share:g}": order[:max(classes, round(share * len(order)))] for share in sorted(shares)}
     found = {way: {} for way in WAYS}                    # share -> (classifier, accuracy on val, what was chosen)
     for share, index in subsets.items():
@@ -52,19 +53,6 @@ def run(encoder, data, shares, linear, finetune, bootstrap=1000):
         yield name, results[way][fewest][name]
     yield "way", way
     yield from results.items()
-
-
-def purchase(labels):
-    """Positions of all samples in the order in which their labels are bought: at random, one of each class in turn.
-
-    labels: (N,). Any first part is as balanced as the classes' sizes let it be, and contained in any longer one.
-    """
-    order = rng.uniform(rng.key(SEED, torch.arange(len(labels)))).argsort(stable=True)
-    by_class = labels[order].argsort(stable=True)
-    sizes = labels.bincount()
-    turn = torch.empty_like(order)                       # how many of its class come before it
-    turn[by_class] = torch.arange(len(order)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    return order[turn.argsort(stable=True)]
 
 
 class Subset:

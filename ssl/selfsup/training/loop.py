@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from .. import data, encoder, methods, nets
 from ..core import distributed, rng
+from ..data import columns
 from ..errors import UserError, nearest
 from ..process import sole_writer
 from . import optim
@@ -71,6 +72,7 @@ def build(run, seed, card):
 
 
 def check_columns(run, method, card):
+    columns.refuse_judges(run.method, method.inputs.columns)
     for column in method.inputs.columns:
         if column not in card["columns"]:
             raise UserError(

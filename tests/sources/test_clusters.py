@@ -1,18 +1,16 @@
 """The source `clusters`: another data set's samples with a column from an encoder trained on it."""
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from selfsup import data, nets
-from selfsup import encoder
+from selfsup import data, encoder, nets, shards
 from selfsup.core import cluster
-from selfsup.data import shards, tars
+from selfsup.data import tars
 from selfsup.errors import UserError
 
-SCENES = dict(source="scenes", root="", size=16, train=30, val=10, test=10, seed=0, max_bad=0)
+SCENES = dict(source="scenes", size=16, train=30, val=10, test=10, seed=0, max_bad=0)
 
 
 def teach(folder, card):
@@ -28,9 +26,9 @@ def teach(folder, card):
 def project(tmp_path, monkeypatch):
     """A working directory with the data set `plain`, a teacher of it, and the spec of its clusters."""
     monkeypatch.chdir(tmp_path)
-    card = shards.write("plain", SimpleNamespace(**SCENES), "data/shards/plain", workers=1)
+    card = shards.write("plain", SCENES, "data/shards/plain", workers=1)
     teach("data/encoders/e/e-teacher/0", card)
-    return SimpleNamespace(source="clusters", root="data/encoders/e/e-teacher/0", data="plain", clusters=4, size=16, max_bad=0)
+    return dict(source="clusters", root="data/encoders/e/e-teacher/0", data="plain", clusters=4, size=16, max_bad=0)
 
 
 def everything(name, reader, split="train"):
@@ -58,7 +56,7 @@ def test_the_same_samples_with_a_further_column(project, reader):
 def test_clusters_are_kmeans_of_unit_features_and_the_nearest_of_its_centroids(project):
     shards.write("fit", project, "data/shards/fit", workers=1)
     card = tars.card_of("data/shards/plain")
-    net = encoder.load(project.root)
+    net = encoder.load(project["root"])
     unit = {}
     for split in ("train", "val", "test"):
         x = everything("plain", "resident", split)["image"].double() / 255
@@ -87,7 +85,7 @@ def test_existing_tars_of_which_some_samples_are_skipped(tmp_path, monkeypatch):
     write_tar(tmp_path / "raw/00002.tar", [("x1", {"jpg": b"no image", "txt": b"nothing"})])
     plain = shards.write("plain", tar_spec("raw", max_bad=0.1), "data/shards/plain", workers=1)
     teach("teacher", plain)
-    spec = SimpleNamespace(source="clusters", root="teacher", data="plain", clusters=3, size=8, max_bad=0)
+    spec = dict(source="clusters", root="teacher", data="plain", clusters=3, size=8, max_bad=0)
     card = shards.write("fit", spec, "data/shards/fit", workers=1)
     assert card["counts"] == plain["counts"] and card["columns"] == ["image", "caption", "cluster"] and not card["classes"]
     for split in ("train", "val", "test"):
@@ -98,15 +96,15 @@ def test_existing_tars_of_which_some_samples_are_skipped(tmp_path, monkeypatch):
 def test_mistakes_are_one_sentence(project):
     def refused(words, **changes):
         with pytest.raises(UserError, match=words):
-            shards.write("fit", SimpleNamespace(**{**vars(project), **changes}), "data/shards/fit")
+            shards.write("fit", {**project, **changes}, "data/shards/fit")
 
     refused("no encoder here; run `dvc pull` or `dvc repro`", root="data/encoders/e/e-nobody/0")
     refused("no such data set: data/shards/plane", data="plane")
     refused("size should be that, not 32", size=32)
     refused("30 training images cannot make 31 clusters", clusters=31)
-    shards.write("other", SimpleNamespace(**{**SCENES, "seed": 1}), "data/shards/other", workers=1)
+    shards.write("other", {**SCENES, "seed": 1}, "data/shards/other", workers=1)
     refused("was trained on the data set plain, not on data/shards/other", data="other")
-    path = f"{project.root}/encoder.json"
+    path = f"{project['root']}/encoder.json"
     info = json.loads(open(path).read())
     info["data"]["hash"] = "0"
     open(path, "w").write(json.dumps(info))

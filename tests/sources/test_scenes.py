@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selfsup.data import scenes
+from selfsup.sources import scenes
+from selfsup.sources.scenes import describe, render, shapes
 from selfsup.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def described():
-    return scenes.describe("train", np.arange(4000))
+    return describe.describe("train", np.arange(4000))
 
 
 def equal(a, b):
@@ -28,10 +29,10 @@ def test_a_slice_equals_that_part_of_the_whole(start, length, seed, split):
 
 
 def test_content_does_not_depend_on_the_rendering_batch(monkeypatch):
-    s = scenes.describe("val", np.arange(7))
-    together = scenes.render(s)
-    monkeypatch.setattr(scenes, "CHUNK", 1)
-    assert np.array_equal(scenes.render(s), together)
+    s = describe.describe("val", np.arange(7))
+    together = render.render(s)
+    monkeypatch.setattr(render, "CHUNK", 1)
+    assert np.array_equal(render.render(s), together)
 
 
 def test_the_bytes_are_the_known_ones():
@@ -62,7 +63,7 @@ def test_keys_sort_in_order_and_samples_are_plain():
 
 
 def test_classes_are_balanced_in_every_ten(described):
-    assert len(scenes.CLASSES) == 10
+    assert len(describe.CLASSES) == 10
     assert (np.sort(described["label"].reshape(-1, 10), 1) == np.arange(10)).all()
     first = np.bincount(described["label"][::10], minlength=10)
     assert first.min() > 15  # and in no fixed order
@@ -91,8 +92,8 @@ def test_captions_are_true():
     for s in scenes.samples("test", 300):
         words, m = s["caption"].split(), s["meta"]
         subject, ground = words[:words.index(m["kind"]) + 1], words[-1]
-        assert scenes.CLASSES[s["label"]] == m["kind"] and m["ground"] == ground
-        small, large = m["scale"] < scenes.SMALL, m["scale"] > scenes.LARGE
+        assert describe.CLASSES[s["label"]] == m["kind"] and m["ground"] == ground
+        small, large = m["scale"] < describe.SMALL, m["scale"] > describe.LARGE
         expected = ["small"] * small + ["large"] * large + [m["texture"]] * (m["texture"] != "plain")
         assert subject[1:] == [*expected, m["colour"], m["kind"]]
         assert subject[0] == ("an" if subject[1][0] in "aeiou" else "a")
@@ -117,19 +118,19 @@ def test_objects_stand_on_the_ground_and_inside(described):
 
 def test_the_object_is_seen():
     """Taking the object away changes the picture a good deal, even where a prop stands before it."""
-    s = scenes.describe("val", np.arange(200))
+    s = describe.describe("val", np.arange(200))
     absent = {**s, "present": s["present"] & [False, True]}
-    changed = (abs(scenes.render(s).astype(int) - scenes.render(absent)).max(3) > 12).mean((1, 2))
+    changed = (abs(render.render(s).astype(int) - render.render(absent)).max(3) > 12).mean((1, 2))
     assert changed.min() > .03 and changed.mean() > .12
 
 
 def test_light_falls_from_above():
     """The upper half of a bare ball is brighter than its lower half, and the ground under it darker than beside it."""
-    s = scenes.describe("val", np.arange(64))
-    s = {**s, "kind": np.full((64, 2), scenes.SHAPES.index(scenes.ball)), "present": np.tile([True, False], (64, 1)),
+    s = describe.describe("val", np.arange(64))
+    s = {**s, "kind": np.full((64, 2), shapes.SHAPES.index(shapes.ball)), "present": np.tile([True, False], (64, 1)),
          "texture": np.zeros((64, 2), int), "x": np.full((64, 2), .5), "y": np.full((64, 2), .9),
          "scale": np.full((64, 2), .8), "horizon": np.full(64, .5)}
-    image = scenes.render(s).astype(float).mean((0, 3))
+    image = render.render(s).astype(float).mean((0, 3))
     assert image[9:13, 12:20].mean() > image[22:26, 12:20].mean() + 10
     assert image[29, 14:18].mean() < image[29, [0, 1, 30, 31]].mean() - 10
 
@@ -137,8 +138,8 @@ def test_light_falls_from_above():
 def test_raw_pixels_do_not_give_the_class_away():
     """Best of several k by cosine and by L2 stays below 40 % (chance is 10 %)."""
     def load(split, n):
-        s = scenes.describe(split, np.arange(n))
-        return scenes.render(s).reshape(n, -1) / np.float32(255), s["label"]
+        s = describe.describe(split, np.arange(n))
+        return render.render(s).reshape(n, -1) / np.float32(255), s["label"]
 
     (train, labels), (test, truth) = load("train", 2000), load("test", 400)
     unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (train, test)]
@@ -155,12 +156,12 @@ def keys(**asked):
 
 def test_a_long_tail_leaves_scenes_out_of_the_balanced_sequence():
     """Cui et al. 2019: n_c = n · imbalance^(-c / (C - 1)); all that stay are the balanced set's own, in its order."""
-    index = scenes.selected("train", 3000, seed=3, imbalance=50)
+    index = describe.selected("train", 3000, seed=3, imbalance=50)
     assert len(index) == 3000 and (np.diff(index) > 0).all()
-    counts = np.bincount(scenes.describe("train", index, seed=3)["label"])
+    counts = np.bincount(describe.describe("train", index, seed=3)["label"])
     expected = counts[0] * 50.0 ** (-np.arange(10) / 9)
     assert (abs(counts - expected) < 2).all() and counts[0] / counts[-1] == pytest.approx(50, rel=0.05)
-    halves = [np.bincount(scenes.describe("train", half, seed=3)["label"]) for half in np.split(index, 2)]
+    halves = [np.bincount(describe.describe("train", half, seed=3)["label"]) for half in np.split(index, 2)]
     assert (abs(halves[0] - halves[1]) <= 4).all()  # every shard is a mixture
     balanced = dict(zip(*(list(column) for column in zip(*keys()))))
     tail = keys(imbalance=20)
@@ -170,7 +171,7 @@ def test_a_long_tail_leaves_scenes_out_of_the_balanced_sequence():
 
 def test_a_long_tail_is_the_training_splits_alone_and_its_default_is_none():
     for split in ("val", "test"):
-        assert np.array_equal(scenes.selected(split, 50, imbalance=100), np.arange(50))
+        assert np.array_equal(describe.selected(split, 50, imbalance=100), np.arange(50))
     assert all(equal(a, b) for a, b in zip(scenes.samples("train", 40), scenes.samples("train", 40, imbalance=1)))
     parts = [keys(imbalance=20, start=start, stop=start + 50) for start in range(0, 200, 50)]
     assert sum(parts, []) == keys(imbalance=20)
@@ -178,8 +179,8 @@ def test_a_long_tail_is_the_training_splits_alone_and_its_default_is_none():
 
 def test_a_lens_with_aberration_draws_green_alone_smaller():
     """At the border's middle the green channel shows what lies `share` farther out; red and blue and the centre stay."""
-    s = scenes.describe("train", np.arange(200)) | {"noise": np.zeros(200)}
-    plain, seen = (scenes.render(s, 64, share).astype(float) for share in (0.0, 0.1))
+    s = describe.describe("train", np.arange(200)) | {"noise": np.zeros(200)}
+    plain, seen = (render.render(s, 64, share).astype(float) for share in (0.0, 0.1))
     assert np.array_equal(plain[..., [0, 2]], seen[..., [0, 2]])
     green, shrunk = plain[..., 1], seen[..., 1]
     x = 20.5  # pixels from the centre where a thing at 22.78 is now seen

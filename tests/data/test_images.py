@@ -1,0 +1,89 @@
+"""Image bytes to square pixels and back."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from selfsup.data import images
+from tests.data.making import encoded, picture
+
+
+def jpeg(seed, size=(8, 8)):
+    return encoded(picture(seed, size), "JPEG", quality=90)
+
+
+@pytest.mark.parametrize("mode, kind", [
+    ("L", "PNG"), ("1", "PNG"), ("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG"), ("LA", "PNG"), ("L", "JPEG"),
+    ("CMYK", "JPEG"), ("YCbCr", "TIFF"), ("I;16", "PNG"), ("RGB", "BMP"), ("RGB", "WEBP"), ("CMYK", "TIFF"),
+    ("I;16", "TIFF")])
+@pytest.mark.parametrize("size", [(8, 8), (20, 11)])
+def test_every_kind_of_image_becomes_rgb(mode, kind, size):
+    ramp = np.linspace(0, 255, size[0] * size[1]).reshape(size[::-1]).astype(np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(ramp.astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(np.stack([ramp] * 3, -1)).convert("RGBA" if mode == "LA" else "RGB").convert(mode)
+    data = encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    extension, stored, pixels = images.encode(data, 8)
+    assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
+    assert (images.decode(stored, 8) == pixels).all()
+    assert Image.open(io.BytesIO(stored)).mode == "RGB" and Image.open(io.BytesIO(stored)).size == (8, 8)
+    assert extension == ("jpg" if kind in ("JPEG", "WEBP") else "png")
+    if size == (8, 8) and mode not in ("1", "P"):  # those are dithered
+        assert np.abs(pixels.astype(int) - ramp[..., None]).max() <= (12 if kind in ("JPEG", "WEBP") else 2)
+
+
+def test_transparency_is_laid_on_white():
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert (images.decode(encoded(image, "PNG"), 8) == 255).all()
+
+
+def test_photos_stand_upright():
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 255
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 3  # upside down
+    data = encoded(Image.fromarray(pixels), "JPEG", exif=exif, quality=95)
+    _, stored, shown = images.encode(data, 8)
+    assert shown[:4].max() < 50 and shown[4:].min() > 200 and (images.decode(stored, 8) == shown).all()
+    assert images.ORIENTATION not in Image.open(io.BytesIO(stored)).getexif()
+
+
+@given(st.integers(8, 60), st.integers(8, 60))
+def test_resized_and_cropped_at_the_centre(width, height):
+    image = Image.new("RGB", (width, height), "black")
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    image.paste("white", (left, top, left + side + (width - side) % 2, top + side + (height - side) % 2))
+    assert images.encode(np.asarray(image), 8)[2][1:-1, 1:-1].min() > 200  # the filter mixes in some of what is cut
+
+
+def test_bytes_are_kept_where_the_size_is_right():
+    for kind, extension in [("JPEG", "jpg"), ("PNG", "png")]:
+        data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)), kind)
+        assert images.encode(data, 8)[:2] == (extension, data)
+        assert images.encode(data, 7)[0] == extension
+
+
+def test_arrays_are_stored_lossless_when_small():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    extension, data, _ = images.encode(pixels, 32)
+    assert extension == "png" and (images.decode(data, 32) == pixels).all()
+    assert images.encode(pixels, 96)[0] == "jpg"
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_unreadable(data):
+    with pytest.raises(images.Unreadable):
+        images.decode(data, 8)
+
+
+@given(st.integers(0, 10**6), st.floats(0.0, 0.9))
+def test_a_cut_jpeg_is_unreadable(seed, share):
+    data = jpeg(seed, (16, 16))
+    with pytest.raises(images.Unreadable):
+        images.decode(data[:int(len(data) * share)], 8)
