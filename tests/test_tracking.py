@@ -1,4 +1,5 @@
 import http.server
+import importlib.util
 import json
 import os
 import shutil
@@ -18,17 +19,36 @@ from safetensors.numpy import save_file
 
 from selfsup import config, tracking
 from selfsup.errors import UserError
+from selfsup.tracking import live, names, store
 
-LIBRARY = Path(tracking.__file__).parents[1]
+LIBRARY = Path(tracking.__file__).parents[2]
 TRAIN = dict(images=2000, batch=20, optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=0.1, clip=1.0,
              precision="fp32", threads=1, workers=0, reader="auto", checkpoint_every=30.0)
 ENCODER = {"name": "convnet", "width": 8}
 
 
 @pytest.fixture(autouse=True)
-def store(monkeypatch):
+def no_settings(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("SELFSUP_TRACKING", raising=False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with an empty store, which takes MLflow ten seconds to make."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        with store.client(folder):
+            pass
+    return folder
+
+
+@pytest.fixture
+def root(made, tmp_path):
+    """A folder of the test's own with an empty store."""
+    shutil.copy2(made / "mlflow.db", tmp_path)
+    return tmp_path
 
 
 def settings(*names):
@@ -65,10 +85,11 @@ def encoder(root, name="quick-simclr", seed=0, knn=41.5, code="f" * 64):
     results = root / config.results(name)
     results.mkdir(parents=True, exist_ok=True)
     seeds = range(seed + 1)
-    cost = {"seconds": 12.5, "device": "cpu"}
-    (results / "cost.json").write_text(json.dumps({"seeds": {str(s): cost for s in seeds}}))
-    (results / "knn.json").write_text(json.dumps({"accuracy": knn, "seeds": {
-        str(s): {"accuracy": knn + s, "low": knn - 2, "high": knn + 2, "k": 20, "temperature": 0.1} for s in seeds}}))
+    costs = {str(s): {"seconds": 12.5 + s, "device": "cpu"} for s in seeds}
+    (results / "cost.json").write_text(json.dumps({"seeds": costs}))
+    judged = {str(s): {"accuracy": knn + s, "low": knn - 2, "high": knn + 2, "k": 20, "temperature": 0.1} for s in seeds}
+    knn = {"run": name, "protocol": "knn", "accuracy": knn, "low": knn - 1, "high": knn + 1, "interval": "seeds"}
+    (results / "knn.json").write_text(json.dumps({**knn, "seeds": judged}))
     prompts = {"a {}": 40.0, "ein {} für": 30.0}  # MLflow takes no braces and no umlauts in a metric's name
     (results / "zero_shot.json").write_text(json.dumps({"seeds": {str(s): {"prompts": prompts} for s in seeds}}))
     return folder
@@ -85,6 +106,13 @@ def rows(root, name="quick"):
     return store.search_runs([store.get_experiment_by_name(name).experiment_id], order_by=["attributes.run_name"])
 
 
+def first_view(root, name="quick"):
+    """[(title, [titles of those nested in it])], as the table of runs shows them."""
+    found = [(run, run.data.tags.get("mlflow.parentRunId")) for run in rows(root, name)]
+    return [(run.info.run_name, [inner.info.run_name for inner, of in found if of == run.info.run_id])
+            for run, parent in found if parent is None]
+
+
 def count(root):
     """Rows of every table that a sync writes."""
     with sqlite3.connect(root / "mlflow.db") as db:
@@ -92,60 +120,122 @@ def count(root):
         return {table: db.execute(f"select count(*) from {table}").fetchone()[0] for table in tables}
 
 
-def test_sync_makes_a_complete_run_once(tmp_path):
-    folder = encoder(tmp_path)
+def test_sync_makes_a_complete_run_once(root):
+    encoder(root)
+    folder = encoder(root, seed=1)
     few = {"way": "linear", "linear": {"1": {"labels": 60, "accuracy": 34.0}}}
-    (tmp_path / config.results("quick-simclr") / "low_shot.json").write_text(json.dumps({"seeds": {"0": few}}))
-    (tmp_path / "dvc.lock").write_text(
+    (root / config.results("quick-simclr") / "low_shot.json").write_text(json.dumps({"seeds": {"0": few}}))
+    (root / "dvc.lock").write_text(
         "stages:\n  pretrain@quick-simclr:\n    outs:\n    - path: data/encoders/quick/quick-simclr\n      md5: abc.dir\n")
-    assert tracking.sync(settings("quick-simclr"), "quick-simclr", tmp_path) == 1
-    (run,) = rows(tmp_path)
-    data, info = run.data, run.info
-    assert info.run_name == "quick-simclr/0" and info.status == "FINISHED"
-    assert data.params["method"] == "simclr" and data.params["encoder.width"] == "8"
+    assert tracking.sync(settings("quick-simclr"), "quick-simclr", root) == 1
+    assert first_view(root) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
+    parent, seed, _ = rows(root)
+
+    data = parent.data
+    assert parent.info.status == "FINISHED" and data.params["method"] == "simclr" and data.params["seed"] == "all"
+    assert data.metrics == {"knn_accuracy": 41.5, "knn_low": 40.5, "knn_high": 42.5, "cost_seconds": 13.0}
+    assert data.tags["selfsup.knn_interval"] == "seeds" and data.tags["selfsup.cost_device"] == "cpu"
+    (used,) = parent.inputs.dataset_inputs
+    assert used.dataset.name == "scenes" and used.dataset.digest == "c" * 12
+
+    data, info = seed.data, seed.info
+    assert info.status == "FINISHED" and data.params["seed"] == "0" and data.params["encoder.width"] == "8"
     assert data.params["args.temperature"] == "0.2" and data.params["train.lr"] == "0.001"
     assert (data.metrics["knn_accuracy"], data.metrics["knn_low"], data.metrics["cost_seconds"]) == (41.5, 39.5, 12.5)
     assert data.tags["selfsup.cost_device"] == "cpu" and data.tags["selfsup.low_shot_way"] == "linear"
     assert (data.metrics["low_shot_linear_1_accuracy"], data.metrics["low_shot_linear_1_labels"]) == (34.0, 60)
     assert sorted(v for k, v in data.metrics.items() if k.startswith("zero_shot_prompts_")) == [30.0, 40.0]
-    curve = client(tmp_path).get_metric_history(info.run_id, "loss")
+    curve = client(root).get_metric_history(info.run_id, "loss")
     assert {point.step: point.value for point in curve} == {row["images"]: row["loss"] for row in history()}
     assert 11_000 < max(p.timestamp for p in curve) - min(p.timestamp for p in curve) < 12_500  # cost_seconds, in ms
-    (used,) = run.inputs.dataset_inputs
-    assert used.dataset.name == "scenes" and used.dataset.digest == "c" * 12
-    assert [file.path for file in client(tmp_path).list_artifacts(info.run_id, "pictures")] == ["pictures/views.png"]
-    (version,) = client(tmp_path).search_model_versions("name = 'quick-simclr'")
+    assert seed.inputs.dataset_inputs[0].dataset.name == "scenes"
+    assert [file.path for file in client(root).list_artifacts(info.run_id, "pictures")] == ["pictures/views.png"]
+    version = client(root).search_model_versions("name = 'quick-simclr'", order_by=["version_number ASC"])[0]
     assert version.tags["dvc.md5"] == "abc.dir" and version.tags["selfsup.encoder"] == data.tags["selfsup.encoder"]
     assert version.run_id == info.run_id and version.source == "dvc://data/encoders/quick/quick-simclr/0"
 
-    before = count(tmp_path)
-    tracking.sync(settings("quick-simclr"), "quick-simclr", tmp_path)
-    assert count(tmp_path) == before
+    before = count(root)
+    tracking.sync(settings("quick-simclr"), "quick-simclr", root)
+    assert count(root) == before
 
-    encoder(tmp_path, knn=55.0)  # judged again: the same run, its newest value
-    tracking.sync(settings("quick-simclr"), root=tmp_path)
-    assert rows(tmp_path)[0].data.metrics["knn_accuracy"] == 55.0 and len(rows(tmp_path)) == 1
-    encoder(tmp_path, code="e" * 64)  # trained again with other code: a new run beside the old one
-    tracking.sync(settings("quick-simclr"), root=tmp_path)
-    assert len(rows(tmp_path)) == 2
+    encoder(root, seed=1, knn=30.0)  # judged again, and worse: the same runs, their newest values
+    tracking.sync(settings("quick-simclr"), root=root)
+    assert [run.data.metrics["knn_accuracy"] for run in rows(root)] == [30.0, 30.0, 31.0]
     shutil.rmtree(folder)
-    assert tracking.sync(settings("quick-simclr"), root=tmp_path) == 0
+    encoder(root, code="e" * 64)  # trained again with other code: a new run beside the old one
+    tracking.sync(settings("quick-simclr"), root=root)
+    assert sorted(map(len, dict(enumerate(seeds for _, seeds in first_view(root))).values())) == [1, 2]
+    shutil.rmtree(folder.parent)
+    assert tracking.sync(settings("quick-simclr"), root=root) == 0
 
 
-def test_sync_finds_runs_of_other_experiments_and_seeds(tmp_path):
-    for name, seed in (("quick-moco", 0), ("quick-moco", 1), ("cifar10-moco", 0)):
-        encoder(tmp_path, name, seed)
-    assert tracking.sync(settings("quick-moco"), root=tmp_path) == 3
-    assert [run.info.run_name for run in rows(tmp_path)] == ["quick-moco/0", "quick-moco/1"]
-    assert [run.data.metrics["knn_accuracy"] for run in rows(tmp_path)] == [41.5, 42.5]
-    assert [run.info.run_name for run in rows(tmp_path, "cifar10")] == ["cifar10-moco/0"]
+def test_sync_finds_runs_of_other_experiments_and_seeds(root):
+    encoder(root, "quick-moco")
+    tracking.sync(settings("quick-moco"), root=root)
+    for name, seed in (("quick-moco", 1), ("cifar10-moco", 0)):  # a seed more is of the same run
+        encoder(root, name, seed)
+    assert tracking.sync(settings("quick-moco"), root=root) == 2
+    assert first_view(root) == [("quick-moco", ["quick-moco/0", "quick-moco/1"])]
+    assert [run.data.metrics["knn_accuracy"] for run in rows(root)] == [41.5, 41.5, 42.5]
+    assert first_view(root, "cifar10") == [("cifar10-moco", ["cifar10-moco/0"])]
 
 
-def test_damaged_files_are_named(tmp_path):
-    folder = encoder(tmp_path)
+def test_results_on_other_data_skipped_ones_and_those_of_a_former_training(root):
+    encoder(root)
+    results = root / config.results("quick-simclr")
+    (results / "linear.json").write_text(json.dumps({"run": "quick-simclr", "skipped": "scenes has no labels"}))
+    (results / "digits").mkdir()
+    (results / "digits/knn.json").write_text(
+        json.dumps({"accuracy": 71.0, "low": 70.0, "high": 72.0, "seeds": {"0": {"accuracy": 71.0, "k": 5}}}))
+    (results / "retrieval.json").write_text(  # of three seeds, before it was trained again: not of this one
+        json.dumps({"accuracy": 9.0, "seeds": {seed: {"accuracy": 9.0} for seed in "012"}}))
+    tracking.sync(settings("quick-simclr"), root=root)
+    parent, seed = rows(root)
+    assert parent.data.metrics == {"knn_accuracy": 41.5, "knn_low": 40.5, "knn_high": 42.5, "cost_seconds": 12.5,
+                                   "digits_knn_accuracy": 71.0, "digits_knn_low": 70.0, "digits_knn_high": 72.0}
+    assert parent.data.tags["selfsup.linear_skipped"] == "scenes has no labels"
+    assert seed.data.metrics["digits_knn_k"] == 5 and not [key for key in seed.data.metrics if "linear" in key]
+
+
+def test_judged_while_training_is_a_curve(root):
+    folder = encoder(root)
+    tracking.sync(settings("quick-simclr"), root=root)
+    judged = [{"images": 500 * i, "step": 25 * i, "knn_val_accuracy": 20.0 + i} for i in (1, 2, 3)]
+    (folder / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in judged))
+    for _ in range(2):
+        tracking.sync(settings("quick-simclr"), root=root)
+        curve = client(root).get_metric_history(rows(root)[1].info.run_id, "knn_val_accuracy")
+        assert [(point.step, point.value) for point in curve] == [(500, 21.0), (1000, 22.0), (1500, 23.0)]
+    assert logged(root) == [row["images"] for row in history()]
+
+
+def test_a_seed_that_stood_by_itself_is_nested(root):
+    encoder(root)
+    with store.client(root) as mlflow:  # as when every seed was a run of MLflow by itself
+        experiment = store.experiment(mlflow, root, "quick")
+        for fingerprint in ("fdfd88bcb85f", "another"):  # the first is what this training's was then
+            tags = {"selfsup.run": "quick-simclr", "selfsup.seed": "0", "selfsup.fingerprint": fingerprint}
+            mlflow.create_run(experiment, tags=tags, run_name="quick-simclr/0")
+    tracking.sync(settings("quick-simclr"), root=root)
+    assert first_view(root) == [("quick-simclr", ["quick-simclr/0"]), ("quick-simclr/0", [])]
+    assert len(rows(root)) == 3
+
+
+def test_what_changes_the_training_changes_its_fingerprint(root):
+    info = json.loads((encoder(root) / "encoder.json").read_text())
+    same = names.fingerprint(info)
+    for later in ({"labels": None}, {"seed": 5}, {"train": {**TRAIN, "judge_every": 500}}):
+        assert names.fingerprint(info | later) == same
+    for later in ({"labels": 40}, {"init": "timm"}, {"from": "quick-moco"}, {"train": {**TRAIN, "lr": 0.5}}):
+        assert names.fingerprint(info | later) != same
+    assert tracking.parameters(info | {"labels": 40})["labels"] == "40" and "labels" not in tracking.parameters(info)
+
+
+def test_damaged_files_are_named(root):
+    folder = encoder(root)
     (folder / "history.jsonl").write_text('{"images": 1, "lo')
     with pytest.raises(UserError, match="history.jsonl is damaged"):
-        tracking.sync(settings("quick-simclr"), root=tmp_path)
+        tracking.sync(settings("quick-simclr"), root=root)
 
 
 SYNC = """
@@ -165,8 +255,8 @@ def test_six_processes_at_once_on_a_fresh_store(tmp_path):
     processes = [subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) for _ in range(6)]
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 6, errors
-    assert [run.info.run_name for run in rows(tmp_path)] == ["quick-simclr/0", "quick-simclr/1"]
-    assert count(tmp_path)["metrics"] == 2 * (200 + 8) and count(tmp_path)["model_versions"] == 2
+    assert first_view(tmp_path) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
+    assert count(tmp_path)["metrics"] == 4 + 2 * (200 + 8) and count(tmp_path)["model_versions"] == 2
 
 
 def test_dead_server_is_one_sentence_at_once(tmp_path, monkeypatch):
@@ -202,31 +292,36 @@ def track(root, seed=0):
 
 
 @pytest.mark.slow
-def test_tracker_records_resumes_and_is_completed_by_sync(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "CLOSE", 300)  # however busy the machine
-    first = track(tmp_path)
+def test_trackers_record_at_once_resume_and_are_completed_by_sync(root, monkeypatch):
+    monkeypatch.setattr(live, "CLOSE", 300)  # however busy the machine
+    first, other = track(root), track(root, seed=1)
     start = time.monotonic()
     first.log(history(60))
     assert time.monotonic() - start < 1
-    wait(lambda: len(logged(tmp_path)) == 60)
+    wait(lambda: len(logged(root)) == 60)
+    other.close()
+    assert first_view(root) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
+    assert [run.info.status for run in rows(root)] == ["RUNNING", "RUNNING", "FINISHED"]
     first.process.stdin.close()  # what the death of the trainer does
     first.process.wait(300)
-    assert rows(tmp_path)[0].info.status == "KILLED"
+    assert [run.info.status for run in rows(root)] == ["KILLED", "KILLED", "FINISHED"]
 
-    second = track(tmp_path)
+    second = track(root)
     second.log(history(50))  # the checkpoint's
     for row in history()[50:]:
         second.log([row])
     second.close()
-    (run,) = rows(tmp_path)
-    assert run.info.status == "FINISHED" and run.data.params["args.temperature"] == "0.2"
-    assert logged(tmp_path) == [row["images"] for row in history()]
+    assert [run.info.status for run in rows(root)] == ["FINISHED"] * 3
+    parent, seed, _ = rows(root)
+    assert parent.data.params["args.temperature"] == seed.data.params["args.temperature"] == "0.2"
+    assert logged(root) == [row["images"] for row in history()]
 
     from selfsup.training import loop
-    encoder(tmp_path, code=loop.code_hash("simclr"))
-    tracking.sync(settings("quick-simclr"), root=tmp_path)
-    (run,) = rows(tmp_path)
-    assert run.data.metrics["knn_accuracy"] == 41.5 and logged(tmp_path) == [row["images"] for row in history()]
+    encoder(root, code=loop.code_hash("simclr"))
+    tracking.sync(settings("quick-simclr"), root=root)
+    assert first_view(root) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
+    assert [run.data.metrics["knn_accuracy"] for run in rows(root)[:2]] == [41.5, 41.5]
+    assert logged(root) == [row["images"] for row in history()]
 
 
 def logged(root):
@@ -274,7 +369,7 @@ def test_recorder_killed_or_mlflow_missing_does_not_stop_training(tmp_path, monk
     tracker.process.wait()
     tracker.log(history())
     tracker.close()
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     tracker = track(tmp_path)
     tracker.log(history())
     tracker.close()

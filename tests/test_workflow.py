@@ -46,7 +46,7 @@ def test_edited_code_reruns_what_depends_on_it(clone):
         clone.append(name, "\n# edited\n")
         return clone.stale()
 
-    assert after("ssl/selfsup/tracking.py") == set()
+    assert after("ssl/selfsup/tracking/store.py") == set()
     assert after("ssl/selfsup/methods/mae.py") == set()
     assert after("ssl/selfsup/methods/simclr.py") == {"pretrain@tiny-simclr"}
     assert after("ssl/selfsup/evals/knn.py") == {"pretrain@tiny-simclr", "report@tiny"} | stages("knn")

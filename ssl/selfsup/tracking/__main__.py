@@ -1,0 +1,3 @@
+from selfsup.tracking import live
+
+live.record()
