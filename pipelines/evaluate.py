@@ -28,7 +28,7 @@ def main(words=None):
     for seed in run.seeds:
         parts = {part: selfsup.load(config.encoders(name), seed, part).to(device)
                  for part in ("encoder", *getattr(module, "parts", ()))}
-        seeds[str(seed)] = dict(module.run(data=data, **parts, **options))
+        seeds[str(seed)] = dict(evals.run(protocol, data=data, **parts, **options))
         print(f"{name} seed {seed}: {protocol} {seeds[str(seed)]['accuracy']:.2f} %")
     result = {"run": name, "protocol": protocol, **evals.summarise(seeds), "seeds": seeds}
     path = config.results(name) / f"{protocol}.json"

@@ -8,25 +8,24 @@ from hypothesis import strategies as st
 
 from selfsup import evals
 from selfsup.errors import UserError
-from selfsup.evals import knn, layerwise, linear, retrieval
 
-GRIDS = {knn: {"k": [1, 5, 20, 1000], "temperature": [0.05, 0.5]}, linear: {"weight_decay": [1e-4, 1e-2, 10.0]},
-         layerwise: {"weight_decay": [1e-4, 1e-2, 10.0], "pool": 3}, retrieval: {"k": [5, 1]}}
-CHOOSING = [knn, linear, layerwise]
+GRIDS = {"knn": {"k": [1, 5, 20, 1000], "temperature": [0.05, 0.5]}, "linear": {"weight_decay": [1e-4, 1e-2, 10.0]},
+         "layerwise": {"weight_decay": [1e-4, 1e-2, 10.0], "pool": 3}, "retrieval": {"k": [5, 1]}}
+CHOOSING = ["knn", "linear", "layerwise"]
 
 
 @pytest.mark.parametrize("protocol", GRIDS)
 def test_beats_chance_and_repeats_exactly(protocol, encoder, data):
-    result = dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    result = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
     assert 50 < result["low"] <= result["accuracy"] <= result["high"] <= 100
-    assert result == dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    assert result == dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
 
 
 @pytest.mark.parametrize("protocol", CHOOSING)
 def test_the_choice_is_made_on_val_alone(protocol, encoder, data):
-    chosen = dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    chosen = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
     data.test.labels = data.test.labels[torch.randperm(len(data.test))]
-    shuffled = dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    shuffled = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
     for name in chosen.keys() - {"accuracy", "low", "high", "layers"}:
         assert chosen[name] == shuffled[name], name
     assert shuffled["accuracy"] < chosen["accuracy"]
@@ -34,16 +33,24 @@ def test_the_choice_is_made_on_val_alone(protocol, encoder, data):
 
 @pytest.mark.parametrize("protocol", GRIDS)
 def test_every_split_is_read_once(protocol, encoder, data):
-    dict(protocol.run(encoder, data, **GRIDS[protocol]))
-    assert (data.train.reads, data.val.reads, data.test.reads) == (1, int(protocol in CHOOSING), 1)
+    dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
+    assert (data.train.reads, data.val.reads, data.test.reads) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("protocol", GRIDS)
-def test_no_choice_before_test_is_read(protocol, encoder, data):
-    """Without the test split everything up to it works, and nothing is yielded."""
+def test_the_choosing_half_alone_gives_the_same_val_accuracy(protocol, encoder, data):
+    result = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
     del data.test
+    found = evals.judge(protocol, encoder, data, **GRIDS[protocol])
+    assert found == {"val_accuracy": result.get("val_accuracy", found["val_accuracy"])}
     with pytest.raises(AttributeError, match="test"):
-        list(protocol.run(encoder, data, **GRIDS[protocol]))
+        list(evals.run(protocol, encoder, data, **GRIDS[protocol]))
+
+
+def test_retrieval_is_judged_on_val_as_it_is_on_test(encoder, data):
+    data.test = data.val
+    result = dict(evals.run("retrieval", encoder, data, k=[5, 1]))
+    assert evals.judge("retrieval", encoder, data, k=[5, 1]) == {"val_accuracy": result["accuracy"]}
 
 
 def test_embed_normalises_and_restores_the_mode(encoder, data):

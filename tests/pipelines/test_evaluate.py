@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from pipelines import evaluate
-from selfsup import config, evals, methods, nets
+import selfsup
+from selfsup import config, errors, evals, methods, nets
 from selfsup import encoder
 from selfsup.data import shards
 
@@ -66,6 +67,27 @@ def test_writes_the_result_of_every_seed(protocol, here):
     evaluate.main([protocol, "tiny-clip"])
     assert path.read_bytes() == first
     assert not list(path.parent.glob("*.part"))
+
+
+@pytest.mark.parametrize("protocol", evals.names())
+def test_the_choosing_half_never_opens_test(protocol, here):
+    """As training judges: there is no test split, neither in tars nor decoded, and the numbers are those of the result."""
+    for file in Path("data/shards/scenes").iterdir():
+        if not file.name.startswith("test"):
+            Path("data/shards/hidden").mkdir(exist_ok=True)
+            (Path("data/shards/hidden") / file.name).write_bytes(file.read_bytes())
+    data = evals.Data("data/shards/hidden", cache="data/cache_without_test")
+    parts = {part: selfsup.load(config.encoders("tiny-clip"), 0, part)
+             for part in ("encoder", *getattr(evals.load(protocol), "parts", ()))}
+    options = config.protocol(config.load(), protocol)
+    options.pop("bootstrap")
+    found = evals.judge(protocol, data=data, **parts, **options)
+    assert "test" not in vars(data) and "val" in vars(data)
+    evaluate.main([protocol, "tiny-clip"])
+    result = json.loads((here / config.results("tiny-clip") / f"{protocol}.json").read_text())["seeds"]["0"]
+    assert found == {"val_accuracy": result.get("val_accuracy", found["val_accuracy"])}
+    with pytest.raises(errors.UserError, match="test-.* is missing"):
+        list(data.test.in_order())
 
 
 def test_one_seed_has_a_bootstrap_interval(here):

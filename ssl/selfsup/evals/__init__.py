@@ -1,12 +1,18 @@
-"""Judging: a protocol is a module here with `run(encoder, data, **params)` yielding (name, value).
+"""Judging: a protocol is a module here, in two halves.
 
-Every protocol treats every encoder alike, chooses its hyper-parameters on val from the grid in params.yaml, and
-reads test once, with the choice made. Nothing is refitted on train and val together afterwards, so that what is
-tested is what was chosen. Protocols never import a method.
+`choose(encoder, data, …)` fits on train and chooses on val from the grid in params.yaml, whose keys are its annotated
+arguments; it returns what was chosen, with `val_accuracy` in percent. `test(encoder, data, chosen, bootstrap)` reads test
+once, with the choice made, and yields (name, value). Every protocol treats every encoder alike. Nothing is refitted on
+train and val together afterwards, so that what is tested is what was chosen. Protocols never import a method.
+
+A protocol also says of itself what the report shows: its `title`; `column = False` if its accuracy is no column of the
+main table; and, each given the package `report`, the rows that have results and the protocol's options, sentences on how
+the numbers were made, `notes`, and a table or figure of its own, `panel`.
 """
 
 import functools
 import importlib
+import pkgutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +26,7 @@ CONFIDENCE = 0.95
 
 def names():
     """The protocols there are: the modules of this folder."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def load(name):
@@ -28,6 +34,19 @@ def load(name):
     if name not in names():
         raise UserError(f'unknown protocol "{name}"{nearest(name, names())} (there are: {", ".join(names())})')
     return importlib.import_module(f"selfsup.evals.{name}")
+
+
+def judge(protocol, encoder, data, **options):
+    """{"val_accuracy": percent} by the choosing half of a protocol, which never opens test."""
+    return {"val_accuracy": load(protocol).choose(encoder, data, **options).val_accuracy}
+
+
+def run(protocol, encoder, data, bootstrap=1000, **options):
+    """Both halves of a protocol: yields (name, value), at least accuracy, low and high in percent, of test.
+
+    options: of `choose`, and the parts of the encoder folder that the protocol asks for besides `encoder`."""
+    module = load(protocol)
+    yield from module.test(encoder, data, module.choose(encoder, data, **options), bootstrap)
 
 
 class Data:

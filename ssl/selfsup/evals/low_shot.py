@@ -3,28 +3,37 @@
 https://arxiv.org/abs/2002.05709, https://arxiv.org/abs/1905.09272
 """
 
+from types import SimpleNamespace
+from typing import Annotated
+
 import torch
 import torch.nn as nn
 
+from selfsup.arguments import Budget, Decays, Range
 from selfsup.core import rng
 from selfsup.evals import accuracy, embed, percent
 from selfsup.evals.finetune import SEED, tune
 from selfsup.evals.linear import Probe
 
-WAYS = ("linear", "finetune")
+title = "Few labels"
+column = False                                           # but a table of its own
+WAYS = {"linear": "linear", "finetune": "fine-tuned"}
 
 
-def run(encoder, data, shares, linear, finetune, bootstrap=1000):
+def choose(
+    encoder,
+    data,
+    shares: Annotated[list[Annotated[float, Range(gt=0, le=1)]], Range(min_length=1, distinct=True)],
+    linear: Decays,
+    finetune: Budget,
+):
     """Both ways at each share of the labels, with the options of those protocols; choices are made on the whole of val.
 
     The subsets are nested, as balanced over classes as these allow, and the same for every encoder. Each share has the
     same budget of images seen. Fine-tuning an encoder at random initialisation is training from scratch on few labels,
     so the row of method `random` is the supervised-only baseline. val holds more labels than the small shares; choosing
     on all of it is what the papers do, and kinder than practice (Oliver et al. 2018, https://arxiv.org/abs/1804.09170).
-
-    Yields, for the smallest share and the way that is better there on val: accuracy, low, high (percent, test),
-    val_accuracy and `way`; then `linear` and `finetune`, each {share in percent: labels, accuracy, low, high,
-    val_accuracy, weight_decay or lr}.
+    val_accuracy is that of the way that is better on val at the smallest share.
     """
     features, labels = embed(encoder, data.train)
     held, classes, order = embed(encoder, data.val), len(data.card["classes"]), purchase(labels.cpu())
@@ -37,20 +46,29 @@ def run(encoder, data, shares, linear, finetune, bootstrap=1000):
         part = Subset(data.train, index) if len(index) < len(order) else data.train
         net, val, rate = tune(encoder, part, data.val, **finetune)
         found["finetune"][share] = net, val, {"lr": rate}
-    together = Together(encoder, *(net for net, _, _ in found["finetune"].values()))
-    outputs, truth = embed(together, data.test)          # one reading for all classifiers
-    features, *logits = outputs.split([encoder.dim, *[classes] * len(subsets)], 1)
-    predicted = {"linear": [probe(features) for probe, _, _ in found["linear"].values()],
-                 "finetune": [part.argmax(1) for part in logits]}
-    results = {way: {share: {"labels": len(subsets[share]), **dict(accuracy(guess == truth, bootstrap)),
-                             "val_accuracy": percent(val), **chosen}
-                     for guess, (share, (_, val, chosen)) in zip(predicted[way], found[way].items())}
-               for way in WAYS}
     fewest = next(iter(subsets))
     way = max(WAYS, key=lambda way: found[way][fewest][1])
+    labels = {share: len(index) for share, index in subsets.items()}
+    return SimpleNamespace(val_accuracy=percent(found[way][fewest][1]), way=way, found=found, labels=labels)
+
+
+def test(encoder, data, chosen, bootstrap):
+    """Yields, for the smallest share and the way that is better there on val: accuracy, low, high (percent, test),
+    val_accuracy and `way`; then `linear` and `finetune`, each {share in percent: labels, accuracy, low, high,
+    val_accuracy, weight_decay or lr}."""
+    found, classes = chosen.found, len(data.card["classes"])
+    together = Together(encoder, *(net for net, _, _ in found["finetune"].values()))
+    outputs, truth = embed(together, data.test)          # one reading for all classifiers
+    features, *logits = outputs.split([encoder.dim, *[classes] * len(chosen.labels)], 1)
+    predicted = {"linear": [probe(features) for probe, _, _ in found["linear"].values()],
+                 "finetune": [part.argmax(1) for part in logits]}
+    results = {way: {share: {"labels": chosen.labels[share], **dict(accuracy(guess == truth, bootstrap)),
+                             "val_accuracy": percent(val), **choice}
+                     for guess, (share, (_, val, choice)) in zip(predicted[way], found[way].items())}
+               for way in WAYS}
     for name in ("accuracy", "low", "high", "val_accuracy"):
-        yield name, results[way][fewest][name]
-    yield "way", way
+        yield name, results[chosen.way][next(iter(chosen.labels))][name]
+    yield "way", chosen.way
     yield from results.items()
 
 
@@ -95,3 +113,32 @@ class Together(nn.Module):
 
     def forward(self, x):
         return torch.cat([member(x) for member in self.members], 1)
+
+
+def notes(report, rows, options):
+    yield "Few labels, in the verdict: the smallest share, linear or fine-tuned, as chosen on val."
+
+
+def panel(report, rows, options):
+    return report.Panel("few", "Few labels", table=table(report, rows), remarks=list(remarks(report, rows, options)))
+
+
+def table(report, rows):
+    """A column for each share of the labels and way."""
+    def cells(content):
+        return {(float(share), way): found for way in WAYS for share, found in content[way].items()}
+
+    return report.crossed(rows, "low_shot", cells, lambda column: f"{column[0]:g} %, {WAYS[column[1]]}")
+
+
+def remarks(report, rows, options):
+    yield ("The same labels for every run, as many of each class, those of a smaller share among those of a larger one. "
+           "Linear: on frozen features. Fine-tuned: the whole encoder, on crops and flips of "
+           f"{options['finetune']['images']:,} images seen at any share; weight decay and rate are chosen on val.")
+    yield (f"Fine-tuning the {report.FLOOR} encoder is training from scratch on these labels alone: what the others are to "
+           f"be compared with. The {report.CEILING} encoder has seen all labels before.")
+    counts = {(row.run.data, share): found["labels"] for row in rows
+              for seed in row.results["low_shot"]["seeds"].values() for share, found in seed["linear"].items()}
+    for data in dict.fromkeys(data for data, _ in counts):
+        said = ", ".join(f"{share} % are {n:,}" for (of, share), n in counts.items() if of == data)
+        yield f"Labels of {data}: {said}."
