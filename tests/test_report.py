@@ -13,6 +13,7 @@ from PIL import Image
 
 from selfsup import config, nets, report
 from selfsup import encoder
+from selfsup.report import figures, pictures
 from selfsup.data import shards
 
 REPOSITORY = Path(__file__).parents[1]
@@ -164,12 +165,13 @@ def test_collapse_is_shown_of_the_runs_that_record_it(built):
     assert 'id="collapse"' in text and text.count("effective rank") > 1
     rows = report.collect(params, root)
     for row in rows:
-        assert (report.collapse_plot([row]) is not None) == (row.title in ("simclr", "lonely"))
+        assert (figures.collapse_plot([row]) is not None) == (row.title in ("simclr", "lonely"))
 
 
 def test_an_experiment_without_them_has_neither_table_nor_figure(built):
     rows = [row for row in report.collect(built[1], built[0]) if row.title in ("clip", "rotation")]
-    assert report.few_labels(rows) is report.layers(rows) is report.depth_plot(rows) is report.collapse_plot(rows) is None
+    assert figures.collapse_plot(rows) is None
+    assert [panel.name for panel in report.shown(built[1], rows)] == ["prompts"]
 
 
 def test_the_same_table_in_markdown(built):
@@ -230,11 +232,11 @@ def test_precision_of_neighbours_counts_by_hand():
     labels = torch.tensor([0, 0, 1, 1, 2])
     angles = torch.tensor([0.0, 0.1, 0.25, 1.5, 1.6])
     row = report.Row(None, "", {}, {}, {}, features=torch.stack([angles.cos(), angles.sin()], 1))
-    sample = type("S", (), {"labels": labels, "images": torch.zeros(5, 3, 8, 8, dtype=torch.uint8)})
+    sample = type("S", (), {"labels": labels, "labelled": True, "images": torch.zeros(5, 3, 8, 8, dtype=torch.uint8)})
     expected, k = 0, 4                                   # five images: each has four neighbours, all the others
     for i in range(5):
         expected += sum(labels[j] == labels[i] for j in range(5) if j != i) / k
-    assert report.neighbours(row, sample)[2] == pytest.approx(100 * expected / 5)
+    assert pictures.neighbours(row, sample)[2] == pytest.approx(100 * expected / 5)
 
 
 @pytest.mark.parametrize("seconds, text", [(4.21, "4.2 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")])
@@ -250,7 +252,7 @@ def test_quantities(value, text):
 def test_what_is_compared_shares_a_panel():
     names = ["lr", "error_mean_colour", "loss", "error", "val_loss", "val_error", "nmi"]
     panels = {"loss": ["loss"], "error": ["error", "error_mean_colour"], "nmi": ["nmi"], "lr": ["lr"]}
-    assert report.panels(names) == panels and list(report.panels(names)) == list(panels)
+    assert figures.panels(names) == panels and list(figures.panels(names)) == list(panels)
 
 
 def test_a_run_is_above_its_floor_by_its_lead_over_it_seed_by_seed():
@@ -278,7 +280,7 @@ def test_an_encoder_within_an_encoder_is_named_in_words():
 def test_images_that_two_data_sets_share_are_shown_once():
     def sample(seed):
         return SimpleNamespace(images=torch.randint(256, (6, 3, 8, 8), generator=torch.Generator().manual_seed(seed),
-                                                          dtype=torch.uint8), labels=torch.arange(6) % 2, classes=["a", "b"])
+                                                          dtype=torch.uint8), labels=torch.arange(6) % 2, labelled=True, classes=["a", "b"])
 
-    shown = list(report.galleries({"one": sample(0), "again": sample(0), "other": sample(1)}))
+    shown = list(pictures.galleries({"one": sample(0), "again": sample(0), "other": sample(1)}))
     assert [len(columns) for columns in shown] == [2, 0, 2]

@@ -282,7 +282,7 @@ def build(root="."):
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     found = panels(root)
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+    pages = Environment(loader=FileSystemLoader([Path(__file__).parent, report.TEMPLATES]), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
     out = Path(root) / "data/report"
     out.mkdir(parents=True, exist_ok=True)
