@@ -11,8 +11,8 @@ import torch.nn as nn
 
 from selfsup.arguments import Budget, Decays, Range
 from selfsup.core import rng
-from selfsup.evals import accuracy, embed, percent
-from selfsup.evals.finetune import SEED, tune
+from selfsup.evals import Subset, accuracy, embed, percent
+from selfsup.evals.finetune import tune
 from selfsup.evals.linear import Probe
 
 title = "Few labels"
@@ -29,14 +29,15 @@ def choose(
 ):
     """Both ways at each share of the labels, with the options of those protocols; choices are made on the whole of val.
 
-    The subsets are nested, as balanced over classes as these allow, and the same for every encoder. Each share has the
-    same budget of images seen. Fine-tuning an encoder at random initialisation is training from scratch on few labels,
+    The subsets are nested, as balanced over classes as these allow, and the same for every encoder of a seed. Each share
+    has the same budget of images seen. Fine-tuning an encoder at random initialisation is training from scratch on few labels,
     so the row of method `random` is the supervised-only baseline. val holds more labels than the small shares; choosing
     on all of it is what the papers do, and kinder than practice (Oliver et al. 2018, https://arxiv.org/abs/1804.09170).
     val_accuracy is that of the way that is better on val at the smallest share.
     """
     features, labels = embed(encoder, data.train)
-    held, classes, order = embed(encoder, data.val), len(data.card["classes"]), purchase(labels.cpu())
+    held, classes = embed(encoder, data.val), len(data.card["classes"])
+    order = bought(data.train, labels.cpu(), data.seed)
     subsets = {f"{100 * share:g}": order[:max(classes, round(share * len(order)))] for share in sorted(shares)}
     found = {way: {} for way in WAYS}                    # share -> (classifier, accuracy on val, what was chosen)
     for share, index in subsets.items():
@@ -72,35 +73,31 @@ def test(encoder, data, chosen, bootstrap):
     yield from results.items()
 
 
-def purchase(labels):
-    """Positions of all samples in the order in which their labels are bought: at random, one of each class in turn.
+def purchase(labels, seed=0):
+    """Positions of all labelled samples in the order in which their labels are bought: at random, one of each class in
+    turn.
 
-    labels: (N,). Any first part is as balanced as the classes' sizes let it be, and contained in any longer one.
-    """
-    order = rng.uniform(rng.key(SEED, torch.arange(len(labels)))).argsort(stable=True)
+    labels: (N,), -1 where there is none. Any first part is as balanced as the classes' sizes let it be, and contained in
+    any longer one."""
+    order = rng.uniform(rng.key(seed, torch.arange(len(labels)))).argsort(stable=True)
+    order = order[labels[order] >= 0]
     by_class = labels[order].argsort(stable=True)
-    sizes = labels.bincount()
+    sizes = labels[order].bincount()
     turn = torch.empty_like(order)                       # how many of its class come before it
     turn[by_class] = torch.arange(len(order)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     return order[turn.argsort(stable=True)]
 
 
-class Subset:
-    """The samples of a split at the positions `index` (n,), held in memory and dealt in batches as a Split deals them."""
-
-    def __init__(self, split, index):
-        self.card, self.index = split.card, index.sort().values
-        parts = [{name: part[name][torch.isin(part["index"], index)] for name in ("image", "label")}
-                 for part in split.in_order()]
-        self.image, self.label = (torch.cat([part[name] for part in parts]) for name in ("image", "label"))
-
-    def batches(self, seed, batch, images):
-        n = len(self.index)
-        order = torch.cat([rng.permutation(n, seed, epoch) for epoch in range(-(-images // n))])
-        for start in range(0, images // batch * batch, batch):
-            position = torch.arange(start, start + batch)
-            at = order[position]
-            yield {"image": self.image[at], "label": self.label[at], "index": self.index[at], "epoch": position // n}
+def bought(train, labels, seed):
+    """Rows of train in the order in which their labels (N,) are bought, which is that of a run's own budget of labels: a
+    function of the seed and of where a sample stands in the whole split, of which train may be a part."""
+    if not hasattr(train, "index"):
+        return purchase(labels, seed)
+    whole = torch.full((int(train.index.max()) + 1,), -1)
+    whole[train.index] = labels
+    row = torch.empty_like(whole)
+    row[train.index] = torch.arange(len(labels))
+    return row[purchase(whole, seed)]
 
 
 class Together(nn.Module):
@@ -132,7 +129,7 @@ def table(report, rows):
 
 
 def remarks(report, rows, options):
-    yield ("The same labels for every run, as many of each class, those of a smaller share among those of a larger one. "
+    yield ("The same labels for every run of a seed, as many of each class, those of a smaller share among those of a larger one. "
            "Linear: on frozen features. Fine-tuned: the whole encoder, on crops and flips of "
            f"{options['finetune']['images']:,} images seen at any share; weight decay and rate are chosen on val.")
     yield (f"Fine-tuning the {report.FLOOR} encoder is training from scratch on these labels alone: what the others are to "
