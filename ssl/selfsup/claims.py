@@ -31,6 +31,8 @@ def measure(root, run, by):
     if not results.exists():
         return None
     content = report.read(results)
+    if "skipped" in content:  # the data has no labels
+        return None
     if file == "history" and content["seconds"] != _seconds(root, run):  # kept of another training than the results are of
         return None
     seeds, half = {}, {}

@@ -1,5 +1,7 @@
 """What holds for every protocol, and the parts they share."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from selfsup import evals
 from selfsup.errors import UserError
+from tests.evals.conftest import ArraySplit
 
 GRIDS = {"knn": {"k": [1, 5, 20, 1000], "temperature": [0.05, 0.5]}, "linear": {"weight_decay": [1e-4, 1e-2, 10.0]},
          "layerwise": {"weight_decay": [1e-4, 1e-2, 10.0], "pool": 3}, "retrieval": {"k": [5, 1]}}
@@ -130,3 +133,42 @@ def test_unknown_protocol_names_the_nearest():
     assert evals.names() == ["finetune", "knn", "layerwise", "linear", "low_shot", "retrieval", "zero_shot"]
     with pytest.raises(UserError, match='did you mean "linear"'):
         evals.load("linaer")
+
+
+PARTLY = {**GRIDS, "finetune": {"images": 128, "batch": 32, "optimizer": "sgd", "lr": [1e-2], "weight_decay": 0.0,
+                                "warmup": 0.1, "clip": 1.0}}
+PARTLY["low_shot"] = {"shares": [0.1, 1.0], "linear": {"weight_decay": [1e-2]}, "finetune": PARTLY["finetune"]}
+
+
+@pytest.mark.parametrize("protocol", PARTLY)
+def test_samples_without_a_label_change_nothing(protocol, encoder, data):
+    """Whatever is in their images. A sample's index, by which it is augmented, is that in the whole split."""
+    for split in (data.train, data.val, data.test):
+        split.labels[::3] = -1
+    before = SimpleNamespace(card=data.card, seed=0, **{name: evals.Subset(getattr(data, name)) for name in ("train", "val", "test")})
+    assert len(before.train) == 266 and before.train.index[:4].tolist() == [1, 2, 4, 5]
+    result = dict(evals.run(protocol, encoder, before, **PARTLY[protocol]))
+    for split in (data.train, data.val, data.test):
+        split.images[::3] = 255 - split.images[::3]
+    after = SimpleNamespace(card=data.card, seed=0, **{name: evals.Subset(getattr(data, name)) for name in ("train", "val", "test")})
+    assert result == dict(evals.run(protocol, encoder, after, **PARTLY[protocol]))
+    if protocol not in ("finetune", "low_shot"):         # which augment by index, and deal by it
+        few = {name: ArraySplit(split.images[split.labels >= 0], split.labels[split.labels >= 0], 4)
+               for name, split in (("train", data.train), ("val", data.val), ("test", data.test))}
+        assert result == dict(evals.run(protocol, encoder, SimpleNamespace(card=data.card, **few), **PARTLY[protocol]))
+
+
+def test_the_labels_low_shot_buys_are_those_that_a_budget_shows(data):
+    """Of the same seed, whether the split is whole or a run sees a part of its labels."""
+    from selfsup.evals import low_shot
+
+    labels = data.train.labels.clone()
+    order = low_shot.purchase(labels, 7)
+    assert torch.equal(low_shot.bought(data.train, labels, 7), order)
+    hidden = torch.full_like(labels, -1)
+    hidden[order[:40]] = labels[order[:40]]
+    data.train.labels = hidden
+    part = evals.Subset(data.train)
+    rows = low_shot.bought(part, part.values["label"], 7)
+    assert part.index[rows].tolist() == order[:40].tolist()
+    assert not torch.equal(order, low_shot.purchase(labels, 8))

@@ -118,6 +118,11 @@ def read(path):
         raise UserError(f"{path} is damaged ({error}); get it back with git or `dvc repro`") from None
 
 
+def labelled(card):
+    """Whether a data set has labels to judge by."""
+    return "label" in card["columns"] and card.get("unlabelled", {}).get("val") != card["counts"]["val"]
+
+
 class Sample:
     """Up to SAMPLES samples of a split, drawn by a fixed seed: `columns`, tensors (n, …), of these `images` uint8
     (n, C, H, W) or None and `labels` (n,). Samples without a label are left out, unless none has one: then all labels are -1.

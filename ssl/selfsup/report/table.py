@@ -1,7 +1,7 @@
 """The main table, in words and in Markdown."""
 
 from selfsup.report import panels
-from selfsup.report.rows import FLOOR
+from selfsup.report.rows import FLOOR, labelled
 
 COSTS = {
     "images": ("Images seen", lambda v: f"{v:,.0f}"),
@@ -62,7 +62,11 @@ def interval(result):
 def describe(card):
     """One line about a data set."""
     counts = card["counts"]
-    classes = f"{len(card['classes'])} classes" if card.get("classes") else "no labels"
+    classes, missing = f"{len(card['classes'])} classes", sum(card.get("unlabelled", {}).values())
+    if missing:
+        classes += f" ({missing:,} without a label)"
+    if not labelled(card):
+        classes = "no labels"
     return (f"Data set {card['name']}: {counts['train']:,} train / {counts['val']:,} val / {counts['test']:,} test "
             f"images of {card['size']} px, {classes}, hash {card['hash'][:12]}.")
 
@@ -70,14 +74,14 @@ def describe(card):
 def notes(params, rows, cards):
     """How the numbers were made, in sentences."""
     several = any(len(row.run.seeds) > 1 for row in rows)
-    if any(card.get("classes") for card in cards.values()):
+    if any(map(labelled, cards.values())):
         yield ("Accuracy on test, which is read once, with its 95 % interval: a bootstrap over test images"
                + ("; for a run of several seeds Student's t over the seeds." if several else "."))
         yield ("Verdict: above the floor if, on at least one protocol, the 95 % interval of the run's lead over "
                f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same "
                "encoder trained on all labels, for as many images seen.")
     for name, card in cards.items():
-        if not card.get("classes"):
+        if not labelled(card):
             yield f"Data set {name} has no labels: what is trained on it has curves and pictures, no accuracy and no verdict."
     yield from panels.notes(params, rows)
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
