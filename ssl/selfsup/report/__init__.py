@@ -13,7 +13,7 @@ from selfsup.report.numbers import metrics
 from selfsup.report.page import TEMPLATES, render
 from selfsup.report.panels import Panel, crossed, listed, shown
 from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, read
-from selfsup.report.table import duration, interval, markdown, quantity
+from selfsup.report.table import duration, interval, markdown, notes, overlaps, quantity
 
 __all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "crossed", "listed",
            "CEILING", "FLOOR", "Row", "named", "read", "duration", "interval", "metrics", "quantity", "build"]
@@ -30,10 +30,11 @@ def build(params, root="."):
     samples = {name: Sample(split) for name, split in val.items()}
     embed(rows, samples)
     found = shown(params, rows)
+    said = [*notes(params, rows, cards), *overlaps(rows, root)]
     out = root / "data/report" / params.experiment
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(render(params, rows, cards, samples, found), encoding="utf-8")
-    (out / "table.md").write_text(markdown(params, rows, cards, found), encoding="utf-8")
+    (out / "report.html").write_text(render(params, rows, cards, samples, found, said), encoding="utf-8")
+    (out / "table.md").write_text(markdown(params, rows, cards, found, said), encoding="utf-8")
     numbers = root / "data/results" / f"{params.experiment}.yaml"
     numbers.parent.mkdir(parents=True, exist_ok=True)
     numbers.write_text(metrics(params, rows), encoding="utf-8")

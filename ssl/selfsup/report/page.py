@@ -6,13 +6,13 @@ from selfsup import evals
 from selfsup.report import panels
 from selfsup.report.figures import collapse_plot, curves, dot_plot
 from selfsup.report.pictures import (CLUSTERS, NEIGHBOURS, galleries, legend, maps, neighbours, pictures, queries, sheet)
-from selfsup.report.table import COSTS, describe, notes
+from selfsup.report.table import COSTS, describe
 
 TEMPLATES = Path(__file__).parent
 
 
-def render(params, rows, cards, samples, shown):
-    """The page as HTML. cards, samples: of each data set by name; shown: the panels."""
+def render(params, rows, cards, samples, shown, notes):
+    """The page as HTML. cards, samples: of each data set by name; shown: the panels; notes: sentences."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
@@ -25,7 +25,7 @@ def render(params, rows, cards, samples, shown):
     return pages.get_template("report.html").render(
         params=params, rows=rows, columns=columns, titles=titles, costs=COSTS, best=best,
         data={name: (card, describe(card), gallery) for (name, card), gallery in zip(cards.items(), galleries(samples))},
-        notes=list(notes(params, rows, cards)), dots=dot_plot(rows, columns), panels=shown, collapse=collapse_plot(rows),
+        notes=notes, dots=dot_plot(rows, columns), panels=shown, collapse=collapse_plot(rows),
         maps=maps(rows, samples), legend=legend(samples), clusters=CLUSTERS,
         unlabelled=[name for name, sample in samples.items() if not sample.labelled],
         curves={row.title: curves(row) for row in rows}, pictures={row.title: pictures(row) for row in rows},

@@ -1,5 +1,6 @@
 """The main table, in words and in Markdown."""
 
+import selfsup.data
 from selfsup.report import panels
 from selfsup.report.rows import FLOOR, labelled
 
@@ -28,8 +29,8 @@ def quantity(value):
     return f"{value:.0f}"
 
 
-def markdown(params, rows, cards, shown):
-    """The main table and those of the panels `shown`, in Markdown."""
+def markdown(params, rows, cards, shown, notes):
+    """The main table, `notes` and the tables of the panels `shown`, in Markdown."""
     columns = panels.columns(params, rows)
     head = ["Run", "Method", "Encoder", *(f"{title} %" for title in columns.values()), "Verdict",
             *(title for title, _ in COSTS.values())]
@@ -42,7 +43,7 @@ def markdown(params, rows, cards, shown):
                  f"{verdict} ({', '.join(map(panels.title, above))})" if above else verdict,
                  *("" if (v := row.mean(k)) is None else show(v) for k, (_, show) in COSTS.items())]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", *(f"- {note}" for note in notes(params, rows, cards))]
+    lines += ["", *(f"- {note}" for note in notes)]
     lines += [f"- {row.title}: {row.note}" for row in rows if row.note]
     for panel in shown:
         if panel.table:
@@ -87,3 +88,15 @@ def notes(params, rows, cards):
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
     if any(row.note for row in rows):
         yield "What is said of a single run, as why it is not above the floor, is its author's judgement, not an experiment."
+
+
+def overlaps(rows, root):
+    """How many test images stand in the shards that an encoder was trained on, in sentences; nothing where none does, or
+    where it is unknown."""
+    if not hasattr(selfsup.data, "shared"):  # until data/ has it
+        return
+    for judged, trained in sorted({(data, row.run.data) for row in rows for data in (row.run.data, *row.elsewhere)}):
+        found = selfsup.data.shared(root / "data/shards" / judged, "test", root / "data/shards" / trained, "train")
+        if found:
+            yield (f"Test images of {judged} that stand in the training split of {trained}, pixel by pixel: {found:,}. Encoders "
+                   f"trained on {trained} have seen them.")
