@@ -110,8 +110,7 @@ class Pictures(Dataset):
 
 def knn(encoder, shards):
     """Accuracy on test in percent, k chosen on val of lightly's 200 and 20."""
-    protocol = evals.load("knn")
-    found = dict(protocol.run(encoder, evals.Data(shards), k=[20, 200], temperature=[0.1], bootstrap=100))
+    found = dict(evals.run("knn", encoder, evals.Data(shards), k=[20, 200], temperature=[0.1], bootstrap=100))
     return found["accuracy"]
 
 

@@ -1,4 +1,4 @@
-"""evaluate.py PROTOCOL RUN: judge the encoders of a run, one a seed, and write their PROTOCOL.json."""
+"""evaluate.py PROTOCOL KEY: judge the encoders of a run, one a seed, and write their PROTOCOL.json."""
 
 import argparse
 import json
@@ -15,23 +15,48 @@ from selfsup import config, errors, evals
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("protocol", help="a key of `protocols` in params.yaml")
-    parser.add_argument("run", help="a key of `runs`")
+    parser.add_argument("key", help="a run, or RUN--DATA for a data set that is not the run's own")
     args = parser.parse_args(words)
-    protocol, name = args.protocol, args.run
-    params = config.load()
-    run, module = config.run(params, name), evals.load(protocol)
-    options = getattr(params.protocols, protocol).model_dump(exclude={"runs"})
+    params, protocol = config.load(), args.protocol
+    evals.load(protocol)
+    item = planned(params, protocol, args.key)
+    run, shards = config.run(params, item["run"]), Path("data/shards") / item["data"]
     torch.set_num_threads(run.train.threads)
+    result = {"run": item["run"], "protocol": protocol}
+    if item["data"] != run.data:
+        result["data"] = item["data"]
+    if evals.Data(shards).labelled:
+        seeds = {str(seed): judge(protocol, run, seed, shards, item) for seed in run.seeds}
+        result |= {**evals.summarise(seeds), "seeds": seeds}
+    else:
+        result["skipped"] = "the data has no labels"
+        print(f"{protocol} of {args.key} is skipped: the data has no labels")
+    write(Path(item["results"]) / f"{protocol}.json", result)
+
+
+def planned(params, protocol, key):
+    """Who is judged on what: an item of the plan."""
+    items = params.plan.get(protocol, {})
+    if key not in items:
+        raise errors.UserError(f'protocols.{protocol} judges no "{key}"{errors.nearest(key, items)}')
+    return items[key]
+
+
+def judge(protocol, run, seed, shards, item):
+    """The result of one seed's encoder."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = evals.Data(Path("data/shards") / run.data, reader=run.train.reader)
-    seeds = {}
-    for seed in run.seeds:
-        parts = {part: selfsup.load(config.encoders(name), seed, part).to(device)
-                 for part in ("encoder", *getattr(module, "parts", ()))}
-        seeds[str(seed)] = dict(module.run(data=data, **parts, **options))
-        print(f"{name} seed {seed}: {protocol} {seeds[str(seed)]['accuracy']:.2f} %")
-    result = {"run": name, "protocol": protocol, **evals.summarise(seeds), "seeds": seeds}
-    path = config.results(name) / f"{protocol}.json"
+    data = evals.Data(shards, reader=run.train.reader, labels=item.get("labels"), seed=seed)
+    parts = {part: selfsup.load(config.encoders(run.name), seed, part).to(device)
+             for part in ("encoder", *getattr(evals.load(protocol), "parts", ()))}
+    if parts["encoder"].size != data.card["size"]:
+        raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
+                               f"{data.card['size']}: it can be judged at its own size alone")
+    found = dict(evals.run(protocol, data=data, **parts, **item["options"]))
+    print(f"{run.name} seed {seed}: {protocol} on {shards.name} {found['accuracy']:.2f} %")
+    return found
+
+
+def write(path, result):
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,18 +1,24 @@
 """The report of a small experiment: real shards, encoders and result files, some of them missing."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import pydantic
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from selfsup import config, nets, report
+from selfsup import config, evals, nets, report
 from selfsup import encoder
+from selfsup.report import figures, pictures
 from selfsup import shards
 
 REPOSITORY = Path(__file__).parents[1]
@@ -38,8 +44,7 @@ def built(tmp_path_factory):
     raw["notes"] = {"tiny-rotation": "A scene's ground tells <which way> is up."}
     (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     params = config.load(root / "params.yaml")
-    spec = params.datasets["scenes"].model_dump(exclude_none=True)
-    card = shards.write("scenes", spec, root / "data/shards/scenes", workers=1)
+    card = shards.write("scenes", params.datasets["scenes"], root / "data/shards/scenes", workers=1)
     for name in ACCURACY:                                 # moco has nothing yet
         make(root, params, f"tiny-{name}", card, *ACCURACY[name])
     return root, params, report.build(params, root)
@@ -165,12 +170,13 @@ def test_collapse_is_shown_of_the_runs_that_record_it(built):
     assert 'id="collapse"' in text and text.count("effective rank") > 1
     rows = report.collect(params, root)
     for row in rows:
-        assert (report.collapse_plot([row]) is not None) == (row.title in ("simclr", "lonely"))
+        assert (figures.collapse_plot([row]) is not None) == (row.title in ("simclr", "lonely"))
 
 
 def test_an_experiment_without_them_has_neither_table_nor_figure(built):
     rows = [row for row in report.collect(built[1], built[0]) if row.title in ("clip", "rotation")]
-    assert report.few_labels(rows) is report.layers(rows) is report.depth_plot(rows) is report.collapse_plot(rows) is None
+    assert figures.collapse_plot(rows) is None
+    assert [panel.name for panel in report.shown(built[1], rows)] == ["prompts"]
 
 
 def test_the_same_table_in_markdown(built):
@@ -231,11 +237,11 @@ def test_precision_of_neighbours_counts_by_hand():
     labels = torch.tensor([0, 0, 1, 1, 2])
     angles = torch.tensor([0.0, 0.1, 0.25, 1.5, 1.6])
     row = report.Row(None, "", {}, {}, {}, features=torch.stack([angles.cos(), angles.sin()], 1))
-    sample = type("S", (), {"labels": labels, "images": torch.zeros(5, 3, 8, 8, dtype=torch.uint8)})
+    sample = type("S", (), {"labels": labels, "labelled": True, "images": torch.zeros(5, 3, 8, 8, dtype=torch.uint8)})
     expected, k = 0, 4                                   # five images: each has four neighbours, all the others
     for i in range(5):
         expected += sum(labels[j] == labels[i] for j in range(5) if j != i) / k
-    assert report.neighbours(row, sample)[2] == pytest.approx(100 * expected / 5)
+    assert pictures.neighbours(row, sample)[2] == pytest.approx(100 * expected / 5)
 
 
 @pytest.mark.parametrize("seconds, text", [(4.21, "4.2 s"), (185, "3 min 05 s"), (3720, "1 h 02 min")])
@@ -251,7 +257,7 @@ def test_quantities(value, text):
 def test_what_is_compared_shares_a_panel():
     names = ["lr", "error_mean_colour", "loss", "error", "val_loss", "val_error", "nmi"]
     panels = {"loss": ["loss"], "error": ["error", "error_mean_colour"], "nmi": ["nmi"], "lr": ["lr"]}
-    assert report.panels(names) == panels and list(report.panels(names)) == list(panels)
+    assert figures.panels(names) == panels and list(figures.panels(names)) == list(panels)
 
 
 def test_a_run_is_above_its_floor_by_its_lead_over_it_seed_by_seed():
@@ -279,7 +285,109 @@ def test_an_encoder_within_an_encoder_is_named_in_words():
 def test_images_that_two_data_sets_share_are_shown_once():
     def sample(seed):
         return SimpleNamespace(images=torch.randint(256, (6, 3, 8, 8), generator=torch.Generator().manual_seed(seed),
-                                                          dtype=torch.uint8), labels=torch.arange(6) % 2, classes=["a", "b"])
+                                                          dtype=torch.uint8), labels=torch.arange(6) % 2, labelled=True, classes=["a", "b"])
 
-    shown = list(report.galleries({"one": sample(0), "again": sample(0), "other": sample(1)}))
+    shown = list(pictures.galleries({"one": sample(0), "again": sample(0), "other": sample(1)}))
     assert [len(columns) for columns in shown] == [2, 0, 2]
+
+
+OWN = '''"""How many features are above their mean: a protocol that only a test would want."""
+
+title = "Own number"
+
+
+def notes(report, rows, options):
+    yield f"Own number: made with {options['grain']}."
+
+
+def panel(report, rows, options):
+    figure, axis = report.pyplot().subplots()
+    axis.plot([row.results["own"]["accuracy"] for row in rows])
+    axis.set_title("own figure")
+    return report.Panel("own", "A panel of its own", "What it shows.", remarks=["How."], figure=report.svg(figure),
+                        table=report.crossed(rows, "own", lambda content: content["parts"], "Part {}".format))
+'''
+
+
+def test_a_new_protocol_brings_its_column_its_sentence_and_its_panel(built, tmp_path, monkeypatch):
+    root, params, path = built
+    monkeypatch.setattr(evals, "__path__", [*evals.__path__, str(tmp_path / "evals")])
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals/own.py").write_text(OWN)
+    (tmp_path / "data").mkdir()
+    for name in ("encoders", "shards"):
+        (tmp_path / "data" / name).symlink_to(root / "data" / name)
+    shutil.copytree(root / "data/results", tmp_path / "data/results")
+    result = {"accuracy": 12.3, "low": 11.1, "high": 13.5}
+    seeds = {"0": {**result, "parts": {"a": result}}, "1": {**result, "parts": {"a": result}}}
+    (tmp_path / config.results("tiny-simclr") / "own.json").write_text(json.dumps({**result, "seeds": seeds}))
+    section = pydantic.create_model("Own", grain=(int, 7))()
+    more = params.model_copy(update={"protocols": {**dict(params.protocols), "own": section}})
+    text, table = report.build(more, tmp_path).read_text(), (tmp_path / "data/report/tiny/table.md").read_text()
+    head, *rows = Page(text).table
+    assert [title.strip() for title in head].index("Own number %") == 6 and [row[6].strip() for row in rows if row[6].strip()] == ["12.3 11.1–13.5"]
+    for word in ("Own number: made with 7.", "A panel of its own", "What it shows.", "own figure", "How.", 'href="#own"'):
+        assert word in text
+    for word in ("Own number %", "## A panel of its own", "| Run | Part a |", "| simclr | 12.3 [12.3, 12.3] |", "- How."):
+        assert word in table
+    assert "own: |-\n" in (tmp_path / "data/results/tiny.yaml").read_text()
+    monkeypatch.delitem(sys.modules, "selfsup.evals.own")
+
+
+def test_no_protocol_is_named_here():
+    """But in what users read of none in particular: a name in quotes, or an attribute of params."""
+    for file in Path(report.__file__).parent.iterdir():
+        if file.suffix in (".py", ".html"):
+            assert not re.findall(rf"""["'.]({"|".join(evals.names())})\b""", file.read_text()), file
+
+
+def test_protocols_do_not_import_matplotlib():
+    """Judging does not wait for it."""
+    code = f"import sys; from selfsup import evals; [evals.load(n) for n in {evals.names()}]; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY / "ssl")})
+
+
+def test_dvc_prints_the_metrics_as_a_table(built, tmp_path):
+    """12 runs and 2 protocols fit a screen; whatever stands for a number is what the report shows."""
+    root, params, _ = built
+    rows = [row for row in report.collect(params, root) if row.results] * 2
+    (tmp_path / "tiny.yaml").write_text(report.metrics(params, rows))
+    (tmp_path / "dvc.yaml").write_text("metrics: [tiny.yaml]\n")
+    dvc = str(Path(sys.executable).parent / "dvc")
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    subprocess.run([dvc, "init", "--quiet"], cwd=tmp_path, check=True)
+    lines = subprocess.run([dvc, "metrics", "show"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(lines) == 13 and max(map(len, lines)) < 200
+    assert lines[0].split() == ["Path", "Run", "finetune", "layerwise", "linear", "low_shot", "retrieval", "zero_shot"]
+    assert lines[1].split()[:5] == ["tiny.yaml", "random", "20.0", "[17.0,", "23.0]"]
+
+
+def test_the_metrics_file_is_written_and_says_where_it_was_judged(built):
+    root, params, _ = built
+    written = yaml.safe_load((root / "data/results/tiny.yaml").read_text())
+    columns = {name: text.split("\n") for name, text in written.items()}
+    assert list(columns) == ["Run", "linear", "finetune", "low_shot", "layerwise", "retrieval", "zero_shot"]
+    assert dict(zip(columns["Run"], columns["linear"]))["moco"] == "-"
+    assert dict(zip(columns["Run"], columns["linear"]))["simclr"] == "40.0 [36.0, 44.0]"
+
+
+def test_encoders_judged_on_several_data_sets_have_a_table_of_them(built, tmp_path):
+    root, params, _ = built
+    (tmp_path / "data").mkdir()
+    for name in ("encoders", "shards"):
+        (tmp_path / "data" / name).symlink_to(root / "data" / name)
+    shutil.copytree(root / "data/results", tmp_path / "data/results")
+    other = {"accuracy": 61.0, "low": 60.0, "high": 62.0, "seeds": {}}
+    folder = tmp_path / config.results("tiny-simclr") / "elsewhere"
+    folder.mkdir()
+    (folder / "linear.json").write_text(json.dumps(other))
+    more = params.model_copy(update={"datasets": {**params.datasets, "elsewhere": params.datasets["scenes"]}})
+    text, table = report.build(more, tmp_path).read_text(), (tmp_path / "data/report/tiny/table.md").read_text()
+    (page,) = [rows for rows in Page(text).tables if any("elsewhere" in title for title in rows[0])]
+    heads, row = [title.strip() for title in page[0]], next(row for row in page if row[0].strip() == "simclr")
+    assert row[heads.index("elsewhere, Linear")].strip() == "61.0 60.0–62.0"
+    assert row[heads.index("scenes, Linear")].strip() == "40.0 36.0–44.0"
+    assert "elsewhere, Linear" in table and "61.0 [60.0, 62.0]" in table
+    assert "simclr on elsewhere" in (tmp_path / "data/results/tiny.yaml").read_text()
+    assert [row for row in Page(text).table if row[0].strip() == "simclr"] == [
+        row for row in Page(built[2].read_text()).table if row[0].strip() == "simclr"]  # the verdict is of its own data

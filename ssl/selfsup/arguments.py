@@ -4,7 +4,7 @@ A part (method, source, encoder, protocol) annotates its arguments, as in `tempe
 annotations and holds params.yaml against them. Nothing heavy is imported here, so that parts stay light."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 
 @dataclass(frozen=True)
@@ -26,3 +26,23 @@ Positive = Annotated[float, Range(gt=0)]  # and finite, as all numbers
 NotNegative = Annotated[float, Range(ge=0)]
 Share = Annotated[float, Range(ge=0, lt=1)]
 Text = Annotated[str, Range(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Of fine-tuning: as for a run's training, but with a grid of learning rates, of which val chooses one."""
+
+    images: Count  # seen
+    batch: Count
+    optimizer: Literal["adamw", "sgd"]
+    lr: Annotated[list[Positive], Range(min_length=1)]
+    weight_decay: NotNegative
+    warmup: Share  # of the budget
+    clip: NotNegative  # largest gradient norm; 0 does not clip
+
+
+@dataclass(frozen=True)
+class Decays:
+    """Weight decays of a linear classifier, of which val chooses one."""
+
+    weight_decay: Annotated[list[NotNegative], Range(min_length=1)]

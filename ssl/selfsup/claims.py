@@ -31,6 +31,8 @@ def measure(root, run, by):
     if not results.exists():
         return None
     content = report.read(results)
+    if "skipped" in content:  # the data has no labels
+        return None
     if file == "history" and content["seconds"] != _seconds(root, run):  # kept of another training than the results are of
         return None
     seeds, half = {}, {}
@@ -282,7 +284,7 @@ def build(root="."):
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     found = panels(root)
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+    pages = Environment(loader=FileSystemLoader([Path(__file__).parent, report.TEMPLATES]), autoescape=True, undefined=StrictUndefined,
                         trim_blocks=True, lstrip_blocks=True)
     out = Path(root) / "data/report"
     out.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
-"""What `dvc plots show` and `dvc plots diff` draw: the results and loss curves of an experiment as flat records."""
+"""What `dvc plots show` and `dvc plots diff` draw: the results and loss curves of an experiment as flat records. A run on
+data without labels has a curve and no result."""
 
 import json
 from pathlib import Path
 
 from selfsup import config
+from selfsup.report.rows import judged
 
 
 def write(params, root=Path(".")):
@@ -11,10 +13,8 @@ def write(params, root=Path(".")):
     accuracy, loss = [], []
     for name, run in params.runs.items():
         short = name.removeprefix(params.experiment + "-")
-        for protocol in type(params.protocols).model_fields:
-            file = root / config.results(name) / f"{protocol}.json"
-            if file.exists():
-                accuracy.append({"run": f"{protocol} {short}", "accuracy": json.loads(file.read_text())["accuracy"]})
+        for protocol, result in judged(params, root / config.results(name)).items():
+            accuracy.append({"run": f"{protocol} {short}", "accuracy": result["accuracy"]})
         for seed in run.seeds:
             lines = (root / config.encoders(name) / str(seed) / "history.jsonl").read_text().splitlines()
             rows = [row for row in map(json.loads, lines) if "loss" in row]

@@ -64,4 +64,4 @@ def encoder():
 @pytest.fixture
 def data():
     train, val, test = (ArraySplit(*blobs(n, seed), classes=4) for seed, n in enumerate((400, 200, 200)))
-    return SimpleNamespace(train=train, val=val, test=test, card=val.card)
+    return SimpleNamespace(train=train, val=val, test=test, card=val.card, seed=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfsup import nets
+from selfsup import evals, nets
 from selfsup.core import rng
 from selfsup.errors import UserError
 from selfsup.evals import finetune
@@ -36,7 +36,7 @@ def net():
 
 def test_learns_what_is_separable_and_leaves_the_encoder_alone(net, stripes):
     before = copy.deepcopy(net.state_dict())
-    result = dict(finetune.run(net, stripes, lr=[1e-6, 1e-2], **BUDGET))
+    result = dict(evals.run("finetune", net, stripes, lr=[1e-6, 1e-2], **BUDGET))
     assert result["accuracy"] == 100 and result["lr"] == 1e-2 and result["val_accuracy"] == 100
     assert not net.training and not any(p.requires_grad for p in net.parameters())
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
@@ -82,22 +82,22 @@ def test_equals_the_loop_written_out(net, stripes):
 
 def test_the_rate_is_chosen_on_val_and_test_is_read_once(net, stripes):
     rates = {"lr": [1e-2, 1e-6], **BUDGET, "images": 640}
-    chosen = dict(finetune.run(net, stripes, **rates))
+    chosen = dict(evals.run("finetune", net, stripes, **rates))
     assert stripes.test.reads == 1
     stripes.test.labels = stripes.test.labels.roll(1)
-    shuffled = dict(finetune.run(net, stripes, **rates))
+    shuffled = dict(evals.run("finetune", net, stripes, **rates))
     assert (shuffled["lr"], shuffled["val_accuracy"]) == (chosen["lr"], chosen["val_accuracy"])
     assert shuffled["accuracy"] < 50
     stripes.val.labels = 3 - stripes.val.labels          # now what has learned nothing is better on val
-    assert dict(finetune.run(net, stripes, **rates))["lr"] == 1e-6
+    assert dict(evals.run("finetune", net, stripes, **rates))["lr"] == 1e-6
 
 
 def test_a_rate_that_diverges_loses_and_none_left_is_an_error(net, stripes):
     budget = {**BUDGET, "images": 128, "optimizer": "sgd", "clip": 0.0}
-    result = dict(finetune.run(net, stripes, lr=[1e30, 1e-2], **budget))
+    result = dict(evals.run("finetune", net, stripes, lr=[1e30, 1e-2], **budget))
     assert result["lr"] == 1e-2
     with pytest.raises(UserError, match="diverges at every learning rate"):
-        list(finetune.run(net, stripes, lr=[1e30], **budget))
+        list(evals.run("finetune", net, stripes, lr=[1e30], **budget))
 
 
 def test_features_of_any_scale_are_learned_from_alike(net, stripes):
@@ -109,4 +109,4 @@ def test_features_of_any_scale_are_learned_from_alike(net, stripes):
         def forward(self, x):
             return self.net(x) * 1000
 
-    assert dict(finetune.run(Scaled(), stripes, lr=[1e-2], **BUDGET))["accuracy"] == 100
+    assert dict(evals.run("finetune", Scaled(), stripes, lr=[1e-2], **BUDGET))["accuracy"] == 100

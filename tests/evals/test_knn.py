@@ -2,6 +2,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from selfsup import evals
 from selfsup.evals import knn
 
 
@@ -39,14 +40,14 @@ def test_no_overflow_at_a_tiny_temperature():
 
 def test_scale_of_features_does_not_matter(encoder, data):
     grid = {"k": [5, 20], "temperature": [0.1]}
-    before = dict(knn.run(encoder, data, **grid))
+    before = dict(evals.run("knn", encoder, data, **grid))
     encoder.scale.data.fill_(37.0)
-    assert dict(knn.run(encoder, data, **grid)) == before
+    assert dict(evals.run("knn", encoder, data, **grid)) == before
 
 
 def test_first_of_equals_is_chosen(encoder, data):
     for split in (data.train, data.val, data.test):       # one class a corner: every choice is right
         split.images = (split.labels[:, None, None, None] == torch.arange(3)[:, None, None]).repeat(1, 1, 3, 3) * 255
         split.images = split.images.to(torch.uint8)
-    result = dict(knn.run(encoder, data, k=[7, 3], temperature=[0.5, 0.1]))
+    result = dict(evals.run("knn", encoder, data, k=[7, 3], temperature=[0.5, 0.1]))
     assert (result["accuracy"], result["k"], result["temperature"]) == (100, 7, 0.5)

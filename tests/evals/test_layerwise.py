@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn as nn
 
-from selfsup import nets
+from selfsup import evals, nets
 from selfsup.evals import layerwise, linear
 
 GRID = [1e-4, 1e-2, 10.0]
@@ -25,16 +25,16 @@ class Lost(nn.Module):
 
 
 def test_finds_the_layer_that_knows_the_classes(data):
-    result = dict(layerwise.run(Lost(), data, GRID, pool=3))
+    result = dict(evals.run("layerwise", Lost(), data, weight_decay=GRID, pool=3))
     assert result["layer"] == 2 and list(result["layers"]) == ["1", "2", "3"]
     assert result["low"] > 70 and all(result["layers"][n]["accuracy"] < 45 for n in "13")
     assert result["accuracy"] == result["layers"]["2"]["accuracy"]
 
 
 def test_the_layer_is_chosen_on_val_and_all_are_tested(data):
-    chosen = dict(layerwise.run(Lost(), data, GRID, pool=3))
+    chosen = dict(evals.run("layerwise", Lost(), data, weight_decay=GRID, pool=3))
     data.test.labels = data.test.labels.roll(1)
-    shuffled = dict(layerwise.run(Lost(), data, GRID, pool=3))
+    shuffled = dict(evals.run("layerwise", Lost(), data, weight_decay=GRID, pool=3))
     assert shuffled["layer"] == 2 and shuffled["accuracy"] < 45 and shuffled["val_accuracy"] == chosen["val_accuracy"]
 
 
@@ -46,9 +46,9 @@ def test_the_last_layer_is_the_encoder(network, data):
     encoder = nets.build(**network).train()
     encoder.mean, encoder.std = [0.5] * 3, [0.25] * 3
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    last = list(dict(layerwise.run(encoder, data, GRID, pool=1))["layers"].values())[-1]
+    last = list(dict(evals.run("layerwise", encoder, data, weight_decay=GRID, pool=1))["layers"].values())[-1]
     assert encoder.training and all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
-    assert last == dict(linear.run(encoder, data, GRID))
+    assert last == dict(evals.run("linear", encoder, data, weight_decay=GRID))
 
 
 def test_maps_are_averaged_to_the_side_asked_for():

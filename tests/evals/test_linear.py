@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from selfsup import evals
 from selfsup.evals import linear
 
 
@@ -67,7 +68,7 @@ def test_standardises_by_train_alone(encoder, data):
 
 
 def test_strong_decay_loses_on_val_and_is_not_chosen(encoder, data):
-    result = dict(linear.run(encoder, data, weight_decay=[1e6, 1e-2]))
+    result = dict(evals.run("linear", encoder, data, weight_decay=[1e6, 1e-2]))
     assert result["weight_decay"] == 1e-2
 
 

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from selfsup import nets
+from selfsup import evals, nets
 from selfsup.data.order import purchase
 from selfsup.evals import finetune, linear, low_shot
 from tests.evals.conftest import ArraySplit, blobs
@@ -23,7 +23,7 @@ def net(data):
 
 
 def test_both_ways_at_every_share(net, data):
-    result = dict(low_shot.run(net, data, **OPTIONS))
+    result = dict(evals.run("low_shot", net, data, **OPTIONS))
     assert data.test.reads == 1
     for way in ("linear", "finetune"):
         assert {share: r["labels"] for share, r in result[way].items()} == {"2": 8, "10": 40, "100": 400}
@@ -32,14 +32,14 @@ def test_both_ways_at_every_share(net, data):
     assert result["way"] == best and result["accuracy"] == result[best]["2"]["accuracy"]
     drop = {"labels"}
     whole = {name: value for name, value in result["linear"]["100"].items() if name not in drop}
-    assert whole == dict(linear.run(net, data, **OPTIONS["linear"]))       # all labels: the protocols of that name
+    assert whole == dict(evals.run("linear", net, data, **OPTIONS["linear"]))       # all labels: the protocols of that name
     whole = {name: value for name, value in result["finetune"]["100"].items() if name not in drop}
-    assert whole == dict(finetune.run(net, data, **BUDGET))
+    assert whole == dict(evals.run("finetune", net, data, **BUDGET))
 
 
 def test_only_the_labels_bought_matter_and_they_are_every_encoders(net, data):
     """Wrong labels on all other training samples change nothing but the result on all of them."""
-    first = dict(low_shot.run(net, data, **OPTIONS))
+    first = dict(evals.run("low_shot", net, data, **OPTIONS))
     order = purchase(data.train.labels)
     seen = []
     fit = finetune.fit
@@ -52,21 +52,21 @@ def test_only_the_labels_bought_matter_and_they_are_every_encoders(net, data):
     other.mean, other.std = net.mean, net.std
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune, "fit", spy)
-        dict(low_shot.run(other, data, **OPTIONS))
-    subsets = [part for part in seen[::2] if isinstance(part, low_shot.Subset)]
+        dict(evals.run("low_shot", other, data, **OPTIONS))
+    subsets = [part for part in seen[::2] if isinstance(part, evals.Subset)]
     assert [part.index.tolist() for part in subsets] == [sorted(order[:n].tolist()) for n in (8, 40)]
     for part in subsets:
-        assert torch.equal(part.label, data.train.labels[part.index])
-        assert torch.equal(part.image, data.train.images[part.index])
-        assert part.label.bincount().unique().numel() == 1
-    assert first == dict(low_shot.run(net, data, **OPTIONS))
+        assert torch.equal(part.values["label"], data.train.labels[part.index])
+        assert torch.equal(part.values["image"], data.train.images[part.index])
+        assert part.values["label"].bincount().unique().numel() == 1
+    assert first == dict(evals.run("low_shot", net, data, **OPTIONS))
 
 
 def test_a_subset_is_dealt_as_a_split_is(data):
-    whole = low_shot.Subset(data.train, torch.randperm(400))
+    whole = evals.Subset(data.train, torch.randperm(400))
     for ours, theirs in zip(whole.batches(5, 48, 960), data.train.batches(5, 48, 960), strict=True):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    few = low_shot.Subset(data.train, torch.tensor([7, 3, 300]))
+    few = evals.Subset(data.train, torch.tensor([7, 3, 300]))
     (batch,) = few.batches(0, 9, 9)
     assert sorted(batch["index"].tolist()) == [3, 3, 3, 7, 7, 7, 300, 300, 300]
     assert batch["epoch"].tolist() == [0] * 3 + [1] * 3 + [2] * 3
@@ -77,10 +77,10 @@ def test_more_labels_are_better_and_the_choice_is_made_on_val(net, data):
     data.test = ArraySplit(*blobs(200, 2), classes=4)
     data.test.images = data.test.images.repeat(1, 1, 6, 6)[:, :, :16, :16]
     before = copy.deepcopy(net.state_dict())
-    chosen = dict(low_shot.run(net, data, **OPTIONS))
+    chosen = dict(evals.run("low_shot", net, data, **OPTIONS))
     assert chosen["linear"]["2"]["accuracy"] < chosen["linear"]["100"]["accuracy"]
     data.test.labels = data.test.labels.roll(1)
-    shuffled = dict(low_shot.run(net, data, **OPTIONS))
+    shuffled = dict(evals.run("low_shot", net, data, **OPTIONS))
     for way in ("linear", "finetune"):
         for share in ("2", "10", "100"):
             for name in ("val_accuracy", "lr", "weight_decay"):

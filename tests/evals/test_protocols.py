@@ -1,5 +1,7 @@
 """What holds for every protocol, and the parts they share."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,25 +10,25 @@ from hypothesis import strategies as st
 
 from selfsup import evals
 from selfsup.errors import UserError
-from selfsup.evals import knn, layerwise, linear, retrieval
+from tests.evals.conftest import ArraySplit
 
-GRIDS = {knn: {"k": [1, 5, 20, 1000], "temperature": [0.05, 0.5]}, linear: {"weight_decay": [1e-4, 1e-2, 10.0]},
-         layerwise: {"weight_decay": [1e-4, 1e-2, 10.0], "pool": 3}, retrieval: {"k": [5, 1]}}
-CHOOSING = [knn, linear, layerwise]
+GRIDS = {"knn": {"k": [1, 5, 20, 1000], "temperature": [0.05, 0.5]}, "linear": {"weight_decay": [1e-4, 1e-2, 10.0]},
+         "layerwise": {"weight_decay": [1e-4, 1e-2, 10.0], "pool": 3}, "retrieval": {"k": [5, 1]}}
+CHOOSING = ["knn", "linear", "layerwise"]
 
 
 @pytest.mark.parametrize("protocol", GRIDS)
 def test_beats_chance_and_repeats_exactly(protocol, encoder, data):
-    result = dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    result = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
     assert 50 < result["low"] <= result["accuracy"] <= result["high"] <= 100
-    assert result == dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    assert result == dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
 
 
 @pytest.mark.parametrize("protocol", CHOOSING)
 def test_the_choice_is_made_on_val_alone(protocol, encoder, data):
-    chosen = dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    chosen = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
     data.test.labels = data.test.labels[torch.randperm(len(data.test))]
-    shuffled = dict(protocol.run(encoder, data, **GRIDS[protocol]))
+    shuffled = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
     for name in chosen.keys() - {"accuracy", "low", "high", "layers"}:
         assert chosen[name] == shuffled[name], name
     assert shuffled["accuracy"] < chosen["accuracy"]
@@ -34,16 +36,24 @@ def test_the_choice_is_made_on_val_alone(protocol, encoder, data):
 
 @pytest.mark.parametrize("protocol", GRIDS)
 def test_every_split_is_read_once(protocol, encoder, data):
-    dict(protocol.run(encoder, data, **GRIDS[protocol]))
-    assert (data.train.reads, data.val.reads, data.test.reads) == (1, int(protocol in CHOOSING), 1)
+    dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
+    assert (data.train.reads, data.val.reads, data.test.reads) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("protocol", GRIDS)
-def test_no_choice_before_test_is_read(protocol, encoder, data):
-    """Without the test split everything up to it works, and nothing is yielded."""
+def test_the_choosing_half_alone_gives_the_same_val_accuracy(protocol, encoder, data):
+    result = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
     del data.test
+    found = evals.judge(protocol, encoder, data, **GRIDS[protocol])
+    assert found == {"val_accuracy": result.get("val_accuracy", found["val_accuracy"])}
     with pytest.raises(AttributeError, match="test"):
-        list(protocol.run(encoder, data, **GRIDS[protocol]))
+        list(evals.run(protocol, encoder, data, **GRIDS[protocol]))
+
+
+def test_retrieval_is_judged_on_val_as_it_is_on_test(encoder, data):
+    data.test = data.val
+    result = dict(evals.run("retrieval", encoder, data, k=[5, 1]))
+    assert evals.judge("retrieval", encoder, data, k=[5, 1]) == {"val_accuracy": result["accuracy"]}
 
 
 def test_embed_normalises_and_restores_the_mode(encoder, data):
@@ -123,3 +133,42 @@ def test_unknown_protocol_names_the_nearest():
     assert evals.names() == ["finetune", "knn", "layerwise", "linear", "low_shot", "retrieval", "zero_shot"]
     with pytest.raises(UserError, match='did you mean "linear"'):
         evals.load("linaer")
+
+
+PARTLY = {**GRIDS, "finetune": {"images": 128, "batch": 32, "optimizer": "sgd", "lr": [1e-2], "weight_decay": 0.0,
+                                "warmup": 0.1, "clip": 1.0}}
+PARTLY["low_shot"] = {"shares": [0.1, 1.0], "linear": {"weight_decay": [1e-2]}, "finetune": PARTLY["finetune"]}
+
+
+@pytest.mark.parametrize("protocol", PARTLY)
+def test_samples_without_a_label_change_nothing(protocol, encoder, data):
+    """Whatever is in their images. A sample's index, by which it is augmented, is that in the whole split."""
+    for split in (data.train, data.val, data.test):
+        split.labels[::3] = -1
+    before = SimpleNamespace(card=data.card, seed=0, **{name: evals.Subset(getattr(data, name)) for name in ("train", "val", "test")})
+    assert len(before.train) == 266 and before.train.index[:4].tolist() == [1, 2, 4, 5]
+    result = dict(evals.run(protocol, encoder, before, **PARTLY[protocol]))
+    for split in (data.train, data.val, data.test):
+        split.images[::3] = 255 - split.images[::3]
+    after = SimpleNamespace(card=data.card, seed=0, **{name: evals.Subset(getattr(data, name)) for name in ("train", "val", "test")})
+    assert result == dict(evals.run(protocol, encoder, after, **PARTLY[protocol]))
+    if protocol not in ("finetune", "low_shot"):         # which augment by index, and deal by it
+        few = {name: ArraySplit(split.images[split.labels >= 0], split.labels[split.labels >= 0], 4)
+               for name, split in (("train", data.train), ("val", data.val), ("test", data.test))}
+        assert result == dict(evals.run(protocol, encoder, SimpleNamespace(card=data.card, **few), **PARTLY[protocol]))
+
+
+def test_the_labels_low_shot_buys_are_those_that_a_budget_shows(data):
+    """Of the same seed, whether the split is whole or a run sees a part of its labels."""
+    from selfsup.evals import low_shot
+
+    labels = data.train.labels.clone()
+    order = low_shot.purchase(labels, 7)
+    assert torch.equal(low_shot.bought(data.train, labels, 7), order)
+    hidden = torch.full_like(labels, -1)
+    hidden[order[:40]] = labels[order[:40]]
+    data.train.labels = hidden
+    part = evals.Subset(data.train)
+    rows = low_shot.bought(part, part.values["label"], 7)
+    assert part.index[rows].tolist() == order[:40].tolist()
+    assert not torch.equal(order, low_shot.purchase(labels, 8))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from selfsup import evals
 from selfsup.evals import retrieval
 
 
@@ -21,7 +22,7 @@ def test_equals_the_loops(encoder, data, monkeypatch):
     ks = [5, 1, 20, 1000]
     for split, n in ((data.train, 150), (data.test, 60)):
         split.images, split.labels = split.images[:n], split.labels[:n]
-    result = dict(retrieval.run(encoder, data, k=ks))
+    result = dict(evals.run("retrieval", encoder, data, k=ks))
     bank, queries = (((split.images.flatten(1) / 255.0 - 0.5) / 0.25).numpy() for split in (data.train, data.test))
     expected = reference(bank, data.train.labels.numpy(), queries, data.test.labels.numpy(), ks)
     for k, found in result["precision"].items():
@@ -36,4 +37,4 @@ def test_equals_the_loops(encoder, data, monkeypatch):
 def test_neighbours_are_training_images_alone(encoder, data):
     data.train.labels = torch.zeros(400, dtype=torch.long)
     data.test.labels = torch.ones(200, dtype=torch.long)
-    assert dict(retrieval.run(encoder, data, k=[1]))["accuracy"] == 0
+    assert dict(evals.run("retrieval", encoder, data, k=[1]))["accuracy"] == 0

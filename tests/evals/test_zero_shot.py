@@ -5,7 +5,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from selfsup import nets
+from selfsup import evals, nets
 from selfsup.errors import UserError
 from selfsup.evals import zero_shot
 
@@ -48,7 +48,7 @@ def reference(features, texts):
 
 
 def test_equals_the_loops(encoder, data, parts):
-    result = dict(zero_shot.run(encoder, data, **parts, prompts=PROMPTS))
+    result = dict(evals.run("zero_shot", encoder, data, **parts, prompts=PROMPTS))
     unit, texts = [], {}
     for prompt in PROMPTS:
         rows = []
@@ -75,9 +75,9 @@ def test_equals_the_loops(encoder, data, parts):
 
 
 def test_the_choice_is_made_on_val_alone(encoder, data, parts):
-    chosen = dict(zero_shot.run(encoder, data, **parts, prompts=PROMPTS))
+    chosen = dict(evals.run("zero_shot", encoder, data, **parts, prompts=PROMPTS))
     data.test.labels = data.test.labels.roll(1)
-    shuffled = dict(zero_shot.run(encoder, data, **parts, prompts=PROMPTS))
+    shuffled = dict(evals.run("zero_shot", encoder, data, **parts, prompts=PROMPTS))
     assert chosen["prompt"] == shuffled["prompt"] != "some {}" and chosen["prompts"] == shuffled["prompts"]
 
 
@@ -90,4 +90,4 @@ def test_prompts_of_different_length_do_not_change_each_other(data, parts):
 
 def test_a_prompt_without_a_place_for_the_class_is_an_error(encoder, parts):
     with pytest.raises(UserError, match='prompts: "a photo" has no {}'):
-        list(zero_shot.run(encoder, SimpleNamespace(), **parts, prompts=["a photo"]))
+        list(evals.run("zero_shot", encoder, SimpleNamespace(), **parts, prompts=["a photo"]))

@@ -1,5 +1,6 @@
 """evaluate.py on real shards and real encoder folders, as DVC runs it."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import torch
 import yaml
 
 from pipelines import evaluate
-from selfsup import config, evals, methods, nets
+import selfsup
+from selfsup import config, data, errors, evals, methods, nets
 from selfsup import encoder
 from selfsup import shards
 
@@ -69,6 +71,27 @@ def test_writes_the_result_of_every_seed(protocol, here):
     assert not list(path.parent.glob("*.part"))
 
 
+@pytest.mark.parametrize("protocol", evals.names())
+def test_the_choosing_half_never_opens_test(protocol, here):
+    """As training judges: there is no test split, neither in tars nor decoded, and the numbers are those of the result."""
+    for file in Path("data/shards/scenes").iterdir():
+        if not file.name.startswith("test"):
+            Path("data/shards/hidden").mkdir(exist_ok=True)
+            (Path("data/shards/hidden") / file.name).write_bytes(file.read_bytes())
+    found = evals.Data("data/shards/hidden", cache="data/cache_without_test")
+    parts = {part: selfsup.load(config.encoders("tiny-clip"), 0, part)
+             for part in ("encoder", *getattr(evals.load(protocol), "parts", ()))}
+    options = config.protocol(config.load(), protocol)
+    options.pop("bootstrap")
+    judged = evals.judge(protocol, data=found, **parts, **options)
+    assert "test" not in vars(found) and "val" in vars(found)
+    evaluate.main([protocol, "tiny-clip"])
+    result = json.loads((here / config.results("tiny-clip") / f"{protocol}.json").read_text())["seeds"]["0"]
+    assert judged == {"val_accuracy": result.get("val_accuracy", judged["val_accuracy"])}
+    with pytest.raises(errors.UserError, match="test-.* is missing"):
+        list(found.test.in_order())
+
+
 def test_one_seed_has_a_bootstrap_interval(here):
     evaluate.main(["knn", "tiny-random"])
     result = json.loads((here / config.results("tiny-random") / "knn.json").read_text())
@@ -96,3 +119,52 @@ def test_a_missing_encoder_is_said_by_the_script(here):
         Path("hidden").rename(config.encoders("tiny-random") / "0/encoder.json")
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: data/encoders/tiny/tiny-random: no encoder here; run `dvc pull`")
+
+
+@pytest.fixture
+def planned(here, monkeypatch):
+    """A second data set of the same size and one of another, and a plan that judges the run on both."""
+    params = config.load()
+    for name, size in (("other", 32), ("small", 16)):
+        if not Path("data/shards", name).exists():
+            spec = params.datasets["scenes"].model_copy(update={"size": size, "seed": 5})
+            shards.write(name, spec, Path("data/shards", name), workers=1)
+
+    def item(data, **more):
+        return {"run": "tiny-random", "data": data, "results": f"data/results/tiny/tiny-random/{data}",
+                "options": config.protocol(params, "knn"), **more}
+
+    plan = {"knn": {f"tiny-random--{data}": item(data) for data in ("other", "small")}}
+    plan["knn"]["tiny-random"] = {**item("scenes", labels=12), "results": "data/results/tiny/tiny-random"}
+    monkeypatch.setattr(config, "load", lambda: params.model_copy(update={"plan": plan}))
+    return params
+
+
+def test_a_run_is_judged_on_another_data_set(planned):
+    evaluate.main(["knn", "tiny-random--other"])
+    result = json.loads(Path("data/results/tiny/tiny-random/other/knn.json").read_text())
+    assert (result["run"], result["data"]) == ("tiny-random", "other")
+    options = config.protocol(planned, "knn")
+    encoder = selfsup.load(config.encoders("tiny-random"), 0)
+    assert result["seeds"]["0"] == dict(evals.run("knn", encoder, evals.Data("data/shards/other"), **options))
+
+
+def test_an_encoder_of_another_size_is_one_sentence(planned, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["knn", "tiny-random--small"])
+    assert "tiny-random was trained at 32 pixels and data/shards/small has 16" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("labels" not in inspect.signature(data.open).parameters, reason="until data/ has it")
+@pytest.mark.parametrize("reader", ["resident", "streaming"])
+def test_a_run_s_labels_are_all_that_its_judges_see(planned, reader):
+    """As many as it may see, those of its seed, whatever the labels of the others are; val and test are whole."""
+    few = [evals.Data("data/shards/scenes", labels=12, seed=seed, reader=reader) for seed in (0, 0, 1)]
+    chosen = [part.train.index.tolist() for part in few]
+    assert chosen[0] == chosen[1] != chosen[2] and len(chosen[0]) == 12 and (few[0].train.values["label"] >= 0).all()
+    assert len(few[0].val) == len(few[0].test) == 40
+    evaluate.main(["knn", "tiny-random"])
+    result = json.loads(Path("data/results/tiny/tiny-random/knn.json").read_text())["seeds"]["0"]
+    encoder, options = selfsup.load(config.encoders("tiny-random"), 0), config.protocol(planned, "knn")
+    assert result == dict(evals.run("knn", encoder, few[0], **options))
+    assert result != dict(evals.run("knn", encoder, evals.Data("data/shards/scenes"), **options))

@@ -56,7 +56,8 @@ class Run(Section):
     train: Train
     init: Text | None = None  # where the encoder starts: a run, an encoder folder, or "timm" for its pretrained weights
     from_: Text | None = Field(None, alias="from")  # the run whose encoders the method is given as `teacher`
-    labels: Positive | None = None  # how many labels the method and its judges may see; below 1 a share of them
+    # How many labels the method and its judges may see; as a fraction (0.1, 1.0) a share of them.
+    labels: Count | typed(float, gt=0, le=1) | None = None
 
 
 class Several(Section):

@@ -1,18 +1,26 @@
-"""Judging: a protocol is a module here with `run(encoder, data, **params)` yielding (name, value).
+"""Judging: a protocol is a module here, in two halves.
 
-Every protocol treats every encoder alike, chooses its hyper-parameters on val from the grid in params.yaml, and
-reads test once, with the choice made. Nothing is refitted on train and val together afterwards, so that what is
-tested is what was chosen. Protocols never import a method.
+`choose(encoder, data, …)` fits on train and chooses on val from the grid in params.yaml, whose keys are its annotated
+arguments; it returns what was chosen, with `val_accuracy` in percent. `test(encoder, data, chosen, bootstrap)` reads test
+once, with the choice made, and yields (name, value). Every protocol treats every encoder alike. Nothing is refitted on
+train and val together afterwards, so that what is tested is what was chosen. Protocols never import a method.
+
+A protocol also says of itself what the report shows: its `title`; `column = False` if its accuracy is no column of the
+main table; and, each given the package `report`, the rows that have results and the protocol's options, sentences on how
+the numbers were made, `notes`, and a table or figure of its own, `panel`.
 """
 
 import functools
 import importlib
+import pkgutil
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import selfsup.data
+from selfsup.core import rng
+from selfsup.data import tars
 from selfsup.errors import UserError, nearest
 
 CONFIDENCE = 0.95
@@ -20,7 +28,7 @@ CONFIDENCE = 0.95
 
 def names():
     """The protocols there are: the modules of this folder."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def load(name):
@@ -30,31 +38,82 @@ def load(name):
     return importlib.import_module(f"selfsup.evals.{name}")
 
 
+def judge(protocol, encoder, data, **options):
+    """{"val_accuracy": percent} by the choosing half of a protocol, which never opens test."""
+    return {"val_accuracy": load(protocol).choose(encoder, data, **options).val_accuracy}
+
+
+def run(protocol, encoder, data, bootstrap=1000, **options):
+    """Both halves of a protocol: yields (name, value), at least accuracy, low and high in percent, of test.
+
+    options: of `choose`, and the parts of the encoder folder that the protocol asks for besides `encoder`."""
+    module = load(protocol)
+    yield from module.test(encoder, data, module.choose(encoder, data, **options), bootstrap)
+
+
 class Data:
     """A shard folder as a protocol sees it: `card`, `train`, `val`, `test` and, with captions, `tokenizer`.
 
-    Each is opened when first asked for, so a protocol that never asks for `test` never reads it.
+    Each is opened when first asked for, so a protocol that never asks for `test` never reads it. Samples without a label
+    are left out. labels: how many labels of train the protocol may see, or what share; which ones is the `seed`'s.
     """
 
-    def __init__(self, shards, **options):
-        self.shards, self.options = Path(shards), options
+    def __init__(self, shards, labels=None, seed=0, **options):
+        self.shards, self.labels, self.seed, self.options = Path(shards), labels, seed, options
 
     def split(self, name):
-        split = selfsup.data.open(self.shards, name, **self.options)
-        if "label" not in split.columns:
-            raise UserError(f"{self.shards}: the data has no label column, and without labels nothing can be judged")
+        budget = {} if self.labels is None or name != "train" else {"labels": self.labels, "seed": self.seed}
+        split = selfsup.data.open(self.shards, name, **self.options, **budget)
+        missing = self.card.get("unlabelled", {}).get(name, 0)
+        if "label" not in split.columns or 0 < missing == len(split):
+            raise UserError(f"{self.shards}: the {name} split has no labels, and without labels nothing can be judged")
         if not len(split):
             raise UserError(f"{self.shards}: the {name} split is empty, so nothing can be judged on it")
-        return split
+        return Subset(split) if missing or budget else split
 
+    card = functools.cached_property(lambda self: tars.card_of(self.shards))
     train = functools.cached_property(lambda self: self.split("train"))
     val = functools.cached_property(lambda self: self.split("val"))
     test = functools.cached_property(lambda self: self.split("test"))
     tokenizer = functools.cached_property(lambda self: selfsup.data.tokenizer(self.shards))
 
     @property
-    def card(self):
-        return self.val.card
+    def labelled(self):
+        """Whether every split has labels, as the card says: none is opened."""
+        missing = self.card.get("unlabelled", {})
+        return "label" in self.card["columns"] and not any(
+            0 < count == missing.get(name) for name, count in self.card["counts"].items())
+
+
+class Subset:
+    """Samples of a split, held in memory and dealt as a Split deals its own: those at the positions `rows` (n,), by default
+    those that have a label. Each keeps its `index` (n,) in the whole split, by which it is augmented."""
+
+    def __init__(self, split, rows=None):
+        self.card, self.columns, kept, start = split.card, list(split.columns), [], 0
+        for part in split.in_order():
+            keep = part["label"] >= 0 if rows is None else torch.isin(torch.arange(start, start + len(part["label"])), rows)
+            start += len(part["label"])
+            kept.append({name: part[name][keep] for name in (*self.columns, "index")})
+        self.values = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
+        self.index = self.values["index"]
+
+    def __len__(self):
+        return len(self.index)
+
+    def take(self, rows, epoch):
+        return {name: values[rows] for name, values in self.values.items()} | {"epoch": epoch}
+
+    def in_order(self, batch=512):
+        for rows in torch.arange(len(self)).split(batch):
+            yield self.take(rows, torch.zeros_like(rows))
+
+    def batches(self, seed, batch, images):
+        n = len(self)
+        order = torch.cat([rng.permutation(n, seed, epoch) for epoch in range(-(-images // n))])
+        for start in range(0, images // batch * batch, batch):
+            position = torch.arange(start, start + batch)
+            yield self.take(order[position], position // n)
 
 
 @torch.no_grad()
@@ -83,10 +142,10 @@ def embed(encoder, split, batch=512):
 def bootstrap(correct, n, seed=0):
     """95 % percentile interval (low, high) of the mean of `correct` (N,), from n resamples of the N test samples."""
     correct = np.asarray(correct, dtype=np.float32)
-    rng = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     block = max(1, 2**21 // len(correct))               # resamples drawn at once: bounds the memory to a few MB
     sizes = [min(block, n - start) for start in range(0, n, block)]
-    means = [correct[rng.integers(len(correct), size=(size, len(correct)), dtype=np.int32)].mean(1) for size in sizes]
+    means = [correct[generator.integers(len(correct), size=(size, len(correct)), dtype=np.int32)].mean(1) for size in sizes]
     low, high = np.quantile(np.concatenate(means), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

@@ -2,31 +2,49 @@
 
 import copy
 from types import SimpleNamespace
+from typing import Annotated, Literal
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from selfsup.arguments import Count, NotNegative, Positive, Range, Share
 from selfsup.training import optim
 from selfsup.errors import UserError
 from selfsup.evals import accuracy, embed, percent
 from selfsup.inputs.views import View
 
+title = "Fine-tuned"
 SEED = 0                                                 # of order and crops: the same for every encoder
 INPUTS = View("crop_flip", columns=("image", "label"))
 
 
-def run(encoder, data, bootstrap=1000, **tuning):
-    """Trains a copy on train for each learning rate and chooses on val; see `tune` for the options.
+def choose(
+    encoder,
+    data,
+    images: Count,
+    batch: Count,
+    optimizer: Literal["adamw", "sgd"],
+    lr: Annotated[list[Positive], Range(min_length=1)],
+    weight_decay: NotNegative,
+    warmup: Share,
+    clip: NotNegative,
+):
+    """Trains a copy on train for each learning rate and chooses on val: arguments.Budget says what the options are.
 
     Fine-tuning an encoder at random initialisation is training from scratch: the supervised baseline of this budget.
-    Yields accuracy, low, high (percent, test), val_accuracy and lr.
     """
-    net, val, rate = tune(encoder, data.train, data.val, **tuning)
-    logits, truth = embed(net, data.test)
+    budget = dict(images=images, batch=batch, optimizer=optimizer, weight_decay=weight_decay, warmup=warmup, clip=clip)
+    net, val, rate = tune(encoder, data.train, data.val, lr, **budget)
+    return SimpleNamespace(val_accuracy=percent(val), net=net, lr=rate)
+
+
+def test(encoder, data, chosen, bootstrap):
+    """Yields accuracy, low, high (percent, test), val_accuracy and lr."""
+    logits, truth = embed(chosen.net, data.test)
     yield from accuracy(logits.argmax(1) == truth, bootstrap)
-    yield "val_accuracy", percent(val)
-    yield "lr", rate
+    yield "val_accuracy", chosen.val_accuracy
+    yield "lr", chosen.lr
 
 
 def tune(encoder, train, val, lr, **budget):
@@ -86,3 +104,9 @@ class Classifier(nn.Module):
 
     def param_groups(self):
         return [{"params": self.parameters()}]
+
+
+def notes(report, rows, options):
+    yield (f"Fine-tuned: the whole encoder and a linear classifier, trained on all labels for {options['images']:,} images "
+           f"seen, {options['optimizer']}, crops and flips; on val chosen was the rate, of {report.listed(options['lr'])}. "
+           f"For {report.FLOOR} initialisation that is training from scratch.")

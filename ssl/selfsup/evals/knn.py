@@ -1,18 +1,27 @@
 """Weighted nearest neighbours on frozen features (Wu et al. 2018, §3.4, https://arxiv.org/abs/1805.01978)."""
 
+from types import SimpleNamespace
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 
+from selfsup.arguments import Count, Positive, Range
 from selfsup.evals import accuracy, embed, percent
 
+title = "kNN"
 BLOCK = 2**24                                            # similarities held at once (64 MB)
 
 
-def run(encoder, data, k, temperature, bootstrap=1000):
-    """Chooses k and temperature on val from the two lists; the neighbours are always those in train.
+def choose(
+    encoder,
+    data,
+    k: Annotated[list[Count], Range(min_length=1)],
+    temperature: Annotated[list[Positive], Range(min_length=1)],
+):
+    """k and temperature, by accuracy on val, from the two lists; the neighbours are always those in train.
 
-    Yields accuracy, low, high (percent, test), val_accuracy, k and temperature. A k above the number of training
-    images stands for all of them.
+    A k above the number of training images stands for all of them.
     """
     bank, labels = embed(encoder, data.train)
     bank, classes = F.normalize(bank, dim=1), len(data.card["classes"])
@@ -20,12 +29,17 @@ def run(encoder, data, k, temperature, bootstrap=1000):
     grid = predict(bank, labels, classes, queries, k, temperature)
     val = {choice: (predicted == truth).float().mean().item() for choice, predicted in grid.items()}
     best = max(val, key=val.get)                         # the first of equals, in the order of the grid
+    return SimpleNamespace(val_accuracy=percent(val[best]), k=best[0], temperature=best[1], bank=(bank, labels, classes))
+
+
+def test(encoder, data, chosen, bootstrap):
+    """Yields accuracy, low, high (percent, test), val_accuracy, k and temperature."""
     queries, truth = embed(encoder, data.test)
-    predicted = predict(bank, labels, classes, queries, [best[0]], [best[1]])[best]
+    (predicted,) = predict(*chosen.bank, queries, [chosen.k], [chosen.temperature]).values()
     yield from accuracy(predicted == truth, bootstrap)
-    yield "val_accuracy", percent(val[best])
-    yield "k", best[0]
-    yield "temperature", best[1]
+    yield "val_accuracy", chosen.val_accuracy
+    yield "k", chosen.k
+    yield "temperature", chosen.temperature
 
 
 def predict(bank, labels, classes, queries, ks, temperatures):
@@ -52,3 +66,8 @@ def predict_block(bank, labels, classes, queries, ks, temperatures):
             predicted[k, temperature] = votes.argmax(1)
             start = k
     return {(k, t): predicted[k, t] for k in ks for t in temperatures}
+
+
+def notes(report, rows, options):
+    yield ("kNN: weighted nearest neighbours by cosine; on val chosen were k, of "
+           f"{report.listed(options['k'])}, and the temperature, of {report.listed(options['temperature'])}.")

@@ -1,21 +1,29 @@
 """Linear classifier on frozen features: multinomial logistic regression with weight decay, solved to convergence."""
 
+from types import SimpleNamespace
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 
+from selfsup.arguments import NotNegative, Range
 from selfsup.evals import accuracy, embed, percent
 
+title = "Linear"
 
-def run(encoder, data, weight_decay, bootstrap=1000):
-    """Fits on train for each weight decay of the list and chooses on val. No refit on train and val together.
 
-    Yields accuracy, low, high (percent, test), val_accuracy and weight_decay.
-    """
+def choose(encoder, data, weight_decay: Annotated[list[NotNegative], Range(min_length=1)]):
+    """Fits on train for each weight decay of the list and chooses on val. No refit on train and val together."""
     probe = Probe(embed(encoder, data.train), embed(encoder, data.val), len(data.card["classes"]), weight_decay)
+    return SimpleNamespace(val_accuracy=percent(probe.val), probe=probe)
+
+
+def test(encoder, data, chosen, bootstrap):
+    """Yields accuracy, low, high (percent, test), val_accuracy and weight_decay."""
     features, truth = embed(encoder, data.test)
-    yield from accuracy(probe(features) == truth, bootstrap)
-    yield "val_accuracy", percent(probe.val)
-    yield "weight_decay", probe.decay
+    yield from accuracy(chosen.probe(features) == truth, bootstrap)
+    yield "val_accuracy", chosen.val_accuracy
+    yield "weight_decay", chosen.probe.decay
 
 
 class Probe:
@@ -101,3 +109,8 @@ def solve(features, labels, decay, scale, weight, bias, steps=1000, tolerance=1e
     found = minimize(value_and_gradient, start, jac=True, method="L-BFGS-B",
                      options={"maxiter": steps, "maxcor": 20, "gtol": tolerance, "ftol": 1e-9})
     return unpack(found.x)
+
+
+def notes(report, rows, options):
+    yield ("Linear: logistic regression on frozen, standardised features, fitted on train; on val chosen was the "
+           f"weight decay, of {report.listed(options['weight_decay'])}.")

@@ -1,0 +1,41 @@
+"""The report: one page that compares an experiment's runs and opens offline, its table in Markdown, and its metrics file.
+
+Everything in it is read from the encoder folders and result files; a run without results yet has blanks. Pictures of
+data come from val only, never from test. What is said of a protocol, and its own table or figure, stand in the
+protocol's file in `evals`, which is given this package: nothing here knows any protocol in particular.
+"""
+
+from pathlib import Path
+
+import selfsup.data
+from selfsup.report.figures import ACCENT, BAD, GOOD, INK, MUTED, PALETTE, pyplot, svg
+from selfsup.report.numbers import metrics
+from selfsup.report.page import TEMPLATES, render
+from selfsup.report.panels import Panel, crossed, listed, shown
+from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, read
+from selfsup.report.table import duration, interval, markdown, notes, overlaps, quantity
+
+__all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "crossed", "listed",
+           "CEILING", "FLOOR", "Row", "named", "read", "duration", "interval", "metrics", "quantity", "build"]
+
+
+def build(params, root="."):
+    """Write data/report/<experiment>/report.html and table.md and data/results/<experiment>.yaml below `root`; returns the
+    path of the page."""
+    root = Path(root)
+    rows = collect(params, root)
+    val = {name: selfsup.data.open(root / "data/shards" / name, "val", cache=root / "data/cache")
+           for name in dict.fromkeys(row.run.data for row in rows)}
+    cards = {name: split.card for name, split in val.items()}
+    samples = {name: Sample(split) for name, split in val.items()}
+    embed(rows, samples)
+    found = shown(params, rows)
+    said = [*notes(params, rows, cards), *overlaps(rows, root)]
+    out = root / "data/report" / params.experiment
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.html").write_text(render(params, rows, cards, samples, found, said), encoding="utf-8")
+    (out / "table.md").write_text(markdown(params, rows, cards, found, said), encoding="utf-8")
+    numbers = root / "data/results" / f"{params.experiment}.yaml"
+    numbers.parent.mkdir(parents=True, exist_ok=True)
+    numbers.write_text(metrics(params, rows), encoding="utf-8")
+    return out / "report.html"

@@ -1,0 +1,36 @@
+"""The page."""
+
+from pathlib import Path
+
+from selfsup import evals
+from selfsup.report import panels
+from selfsup.report.figures import collapse_plot, curves, dot_plot
+from selfsup.report.pictures import (CLUSTERS, NEIGHBOURS, galleries, legend, maps, neighbours, pictures, queries, sheet)
+from selfsup.report.table import COSTS, describe
+
+TEMPLATES = Path(__file__).parent
+
+
+def render(params, rows, cards, samples, shown, notes):
+    """The page as HTML. cards, samples: of each data set by name; shown: the panels; notes: sentences."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+                        trim_blocks=True, lstrip_blocks=True)
+    columns = panels.columns(params, rows)
+    titles = {protocol: panels.title(protocol) for row in rows for protocol in row.results}
+    best = {p: max((row.results[p]["accuracy"] for row in rows if p in row.results and not row.role), default=None)
+            for p in columns}
+    pictured = {name: sample for name, sample in samples.items() if sample.images is not None}
+    return pages.get_template("report.html").render(
+        params=params, rows=rows, columns=columns, titles=titles, costs=COSTS, best=best,
+        data={name: (card, describe(card), gallery) for (name, card), gallery in zip(cards.items(), galleries(samples))},
+        notes=notes, dots=dot_plot(rows, columns), panels=shown, collapse=collapse_plot(rows),
+        maps=maps(rows, samples), legend=legend(samples), clusters=CLUSTERS,
+        unlabelled=[name for name, sample in samples.items() if not sample.labelled],
+        curves={row.title: curves(row) for row in rows}, pictures={row.title: pictures(row) for row in rows},
+        queries={name: sheet(sample.images[queries(sample)], 1) for name, sample in pictured.items()},
+        neighbours={row.title: neighbours(row, samples[row.run.data]) for row in rows
+                    if row.features is not None and row.run.data in pictured},
+        beside=[protocol for protocol in titles if getattr(evals.load(protocol), "beside_neighbours", False)],
+        precision_at=NEIGHBOURS)

@@ -1,0 +1,157 @@
+"""What the report is made of: a row a run, with all that was found of it, and a sample of each data set."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from selfsup import config, encoder, evals
+from selfsup.errors import UserError
+from selfsup.intervals import Value
+
+FLOOR, CEILING = "random", "supervised"                  # methods that bound those of the same encoder and data
+SAMPLES = 1000                                           # val images that neighbours are looked for among
+
+
+@dataclass
+class Row:
+    """One run as the report shows it."""
+
+    run: config.Run
+    title: str                                           # the run's name without the experiment's
+    folders: dict                                        # seed -> encoder folder, of those that exist
+    results: dict                                        # protocol -> its result file's content, of those that exist
+    cost: dict                                           # seed -> what training it cost
+    note: str = ""                                       # what params say of it
+    elsewhere: dict = field(default_factory=dict)        # as results, of each data set that is not the run's own
+    floor: "Row | None" = None
+    ceiling: "Row | None" = None
+    features: torch.Tensor | None = field(default=None, repr=False)  # unit rows, of the val sample
+
+    @cached_property
+    def info(self):
+        """encoder.json of the first seed, or {}."""
+        return json.loads((self.first / "encoder.json").read_text()) if self.first else {}
+
+    @property
+    def first(self):
+        return next(iter(self.folders.values()), None)
+
+    @property
+    def role(self):
+        return {FLOOR: "floor", CEILING: "ceiling"}.get(self.run.method, "")
+
+    @property
+    def architecture(self):
+        return named(self.run.encoder)
+
+    @property
+    def history(self):
+        """seed -> rows of history.jsonl."""
+        return {seed: [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+                for seed, folder in self.folders.items()}
+
+    def mean(self, key):
+        """A cost, averaged over the seeds; None if it was not recorded."""
+        values = [cost[key] for cost in self.cost.values() if cost.get(key) is not None]
+        return sum(values) / len(values) if values else None
+
+    def lead(self, protocol):
+        """(mean, low, high) of this run's accuracy less its floor's, over the seeds that both have; None without any."""
+        difference = Value.of(self.results[protocol]) - Value.of(self.floor.results[protocol])
+        return difference.interval if difference.seeds else None
+
+    @property
+    def verdict(self):
+        """Whether the run is above its floor on some protocol: (text, the protocols where it is)."""
+        if self.role:
+            return self.role, []
+        shared = [p for p in self.results if self.floor and p in self.floor.results]
+        if not shared:
+            return "", []
+        above = [p for p in shared if self.lead(p) and self.lead(p)[1] > 0]
+        return ("above floor" if above else "not above floor"), above
+
+
+def named(encoder):
+    """The configuration of an encoder in words: split (half convnet (width 8))."""
+    details = ", ".join(f"{k} {named(v) if isinstance(v, dict) else v}" for k, v in encoder.items() if k != "name")
+    return encoder["name"] + (f" ({details})" if details else "")
+
+
+def collect(params, root):
+    """The rows of the experiment in the order of params.yaml, each with its floor and its ceiling."""
+    rows = []
+    for name, run in params.runs.items():
+        folder, results = root / config.encoders(name), root / config.results(name)
+        seeds = {seed: folder / str(seed) for seed in encoder.seeds(folder) if seed in run.seeds}
+        cost = read(results / "cost.json").get("seeds", {}) if (results / "cost.json").exists() else {}
+        others = {data: judged(params, results / data) for data in params.datasets if data != run.data}
+        rows.append(Row(run, name.removeprefix(f"{params.experiment}-"), seeds, judged(params, results), cost,
+                        params.notes.get(name, ""), {data: found for data, found in others.items() if found}))
+    for row in rows:
+        alike = [other for other in rows if (other.run.data, other.run.encoder) == (row.run.data, row.run.encoder)]
+        row.floor = next((other for other in alike if other.role == "floor"), None)
+        row.ceiling = next((other for other in alike if other.role == "ceiling"), None)
+    return rows
+
+
+def judged(params, folder):
+    """{protocol: its result file's content} in the order of params.yaml, without what was skipped for want of labels."""
+    files = {protocol: folder / f"{protocol}.json" for protocol in options(params)}
+    found = {protocol: read(file) for protocol, file in files.items() if file.exists()}
+    return {protocol: content for protocol, content in found.items() if "skipped" not in content}
+
+
+def options(params):
+    """{protocol: its section of params.yaml}."""
+    return {protocol: section.model_dump() for protocol, section in dict(params.protocols).items()}
+
+
+def read(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); get it back with git or `dvc repro`") from None
+
+
+def labelled(card):
+    """Whether a data set has labels to judge by."""
+    return "label" in card["columns"] and card.get("unlabelled", {}).get("val") != card["counts"]["val"]
+
+
+class Sample:
+    """Up to SAMPLES samples of a split, drawn by a fixed seed: `columns`, tensors (n, …), of these `images` uint8
+    (n, C, H, W) or None and `labels` (n,). Samples without a label are left out, unless none has one: then all labels are -1.
+    """
+
+    def __init__(self, split):
+        chosen = np.random.default_rng(0).permutation(len(split))[:SAMPLES]
+        place = {int(index): position for position, index in enumerate(chosen)}
+        found = {}
+        for part in split.in_order():
+            names = [name for name, value in part.items() if name not in ("index", "epoch") and torch.is_tensor(value)]
+            for row, index in enumerate(part["index"].tolist()):
+                if index in place:
+                    found[place[index]] = {name: part[name][row].clone() for name in names}
+        samples = [{"label": torch.tensor(-1), **found[i]} for i in range(len(found))]
+        seen = [sample for sample in samples if sample["label"] >= 0]
+        self.labelled = bool(seen)
+        self.columns = {name: torch.stack([sample[name] for sample in seen or samples]) for name in samples[0]}
+        self.images, self.labels = self.columns.get("image"), self.columns["label"]
+        self.classes = split.card.get("classes") or []
+
+    def in_order(self, batch=512):
+        for first in range(0, len(self.labels), batch):
+            yield {name: column[first:first + batch] for name, column in self.columns.items()}
+
+
+def embed(rows, samples):
+    """Fill in `features` of the rows that have an encoder, from its first seed."""
+    for row in rows:
+        if row.first:
+            features, _ = evals.embed(encoder.load(row.first), samples[row.run.data])
+            row.features = F.normalize(features, dim=1)

@@ -1,0 +1,102 @@
+"""The main table, in words and in Markdown."""
+
+import selfsup.data
+from selfsup.report import panels
+from selfsup.report.rows import FLOOR, labelled
+
+COSTS = {
+    "images": ("Images seen", lambda v: f"{v:,.0f}"),
+    "seconds": ("Wall time", lambda v: duration(v)),
+    "peak_memory_mb": ("Peak memory", lambda v: f"{v:,.0f} MB"),
+    "parameters": ("Parameters", lambda v: quantity(v)),
+    "flops_per_image": ("FLOPs a sample", lambda v: quantity(v)),
+}
+
+
+def duration(seconds):
+    """1 h 02 min, 3 min 05 s, 4.2 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {seconds:02d} s"
+
+
+def quantity(value):
+    """1.0 M, 35.1 M, 2.3 G; the number itself below a thousand."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def markdown(params, rows, cards, shown, notes):
+    """The main table, `notes` and the tables of the panels `shown`, in Markdown."""
+    columns = panels.columns(params, rows)
+    head = ["Run", "Method", "Encoder", *(f"{title} %" for title in columns.values()), "Verdict",
+            *(title for title, _ in COSTS.values())]
+    align = ["---", "---", "---", *("---:" for _ in columns), "---", *("---:" for _ in COSTS)]
+    lines = [f"# {params.experiment}", "", *(f"{describe(card)}  " for card in cards.values()), "",
+             "| " + " | ".join(head) + " |", "| " + " | ".join(align) + " |"]
+    for row in rows:
+        verdict, above = row.verdict
+        cells = [row.title, row.run.method, row.architecture, *(interval(row.results.get(p)) for p in columns),
+                 f"{verdict} ({', '.join(map(panels.title, above))})" if above else verdict,
+                 *("" if (v := row.mean(k)) is None else show(v) for k, (_, show) in COSTS.items())]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *(f"- {note}" for note in notes)]
+    lines += [f"- {row.title}: {row.note}" for row in rows if row.note]
+    for panel in shown:
+        if panel.table:
+            head, table = panel.table
+            lines += ["", f"## {panel.title}", "", "| " + " | ".join(["Run", *head]) + " |",
+                      "| " + " | ".join(["---", *("---:" for _ in head)]) + " |"]
+            lines += ["| " + " | ".join([row.title, *map(interval, cells)]) + " |" for row, cells in table]
+            lines += ["", *(f"- {note}" for note in panel.remarks)] if panel.remarks else []
+    return "\n".join(lines) + "\n"
+
+
+def interval(result):
+    """40.0 [36.0, 44.0]; nothing for None."""
+    return f"{result['accuracy']:.1f} [{result['low']:.1f}, {result['high']:.1f}]" if result else ""
+
+
+def describe(card):
+    """One line about a data set."""
+    counts = card["counts"]
+    classes, missing = f"{len(card['classes'])} classes", sum(card.get("unlabelled", {}).values())
+    if missing:
+        classes += f" ({missing:,} without a label)"
+    if not labelled(card):
+        classes = "no labels"
+    return (f"Data set {card['name']}: {counts['train']:,} train / {counts['val']:,} val / {counts['test']:,} test "
+            f"images of {card['size']} px, {classes}, hash {card['hash'][:12]}.")
+
+
+def notes(params, rows, cards):
+    """How the numbers were made, in sentences."""
+    several = any(len(row.run.seeds) > 1 for row in rows)
+    if any(map(labelled, cards.values())):
+        yield ("Accuracy on test, which is read once, with its 95 % interval: a bootstrap over test images"
+               + ("; for a run of several seeds Student's t over the seeds." if several else "."))
+        yield ("Verdict: above the floor if, on at least one protocol, the 95 % interval of the run's lead over "
+               f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same "
+               "encoder trained on all labels, for as many images seen.")
+    for name, card in cards.items():
+        if not labelled(card):
+            yield f"Data set {name} has no labels: what is trained on it has curves and pictures, no accuracy and no verdict."
+    yield from panels.notes(params, rows)
+    yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
+    if any(row.note for row in rows):
+        yield "What is said of a single run, as why it is not above the floor, is its author's judgement, not an experiment."
+
+
+def overlaps(rows, root):
+    """How many test images stand in the shards that an encoder was trained on, in sentences; nothing where none does, or
+    where it is unknown."""
+    if not hasattr(selfsup.data, "shared"):  # until data/ has it
+        return
+    for judged, trained in sorted({(data, row.run.data) for row in rows for data in (row.run.data, *row.elsewhere)}):
+        found = selfsup.data.shared(root / "data/shards" / judged, "test", root / "data/shards" / trained, "train")
+        if found:
+            yield (f"Test images of {judged} that stand in the training split of {trained}, pixel by pixel: {found:,}. Encoders "
+                   f"trained on {trained} have seen them.")

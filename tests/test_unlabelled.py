@@ -1,0 +1,70 @@
+"""Pictures without labels, end to end as DVC runs it: shards, training, judges that are skipped, a report without accuracy."""
+
+import io
+import json
+import re
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.test_bad_inputs import PARAMS, TARS, script
+
+RUNS = {"tiny-random": {"method": "random", "data": "plain", "seeds": [0]},
+        "tiny-simclr": {"method": "simclr", "data": "plain", "seeds": [0]}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unlabelled")
+    generator = np.random.default_rng(0)
+    (folder / "tars").mkdir()
+    with tarfile.open(folder / "tars/one.tar", "w") as tar:
+        for i in range(120):
+            file = io.BytesIO()
+            Image.fromarray(generator.integers(256, size=(16, 16, 3), dtype=np.uint8)).save(file, "png")
+            member = tarfile.TarInfo(f"{i:04d}.png")
+            member.size = len(file.getvalue())
+            tar.addfile(member, io.BytesIO(file.getvalue()))
+    params = {**PARAMS, "datasets": {"plain": TARS}, "runs": RUNS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SELFSUP_TRACKING", "off")
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody answers there
+        patch.setattr(sys, "argv", sys.argv)
+        Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        assert script("shard", "plain") == 0
+        for run in RUNS:
+            assert script("pretrain", run) == 0
+            for protocol in ("knn", "linear"):
+                assert script("evaluate", protocol, run) == 0
+        assert script("report") == 0
+    return folder
+
+
+def test_judges_say_why_they_were_skipped(folder):
+    for protocol in ("knn", "linear"):
+        result = json.loads((folder / f"data/results/tiny/tiny-simclr/{protocol}.json").read_text())
+        assert result == {"run": "tiny-simclr", "protocol": protocol, "skipped": "the data has no labels"}
+
+
+def test_the_report_has_curves_pictures_and_no_accuracy(folder):
+    text, table = ((folder / "data/report/tiny" / name).read_text() for name in ("report.html", "table.md"))
+    for word in ('id="collapse"', 'id="maps"', "learning rate", "Nearest val images<", 'alt="query images"',
+                 "coloured by cluster, since there are no labels", "no labels, hash", "has no labels: what is trained on it"):
+        assert word in text, word
+    assert "Accuracy on test" not in text and "above floor" not in text and "coloured by class" not in text
+    assert text.count('alt="val images"') > 1 and "kNN %" not in text
+    head = next(line for line in table.splitlines() if line.startswith("| Run"))
+    assert head.split(" | ")[:5] == ["| Run", "Method", "Encoder", "Verdict", "Images seen"]
+    assert re.search(r"^\| simclr \| simclr \| .* \|  \| 64 \|", table, re.MULTILINE)
+
+
+def test_plots_and_metrics(folder):
+    assert json.loads((folder / "data/report/tiny/accuracy.json").read_text()) == []
+    assert {row["run"] for row in json.loads((folder / "data/report/tiny/loss.json").read_text())} == {"simclr"}
+    assert yaml.safe_load((folder / "data/results/tiny.yaml").read_text()) == {"Run": "random\nsimclr"}
