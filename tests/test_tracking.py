@@ -222,8 +222,8 @@ def test_tracker_records_resumes_and_is_completed_by_sync(tmp_path, monkeypatch)
     assert run.info.status == "FINISHED" and run.data.params["args.temperature"] == "0.2"
     assert logged(tmp_path) == [row["images"] for row in history()]
 
-    from selfsup.training import loop
-    encoder(tmp_path, code=loop.code_hash("simclr"))
+    from selfsup.training.code import code_hash
+    encoder(tmp_path, code=code_hash(settings("quick-simclr").runs["quick-simclr"]))
     tracking.sync(settings("quick-simclr"), root=tmp_path)
     (run,) = rows(tmp_path)
     assert run.data.metrics["knn_accuracy"] == 41.5 and logged(tmp_path) == [row["images"] for row in history()]

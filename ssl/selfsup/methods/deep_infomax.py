@@ -13,7 +13,7 @@ from ..training.losses import local_info_nce
 from ..layers import map_shapes, mlp
 from ..training.state import frozen
 from ..inputs.views import View
-from .base import Method, spread
+from .base import Method
 
 ESTIMATORS = ("jsd", "infonce")
 
@@ -65,7 +65,7 @@ class DeepInfoMax(Method):
         local, prior = self.weights
         # The two players have no parameter in common, so one backward of the sum serves both.
         loss = -local * estimate + prior * fooled + judging
-        return {"loss": loss, "mutual_information": estimate, "critic": judging, **spread(code)}
+        return {"loss": loss, "mutual_information": estimate, "critic": judging, "embedding": code}
 
 
 def jsd(scores, image):

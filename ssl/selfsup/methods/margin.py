@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from ..core.distributed import gather, rank
 from ..layers import mlp
 from ..inputs.views import Views
-from .base import Method, spread
+from .base import Method
 
 
 class Margin(Method):
@@ -37,7 +37,7 @@ class Margin(Method):
         similar, dissimilar = distances(z)
         pull, push = similar.square(), (self.margin - dissimilar).clamp(min=0).square()
         loss = (pull.sum(1) + push.sum(1)).mean() / 2
-        return {"loss": loss, "similar": similar.mean(), "dissimilar": dissimilar.mean(), **spread(z)}
+        return {"loss": loss, "similar": similar.mean(), "dissimilar": dissimilar.mean(), "embedding": z}
 
     @torch.no_grad()
     def pictures(self, batch):

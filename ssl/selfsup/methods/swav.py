@@ -9,7 +9,7 @@ from ..core.distributed import gather_rows
 from ..layers import mlp
 from ..training.state import Queue
 from ..inputs.views import MultiCrop
-from .base import Method, denormalise, rows, spread
+from .base import Method, denormalise, rows
 
 
 class SwAV(Method):
@@ -80,7 +80,7 @@ class SwAV(Method):
         ]
         used = distributed.mean(torch.cat(codes).mean(0))  # share of each prototype in the global batch
         effective = torch.special.entr(used).sum().exp()  # number of prototypes in use
-        return {"loss": sum(losses) / len(losses), "used": effective, **spread(large.flatten(0, 1))}
+        return {"loss": sum(losses) / len(losses), "used": effective, "embedding": large.flatten(0, 1)}
 
     @torch.no_grad()
     def after_step(self, progress):
