@@ -69,7 +69,7 @@ class DINO(Method):
             if other != number
         ]
         if self.training:
-            self.centre.lerp_(distributed.mean(targets.mean(0)), 1 - self.centre_momentum)
+            self.centre.lerp_(distributed.mean(targets.mean(0)).to(self.centre.dtype), 1 - self.centre_momentum)
         # Collapse is an entropy of 0 (all to one prototype) or of log(prototypes) (all to all): the paper's figure 7.
         entropy = torch.special.entr(torch.cat(sharp)).sum(1).mean()
         return {"loss": sum(losses) / len(losses), "entropy": entropy, "embedding": z}
