@@ -316,8 +316,8 @@ def test_trackers_record_at_once_resume_and_are_completed_by_sync(root, monkeypa
     assert parent.data.params["args.temperature"] == seed.data.params["args.temperature"] == "0.2"
     assert logged(root) == [row["images"] for row in history()]
 
-    from selfsup.training import loop
-    encoder(root, code=loop.code_hash("simclr"))
+    from selfsup.training.code import code_hash
+    encoder(root, code=code_hash(settings("quick-simclr").runs["quick-simclr"]))
     tracking.sync(settings("quick-simclr"), root=root)
     assert first_view(root) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
     assert [run.data.metrics["knn_accuracy"] for run in rows(root)[:2]] == [41.5, 41.5]

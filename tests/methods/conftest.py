@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from selfsup.training.measure import scalars, spread_of
+
 
 @pytest.fixture
 def card():
@@ -59,6 +61,6 @@ def fit():
             optimizer.zero_grad()
             out["loss"].backward()
             optimizer.step()
-        return {name: value.item() for name, value in out.items()}
+        return {name: value.item() for name, value in {**scalars(out), **spread_of(out)}.items()}
 
     return run

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup.methods.base import spread
+from selfsup.training.measure import spread
 
 
 @settings(max_examples=20, deadline=None)

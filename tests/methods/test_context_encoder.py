@@ -33,17 +33,18 @@ def corners(hole):
 def test_where_the_hole_is(make, prepare):
     method = make()
     batch = prepare(method, 200)
-    places = corners(method.hole(batch))
+    places = corners(method.hole(batch["image"], method.corner(batch)))
     assert set(np.ravel(places)) == set(range(9)), "everywhere in the image, its edges included"
-    assert corners(method.hole({name: column[150:] for name, column in batch.items()})) == places[150:]
+    rest = {name: column[150:] for name, column in batch.items()}
+    assert corners(method.hole(rest["image"], method.corner(rest))) == places[150:]
     method = make(region="central")
-    assert set(corners(method.hole(batch))) == {(4, 4)}
+    assert set(corners(method.hole(batch["image"], method.corner(batch)))) == {(4, 4)}
 
 
 def test_loss_against_loops(make, prepare):
     method = make(reconstruction=0.9, adversarial=0.1).eval()
     batch = prepare(method, 4)
-    image, hole = batch["image"], method.hole(batch)
+    image, hole = batch["image"], method.hole(batch["image"], method.corner(batch))
     with torch.no_grad():
         painted = method.painted(image, hole).numpy()
     errors, baseline, fills, truths = [], [], [], []
@@ -83,8 +84,8 @@ def test_the_players_take_gradients_from_their_own_terms_only(make, prepare):
     method = make(adversarial=0.5)
     batch = prepare(method, 4)
     method(batch)["loss"].backward()
-    image, hole = batch["image"], method.hole(batch)
-    fill, truth = method.region_of(method.painted(image, hole), hole), method.region_of(image, hole)
+    image, hole = batch["image"], method.hole(batch["image"], method.corner(batch))
+    fill, truth = (method.region_of(x, method.corner(batch)) for x in (method.painted(image, hole), image))
     error, logit, true_logit = (fill - truth).square().mean(), method.critic(fill), method.critic(truth)
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     real, fake = torch.ones_like(logit), torch.zeros_like(logit)
@@ -119,7 +120,7 @@ def test_without_the_critic_there_is_none(make, prepare):
 def test_what_is_removed_does_not_reach_the_network(make, prepare):
     method = make().eval()
     batch = prepare(method, 3)
-    image, hole = batch["image"], method.hole(batch)
+    image, hole = batch["image"], method.hole(batch["image"], method.corner(batch))
     assert torch.equal(method.painted(image, hole), method.painted(image + 5 * hole, hole))
     assert not torch.allclose(method.painted(image, hole), method.painted(image + ~hole, hole))
 

@@ -3,6 +3,7 @@
 A method's own tests say that it is the paper's; these say that the trainer can rely on it.
 """
 
+import contextlib
 import copy
 import json
 import os
@@ -16,10 +17,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn as nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from selfsup import methods, nets
 from selfsup.core import distributed
-from selfsup.training import optim, loop
+from selfsup.training import loop, measure, optim
 
 # Only where the default does not fit 32 images of 32 pixels.
 VIT = {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}
@@ -75,9 +79,9 @@ def card():
 CARD, COLUMNS = card()
 
 
-def build(name, seed=0, norm="batch"):
+def build(name, seed=0, norm="batch", args=None):
     encoder = ENCODERS.get(name, {"name": "convnet", "width": 4, "norm": norm})
-    run = SimpleNamespace(method=name, encoder=encoder, args=ARGS.get(name, {}))
+    run = SimpleNamespace(name=f"tiny-{name}", method=name, encoder=encoder, args={**ARGS.get(name, {}), **(args or {})})
     method = loop.build(run, seed, CARD)
     return method if norm == "batch" else without_batch_norm(method)
 
@@ -154,11 +158,13 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_loss_is_finite_and_extras_are_scalars(name):
+def test_loss_is_finite_and_extras_are_scalars_but_an_embedding(name):
     method, batch = started(name)
     out = method(batch)
+    embedding = out.pop("embedding", torch.zeros(BATCH, 1))
     assert all(isinstance(value, torch.Tensor) and value.dim() == 0 and value.isfinite() for value in out.values())
     assert out["loss"].is_floating_point()
+    assert embedding.dim() == 2 and len(embedding) >= BATCH and embedding.isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -300,6 +306,101 @@ def test_says_its_paper(name):
     assert cls.__doc__ and (name in ("random", "supervised") or "https://" in cls.__doc__)
 
 
+GPU = "cuda:9"  # never a real one, for which constants may be kept: those made here have no content
+
+
+class OnDevice(TorchDispatchMode):
+    """Refuses what a GPU's step must not do, where tensors claim to be on one: copies from and to the host, which make
+    constants and read values back, choosing by a mask, and decompositions, which wait to see whether they converged.
+    What has a value or a shape that depends on data (`item`, `nonzero`, `bincount`) FakeTensorMode refuses itself."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out, name = function(*args, **(kwargs or {})), function.overloadpacket.__name__
+        devices = {value.device.type for value in tree_leaves([args, kwargs, out]) if isinstance(value, torch.Tensor)}
+        assert name not in ("_to_copy", "copy_") or len(devices) == 1, f"{name} between {devices}"
+        masks = tree_leaves(args[1]) if name in ("index", "index_put", "index_put_") else []
+        assert torch.bool not in [mask.dtype for mask in masks if isinstance(mask, torch.Tensor)], f"{name} by a mask"
+        assert "linalg" not in name or name == "linalg_vector_norm", name
+        return out
+
+
+def as_if_on_a_gpu(values, mode):
+    """Tensors by name, or in their place those of a module, without content on a device that need not exist."""
+    if isinstance(values, dict):
+        return {name: mode.from_tensor(value).to(GPU) for name, value in values.items()}
+    for module in values.modules():
+        module._buffers.update(as_if_on_a_gpu({n: b for n, b in module._buffers.items() if b is not None}, mode))
+        for name, value in module._parameters.items():
+            if value is not None:
+                module._parameters[name] = nn.Parameter(mode.from_tensor(value.detach()).to(GPU), value.requires_grad)
+
+
+def step_on_a_gpu(method, batch=None):
+    """Inputs, forward and after_step, as no GPU would do them; of `batch`, the method's inputs, without the inputs.
+
+    In a process's first step constants are made that are kept for the next ones, so the second is looked at."""
+    mode, method = FakeTensorMode(allow_non_fake_inputs=True), copy.deepcopy(method)
+    with mode:
+        as_if_on_a_gpu(method, mode)
+        given = as_if_on_a_gpu(batch or raw(0), mode)
+        mean, std = (torch.tensor(CARD[key], device=GPU) for key in ("mean", "std"))
+        for watch in (contextlib.nullcontext(), OnDevice()):
+            with watch:
+                method(given if batch else method.inputs(given, 0, mean, std))
+                method.after_step(0.5)
+
+
+VARIANTS = {
+    "colorization": [{"loss": "l2"}],
+    "context_encoder": [{"region": "central"}, {"adversarial": 0}],
+    "deep_infomax": [{"estimator": "infonce"}],
+    "instance_discrimination": [{"negatives": 10}],
+    "moco": [{"head": "linear"}],
+    "relative_patch": [{"colour": "drop"}, {"colour": "none"}],
+    "split_brain": [{"loss": "l2"}],
+    "super_resolution": [{"adversarial": 0}],
+    "swav": [{"sinkhorn": False}, {"queue_from": 0.5}],
+}
+
+
+@pytest.mark.parametrize("name, args", [(name, args) for name in NAMES for args in ({}, *VARIANTS.get(name, []))])
+def test_a_step_reads_nothing_back_from_a_gpu_and_sends_no_constants(name, args):
+    method = build(name, args=args)
+    begin_epoch(method)
+    step_on_a_gpu(method, prepare(method, raw(0)))
+
+
+@pytest.mark.xfail(strict=True, reason="views make constants on the device in every step")
+@pytest.mark.parametrize("inputs", sorted({methods.load(name).inputs for name in NAMES}, key=repr), ids=str)
+def test_inputs_read_nothing_back_from_a_gpu_and_send_no_constants(inputs):
+    method = build("rotation")
+    method.forward, method.inputs = lambda batch: None, inputs
+    step_on_a_gpu(method)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x[x > 0].sum(),
+        lambda x: x.masked_fill_(x > 0, 0) * torch.tensor([1.0, 2.0, 3.0], device=x.device)[:, None, None],
+        lambda x: x.index_put_((x > 0,), torch.zeros((), device=x.device)),
+        lambda x: x[:, [0, 2]],
+        lambda x: x.new_tensor([1.0, 2.0]),
+        lambda x: x.cpu(),
+        lambda x: torch.linalg.eigvalsh(x[:, 0]),
+        lambda x: x.long().flatten().unique(),
+    ],
+)
+def test_what_a_gpu_would_wait_for_is_found(fault):
+    method = build("rotation")
+    step_on_a_gpu(method, prepare(method, raw(0)))
+    method.forward = lambda batch: fault(batch["image"])
+    with pytest.raises((AssertionError, RuntimeError)):
+        step_on_a_gpu(method, prepare(method, raw(0)))
+
+
 def test_unknown_method_is_one_sentence():
     with pytest.raises(methods.UserError, match='unknown method \'simclrr\'; did you mean "simclr"'):
         methods.load("simclrr")
@@ -323,7 +424,8 @@ def two_steps(name, part=slice(None)):
         out["loss"].backward()
         sgd.step()
         method.after_step((number + 1) / 2)
-        scalars.append({key: float(distributed.mean(value)) for key, value in out.items()})
+        told = {**measure.scalars(out), **measure.spread_of(out)}
+        scalars.append({key: float(distributed.mean(value)) for key, value in told.items()})
     gradients = {key: p.grad.clone() for key, p in trainable(method).items()}
     buffers = {key: value.clone() for key, value in method.named_buffers()}
     return {"scalars": scalars, "gradients": gradients, "buffers": buffers}

@@ -9,10 +9,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from selfsup.arguments import Count, NotNegative, Positive, Range, Share
-from selfsup.training import optim
 from selfsup.errors import UserError
 from selfsup.evals import accuracy, embed, percent
 from selfsup.inputs.views import View
+from selfsup.training import step
 
 title = "Fine-tuned"
 SEED = 0                                                 # of order and crops: the same for every encoder
@@ -66,22 +66,19 @@ def tune(encoder, train, val, lr, **budget):
 def fit(encoder, train, rate, images, batch, optimizer, weight_decay, warmup, clip):
     """A Classifier on a copy of the encoder after `images` augmented images of train, or None where it diverges."""
     device = next(encoder.parameters()).device
-    settings = SimpleNamespace(optimizer=optimizer, lr=rate, weight_decay=weight_decay, warmup=warmup)
+    settings = SimpleNamespace(optimizer=optimizer, lr=rate, weight_decay=weight_decay, warmup=warmup, clip=clip)
+    parts = ({name: part[name].to(device) for name in ("image", "label", "index", "epoch")}
+             for part in train.batches(SEED, batch, images))
+    batches = (INPUTS(part, SEED, encoder.mean, encoder.std) for part in parts)
+
+    def objective(part):
+        return {"loss": F.cross_entropy(net(part["image"]), part["label"])}
+
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(SEED)                          # for a network with dropout
-        net = Classifier(encoder, len(train.card["classes"])).to(device, memory_format=torch.channels_last).train()
-        descent, steps = optim.build(net, settings), images // batch
-        for step, part in enumerate(train.batches(SEED, batch, images)):
-            part = {name: part[name].to(device) for name in ("image", "label", "index", "epoch")}
-            part = INPUTS(part, SEED, encoder.mean, encoder.std)
-            loss = F.cross_entropy(net(part["image"]), part["label"])
-            optim.set_learning_rate(descent, optim.learning_rate(step, steps, settings))
-            descent.zero_grad()
-            loss.backward()
-            if clip:
-                nn.utils.clip_grad_norm_(net.parameters(), clip)
-            descent.step()
-    return net.eval() if all(value.isfinite().all() for value in net.state_dict().values()) else None
+        net = Classifier(encoder, len(train.card["classes"])).to(device, memory_format=torch.channels_last)
+        converged = step.fit(net, objective, batches, images // batch, settings, SEED)
+    return net.eval() if converged else None
 
 
 class Classifier(nn.Module):

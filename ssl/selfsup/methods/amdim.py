@@ -6,7 +6,7 @@ from ..core.distributed import gather, rank
 from ..training.losses import local_info_nce
 from ..layers import map_shapes, mlp
 from ..inputs.views import Views
-from .base import Method, spread
+from .base import Method
 
 
 class AMDIM(Method):
@@ -49,4 +49,4 @@ class AMDIM(Method):
         for (whole, coarse, _), (_, other_coarse, other_fine) in (views, views[::-1]):
             loss = loss + self.objective(whole, other_coarse) + self.objective(whole, other_fine)
             loss = loss + self.objective(coarse, other_coarse)
-        return {"loss": loss / 2, **spread(torch.cat([whole[:, 0] for whole, _, _ in views]))}
+        return {"loss": loss / 2, "embedding": torch.cat([whole[:, 0] for whole, _, _ in views])}

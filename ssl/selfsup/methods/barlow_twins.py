@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ..core.distributed import gather
 from ..layers import mlp
 from ..inputs.views import Views
-from .base import Method, spread
+from .base import Method
 
 SHOWN = 64  # coordinates whose correlations are kept for the picture
 
@@ -41,7 +41,7 @@ class BarlowTwins(Method):
         on = (1 - c.diagonal()).square().mean()
         off = c.square().sum(1).mean() - c.diagonal().square().mean()
         loss = on + self.redundancy * off
-        return {"loss": loss, "on_diagonal": on, "off_diagonal": off, **spread(torch.cat([z1, z2]))}
+        return {"loss": loss, "on_diagonal": on, "off_diagonal": off, "embedding": torch.cat([z1, z2])}
 
     @torch.no_grad()
     def pictures(self, batch):

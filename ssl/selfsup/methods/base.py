@@ -4,7 +4,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..core.distributed import gather_rows
 from ..inputs.views import View
 
 
@@ -12,8 +11,12 @@ class Method(nn.Module):
     """A pretext task around an encoder. The trainer calls `forward` (through DDP) and the hooks below; nothing else.
 
     A method never logs, moves devices or opens files. Everything that changes during training is a parameter or a
-    registered buffer, so that a checkpoint holds it. A subclass's `__init__(self, encoder, **options)` has the paper's
-    values as defaults and may name `card` to be given the data card (classes, counts, size in pixels, vocabulary).
+    registered buffer, so that a checkpoint holds it. Forward and `after_step` read no value back from the device and make
+    no constant on it from numbers of the host, for which a GPU would have to wait; a test holds every method to this.
+
+    A subclass's `__init__(self, encoder, **options)` has the paper's values as defaults. It may name `card`, to be given
+    the data card (classes, counts, size in pixels, vocabulary), and `teacher`, to be given the encoder of the run that
+    `from` names: frozen, images -> features (N, teacher.dim).
     """
 
     inputs = View()  # what a sample becomes: see views.py
@@ -24,7 +27,10 @@ class Method(nn.Module):
         self.encoder = encoder
 
     def forward(self, batch):
-        """{"loss": scalar, other scalars to record}. batch["key"] (N,) seeds a sample's own noise (rng.uniform)."""
+        """{"loss": scalar, other scalars to record, perhaps "embedding": (n, d), whose spread is recorded as std and rank}.
+
+        batch["key"] (N,) seeds a sample's own noise (rng.uniform). What is recorded is the scalars' mean over the steps
+        since the last record, and the spread of the recorded step's embedding alone, which is dear to measure."""
         raise NotImplementedError
 
     def before_epoch(self, run):
@@ -45,22 +51,6 @@ class Method(nn.Module):
         """Pictures that explain the method, drawn after training from validation images: name -> (3, H, W) or (H, W)
         floats in 0..1. `batch` has been through `inputs`. The default shows the views a sample becomes."""
         return {"views": rows(denormalise(batch["image"][:8]))}
-
-
-@torch.no_grad()
-def spread(z):
-    """Whether embeddings (n, d) collapse, over the whole global batch: what family C records beside its loss.
-
-    std: standard deviation of a unit embedding's coordinate times √d; 1 on a sphere filled evenly, 0 if all are the same
-    (Chen & He 2021, figure 2). rank: RankMe, the effective rank exp(entropy of the normalised singular values), at
-    most min(n, d) (Garrido et al. 2023, eq. 1-2, https://arxiv.org/abs/2210.02885).
-    """
-    z = gather_rows(z).double()
-    std = F.normalize(z, dim=1).std(0).mean() * z.shape[1] ** 0.5
-    square = z.T @ z if z.shape[0] > z.shape[1] else z @ z.T
-    singular = torch.linalg.eigvalsh(square).clamp(min=0).sqrt()
-    share = singular / singular.sum()
-    return {"std": std, "rank": torch.special.entr(share).sum().exp()}
 
 
 def denormalise(x):

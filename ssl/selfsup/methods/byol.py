@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ..layers import mlp
 from ..training.state import Ema, rising
 from ..inputs.views import Views
-from .base import Method, spread
+from .base import Method
 
 
 class BYOL(Method):
@@ -36,7 +36,7 @@ class BYOL(Method):
         x1, x2 = batch["image"].unbind(1)
         z1, z2 = self.online(x1), self.online(x2)
         loss = distance(self.predictor(z1), self.target(x2)) + distance(self.predictor(z2), self.target(x1))
-        return {"loss": loss, **spread(torch.cat([z1, z2]))}
+        return {"loss": loss, "embedding": torch.cat([z1, z2])}
 
     def after_step(self, progress):
         self.target.update(self.online, rising(self.momentum, progress))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ..errors import UserError
 from ..training.losses import info_nce
 from ..inputs.views import View
-from .base import Method, affinity, denormalise, rows, spread
+from .base import Method, affinity, denormalise, rows
 
 
 class CMC(Method):
@@ -39,7 +39,7 @@ class CMC(Method):
         lightness, colour = self.embed(batch["image"])
         to_colour, accuracy = info_nce(lightness, colour, self.temperature)
         to_lightness, _ = info_nce(colour, lightness, self.temperature)
-        return {"loss": to_colour + to_lightness, "accuracy": accuracy, **spread(torch.cat([lightness, colour]))}
+        return {"loss": to_colour + to_lightness, "accuracy": accuracy, "embedding": torch.cat([lightness, colour])}
 
     @torch.no_grad()
     def pictures(self, batch):

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..core.cluster import counted
 from ..core.colour import lab_to_rgb, rgb_to_lab
 from ..core.distributed import total
 from ..errors import UserError, nearest
@@ -80,7 +81,7 @@ class Colorization(Method):
         if self.classes:
             which, weight = self.soft(ab.permute(0, 2, 3, 1).reshape(-1, 2))
             if self.training:
-                self.counts += total(which[:, 0].bincount(minlength=len(self.counts)).to(self.counts))
+                self.counts += total(counted(which[:, 0], len(self.counts)).to(self.counts))
             log = prediction.permute(0, 2, 3, 1).flatten(0, 2).log_softmax(1)
             entropy = -(weight * log.gather(1, which)).sum(1)
             loss = (self.rarity()[which[:, 0]] * entropy).mean()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from ..core import rng
 from ..errors import UserError, nearest
 from ..layers import Decoder, critic, map_side
+from ..training.patches import cut
 from ..training.state import frozen
 from ..inputs.views import View
 from .base import Method, denormalise, rows
@@ -41,14 +42,16 @@ class ContextEncoder(Method):
         self.decoder = Decoder(encoder.dim, start, size, norm=norm)
         self.critic = critic(self.side) if adversarial else None
 
-    def hole(self, batch):
-        """The removed squares as a mask (N, 1, S, S) of bools."""
+    def corner(self, batch):
+        """The upper left corners (N, 2) of the removed squares: top, left."""
         room = batch["image"].shape[-1] - self.side
         if self.region == "random":
-            corner = rng.randint(batch["key"], room + 1, 2)
-        else:
-            corner = torch.full_like(batch["key"], room // 2)[:, None].expand(-1, 2)
-        offset = torch.arange(batch["image"].shape[-1], device=corner.device) - corner[:, :, None]
+            return rng.randint(batch["key"], room + 1, 2)
+        return torch.full_like(batch["key"], room // 2)[:, None].expand(-1, 2)
+
+    def hole(self, image, corner):
+        """The removed squares as a mask (N, 1, S, S) of bools."""
+        offset = torch.arange(image.shape[-1], device=corner.device) - corner[:, :, None]
         inside = (0 <= offset) & (offset < self.side)
         return inside[:, 0, None, :, None] & inside[:, 1, None, None, :]
 
@@ -57,13 +60,14 @@ class ContextEncoder(Method):
         features = self.encoder.features(image.masked_fill(hole, 0))
         return self.decoder(self.mix(self.channelwise(features)))
 
-    def region_of(self, image, hole):
+    def region_of(self, image, corner):
         """The squares, cut out: (N, C, side, side)."""
-        return image[hole.expand_as(image)].view(*image.shape[:2], self.side, self.side)
+        return cut(image, corner[:, None], self.side)[:, 0]
 
     def forward(self, batch):
-        image, hole = batch["image"], self.hole(batch)
-        fill, truth = self.region_of(self.painted(image, hole), hole), self.region_of(image, hole)
+        image, corner = batch["image"], self.corner(batch)
+        hole = self.hole(image, corner)
+        fill, truth = self.region_of(self.painted(image, hole), corner), self.region_of(image, corner)
         error = (fill - truth).square().mean()
         reconstruction, adversarial = self.weights
         out = {"loss": reconstruction * error}
@@ -89,7 +93,7 @@ class ContextEncoder(Method):
     @torch.no_grad()
     def pictures(self, batch):
         batch = {name: batch[name][:8] for name in ("image", "key")}
-        image, hole = batch["image"], self.hole(batch)
+        image, hole = batch["image"], self.hole(batch["image"], self.corner(batch))
         filled = torch.where(hole, self.painted(image, hole).to(image.dtype), image)
         return {"masked_filled_true": rows(denormalise(torch.stack([image.masked_fill(hole, 0), filled, image], 1)))}
 

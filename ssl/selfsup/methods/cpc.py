@@ -8,7 +8,7 @@ from ..errors import UserError
 from ..training.losses import info_nce
 from ..training.patches import cut, regular_grid
 from ..inputs.views import View
-from .base import Method, denormalise, rows, spread
+from .base import Method, denormalise, rows
 
 
 class CPC(Method):
@@ -66,7 +66,7 @@ class CPC(Method):
             loss, accuracy = info_nce(guess.flatten(0, 2), target.flatten(0, 2), self.temperature)  # eq. 2
             out["loss"] = out["loss"] + loss
             out[f"accuracy_{k}"] = accuracy
-        return {**out, **spread(target.flatten(0, 2))}
+        return {**out, "embedding": target.flatten(0, 2)}
 
     @torch.no_grad()
     def pictures(self, batch):

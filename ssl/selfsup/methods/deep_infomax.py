@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from ..core import rng
 from ..core.distributed import gather, rank
 from ..errors import UserError, nearest
-from ..training.losses import local_info_nce
+from ..training.losses import local_info_nce, own_and_others
 from ..layers import map_shapes, mlp
 from ..training.state import frozen
 from ..inputs.views import View
-from .base import Method, spread
+from .base import Method
 
 ESTIMATORS = ("jsd", "infonce")
 
@@ -65,7 +65,7 @@ class DeepInfoMax(Method):
         local, prior = self.weights
         # The two players have no parameter in common, so one backward of the sum serves both.
         loss = -local * estimate + prior * fooled + judging
-        return {"loss": loss, "mutual_information": estimate, "critic": judging, **spread(code)}
+        return {"loss": loss, "mutual_information": estimate, "critic": judging, "embedding": code}
 
 
 def jsd(scores, image):
@@ -73,5 +73,5 @@ def jsd(scores, image):
 
     scores: (n, N, P), of the codes of n images with the places of N; image: (n,), the code's own among the N.
     """
-    own = F.one_hot(image, scores.shape[1]).bool()
-    return -F.softplus(-scores[own]).mean() - F.softplus(scores[~own]).mean() + 2 * math.log(2)
+    own, others = own_and_others(scores, image)
+    return -F.softplus(-own).mean() - F.softplus(others).mean() + 2 * math.log(2)

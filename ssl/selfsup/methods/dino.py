@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ..core import distributed
 from ..training.state import Ema, rising
 from ..inputs.views import MultiCrop
-from .base import Method, denormalise, rows, spread
+from .base import Method, denormalise, rows
 
 
 class DINO(Method):
@@ -69,10 +69,10 @@ class DINO(Method):
             if other != number
         ]
         if self.training:
-            self.centre.lerp_(distributed.mean(targets.mean(0)), 1 - self.centre_momentum)
+            self.centre.lerp_(distributed.mean(targets.mean(0)).to(self.centre.dtype), 1 - self.centre_momentum)
         # Collapse is an entropy of 0 (all to one prototype) or of log(prototypes) (all to all): the paper's figure 7.
         entropy = torch.special.entr(torch.cat(sharp)).sum(1).mean()
-        return {"loss": sum(losses) / len(losses), "entropy": entropy, **spread(z)}
+        return {"loss": sum(losses) / len(losses), "entropy": entropy, "embedding": z}
 
     def after_step(self, progress):
         self.teacher.update(self.student, rising(self.momentum, progress))

@@ -47,5 +47,5 @@ class Exemplar(Method):
         right = (logits.argmax(1) == label).float()
         # Divided by the number of seeds to be expected: the number in the batch would be another one on every rank.
         loss, accuracy = ((value * seed).mean() / self.share for value in (losses, right))
-        last_layer = torch.tensor(float(sum(p.numel() for p in self.classifier.parameters())), device=x.device)
+        last_layer = torch.full((), float(sum(p.numel() for p in self.classifier.parameters())), device=x.device)
         return {"loss": loss, "accuracy": accuracy, "last_layer": last_layer}

@@ -10,7 +10,7 @@ from ..core import rng
 from ..core.distributed import gather_rows, mean
 from ..training.state import Bank
 from ..inputs.views import View
-from .base import Method, spread
+from .base import Method
 
 
 class InstanceDiscrimination(Method):
@@ -66,7 +66,7 @@ class InstanceDiscrimination(Method):
         if self.training:
             self.bank.update(gather_rows(index), gather_rows(v), self.momentum)
         loss = (loss + self.proximal * moved).mean()  # eq. 10
-        return {"loss": loss, "accuracy": accuracy.float().mean(), "moved": moved.mean(), **spread(v)}
+        return {"loss": loss, "accuracy": accuracy.float().mean(), "moved": moved.mean(), "embedding": v}
 
     def contrast(self, v, index, rows, key):
         """Noise-contrastive estimation: each image's loss and whether its own entry is the most similar one (N,)."""

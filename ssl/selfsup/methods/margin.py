@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from ..core.distributed import gather, rank
 from ..layers import mlp
 from ..inputs.views import Views
-from .base import Method, spread
+from .base import Method
 
 
 class Margin(Method):
@@ -37,7 +37,7 @@ class Margin(Method):
         similar, dissimilar = distances(z)
         pull, push = similar.square(), (self.margin - dissimilar).clamp(min=0).square()
         loss = (pull.sum(1) + push.sum(1)).mean() / 2
-        return {"loss": loss, "similar": similar.mean(), "dissimilar": dissimilar.mean(), **spread(z)}
+        return {"loss": loss, "similar": similar.mean(), "dissimilar": dissimilar.mean(), "embedding": z}
 
     @torch.no_grad()
     def pictures(self, batch):
@@ -64,5 +64,6 @@ def distances(z):
     # Not by way of inner products, the default: what they lose to rounding matters for close pairs.
     d = torch.cdist(z, gather(z), compute_mode="donot_use_mm_for_euclid_dist")
     me = torch.arange(len(z), device=z.device)[:, None] + rank() * len(z)
-    dissimilar = torch.ones_like(d, dtype=torch.bool).scatter(1, torch.cat([me, me ^ 1], 1), False)
-    return d.gather(1, me ^ 1), d[dissimilar].view(len(z), -1)
+    others = torch.arange(d.shape[1] - 2, device=z.device)
+    others = others + 2 * (others >= (me & ~1))  # all columns but the image's own two
+    return d.gather(1, me ^ 1), d.gather(1, others)

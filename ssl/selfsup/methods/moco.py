@@ -9,7 +9,7 @@ from ..errors import UserError, nearest
 from ..layers import mlp
 from ..training.state import Ema, Queue
 from ..inputs.views import Views
-from .base import Method, affinity, spread
+from .base import Method, affinity
 
 HEADS = ("linear", "mlp")
 
@@ -61,7 +61,7 @@ class MoCo(Method):
         if self.training:
             self.queue.push(gather_rows(k))  # only now: a batch's keys are never its own negatives
         loss = F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
-        return {"loss": loss, "accuracy": (logits.argmax(1) == 0).float().mean(), **spread(q)}
+        return {"loss": loss, "accuracy": (logits.argmax(1) == 0).float().mean(), "embedding": q}
 
     def after_step(self, progress):
         self.key.update(self.query, self.momentum)

@@ -8,7 +8,7 @@ from ..training.losses import info_nce
 from ..layers import mlp
 from ..training.state import Ema, rising
 from ..inputs.views import Views
-from .base import Method, spread
+from .base import Method
 
 
 class MoCoV3(Method):
@@ -46,7 +46,7 @@ class MoCoV3(Method):
         loss1, accuracy1 = info_nce(q1, k2, self.temperature)
         loss2, accuracy2 = info_nce(q2, k1, self.temperature)
         loss = 2 * self.temperature * (loss1 + loss2)  # so that gradients do not depend on the temperature's size
-        return {"loss": loss, "accuracy": (accuracy1 + accuracy2) / 2, **spread(torch.cat([q1, q2]))}
+        return {"loss": loss, "accuracy": (accuracy1 + accuracy2) / 2, "embedding": torch.cat([q1, q2])}
 
     def after_step(self, progress):
         self.key.update(self.base, rising(self.momentum, progress))

@@ -60,7 +60,7 @@ class RelativePatch(Method):
 
     def forward(self, batch):
         features = self.encoder(self.patches(batch).flatten(0, 1)).unflatten(0, (-1, 9))
-        middle, around = features[:, 4:5], features[:, [0, 1, 2, 3, 5, 6, 7, 8]]
+        middle, around = features[:, 4:5], torch.cat([features[:, :4], features[:, 5:]], 1)
         pairs = torch.cat([middle.expand_as(around), around], 2)  # (N, 8, 2·dim)
         logits = self.head(pairs.flatten(0, 1))
         direction = torch.arange(8, device=logits.device).repeat(len(pairs))

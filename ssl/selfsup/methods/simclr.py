@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ..core.distributed import gather, rank
 from ..layers import mlp
 from ..inputs.views import Views
-from .base import Method, affinity, spread
+from .base import Method, affinity
 
 
 class SimCLR(Method):
@@ -38,7 +38,7 @@ class SimCLR(Method):
         logits = logits.scatter(1, me[:, None], -torch.inf)  # never itself
         other = me ^ 1  # the image's other view
         accuracy = (logits.argmax(1) == other).float().mean()
-        return {"loss": F.cross_entropy(logits, other), "accuracy": accuracy, **spread(z)}
+        return {"loss": F.cross_entropy(logits, other), "accuracy": accuracy, "embedding": z}
 
     @torch.no_grad()
     def pictures(self, batch):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from ..layers import mlp
 from ..inputs.views import Views
-from .base import Method, spread
+from .base import Method
 
 
 class SimSiam(Method):
@@ -37,4 +37,4 @@ class SimSiam(Method):
     def forward(self, batch):
         z1, z2 = (self.projector(self.encoder(x)) for x in batch["image"].unbind(1))
         p1, p2 = self.predictor(z1), self.predictor(z2)
-        return {"loss": (self.distance(p1, z2) + self.distance(p2, z1)) / 2, **spread(torch.cat([z1, z2]))}
+        return {"loss": (self.distance(p1, z2) + self.distance(p2, z1)) / 2, "embedding": torch.cat([z1, z2])}

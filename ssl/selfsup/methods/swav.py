@@ -9,7 +9,7 @@ from ..core.distributed import gather_rows
 from ..layers import mlp
 from ..training.state import Queue
 from ..inputs.views import MultiCrop
-from .base import Method, denormalise, rows, spread
+from .base import Method, denormalise, rows
 
 
 class SwAV(Method):
@@ -61,16 +61,18 @@ class SwAV(Method):
         """Codes (n, prototypes) of one large view's embeddings (n, dim), each row a distribution (section 3.1)."""
         if not self.sinkhorn:
             return (z @ self.prototypes.T / self.epsilon).softmax(1)
-        earlier = queue.keys[queue.keys.any(1)][distributed.rank() :: distributed.world()]
-        return cluster.sinkhorn(torch.cat([z, earlier]) @ self.prototypes.T, self.epsilon)[: len(z)]
+        earlier = queue.keys[distributed.rank() :: distributed.world()]
+        empty = F.pad(~earlier.any(1), (len(z), 0))  # their number changes, so they stay: tensors keep their size
+        scores = torch.cat([z, earlier]) @ self.prototypes.T
+        return cluster.sinkhorn(scores.masked_fill(empty[:, None], -torch.inf), self.epsilon)[: len(z)]
 
     def forward(self, batch):
         z = self.project(batch["image"], batch["small"])
         large = z[:2]
         codes = [self.codes(view, queue) for view, queue in zip(large, self.queues)]
-        if self.training and self.queueing:
+        if self.training:
             for view, queue in zip(large, self.queues):
-                queue.push(gather_rows(view))
+                queue.push(gather_rows(view) * self.queueing)
         predictions = (z @ self.prototypes.T / self.temperature).log_softmax(2)
         losses = [
             -(code * prediction).sum(1).mean()
@@ -80,7 +82,7 @@ class SwAV(Method):
         ]
         used = distributed.mean(torch.cat(codes).mean(0))  # share of each prototype in the global batch
         effective = torch.special.entr(used).sum().exp()  # number of prototypes in use
-        return {"loss": sum(losses) / len(losses), "used": effective, **spread(large.flatten(0, 1))}
+        return {"loss": sum(losses) / len(losses), "used": effective, "embedding": large.flatten(0, 1)}
 
     @torch.no_grad()
     def after_step(self, progress):

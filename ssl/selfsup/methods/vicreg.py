@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ..core.distributed import gather
 from ..layers import mlp
 from ..inputs.views import Views
-from .base import Method, spread
+from .base import Method
 
 
 class VICReg(Method):
@@ -37,7 +37,7 @@ class VICReg(Method):
             "covariance": redundancy(a) + redundancy(b),
         }
         loss = sum(self.weights[name] * term for name, term in terms.items())
-        return {"loss": loss, **terms, **spread(torch.cat([z1, z2]))}
+        return {"loss": loss, **terms, "embedding": torch.cat([z1, z2])}
 
 
 def hinge(z, target=1.0, eps=1e-4):

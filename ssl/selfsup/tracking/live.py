@@ -31,7 +31,7 @@ class Tracker:
         if importlib.util.find_spec("mlflow") is None:
             print("mlflow is not installed: training without it, `make track` adds the run later", file=sys.stderr)
             return
-        from selfsup.training import loop
+        from selfsup.training.code import code_hash
 
         root = Path(folder).resolve().parents[4]
         card = root / "data/shards" / run.data / "card.json"
@@ -39,7 +39,7 @@ class Tracker:
             return  # training will say so
         info = {"run": run.name, "method": run.method, "seed": seed, "args": run.args, "train": run.train.model_dump(),
                 "data": {"name": run.data, "hash": read(card)["hash"]}, "parts": {"encoder": run.encoder},
-                "code": loop.code_hash(run.method)}  # as encoder.json will have it
+                "code": code_hash(run)}  # as encoder.json will have it
         later = run.model_dump(by_alias=True, include={"init", "from_", "labels"})
         library = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(

@@ -4,57 +4,182 @@ Killed at any moment and started again, it ends with the same bytes: everything 
 random number is a function of (seed, step) or of (seed, epoch, sample).
 """
 
-import copy
-import hashlib
+import contextlib
+import functools
 import inspect
-import json
-import os
-import resource
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from .. import data, encoder, methods, nets
+from .. import data, methods, nets
 from ..core import distributed, rng
 from ..data import columns
 from ..errors import UserError, nearest
 from ..process import sole_writer
 from . import optim
+from .checkpoint import Checkpoint, fingerprint
+from .code import code_hash
+from .measure import cost, embed, finite, flops, judged, scalars, spread_of, validate
+from .publish import describe, pictures, publish
+from .start import Start
+from .state import Teacher
+from .step import Step
 
-PACKAGE = Path(__file__).parents[1]
-# What can change an encoder beside its method's own file; dvc.yaml names the same files as dependencies.
-CODE = "core data inputs layers methods/base.py nets training".split()
 LOGGED = 200  # rows of history a run
 
 
-def code_hash(method):
-    """sha256 of the sources that can change this method's encoder."""
-    files = [PACKAGE / "methods" / f"{method}.py"]
-    for name in CODE:
-        path = PACKAGE / name
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(PACKAGE)}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
+def pretrain(
+    run,
+    seed,
+    accelerator,
+    shards,
+    out,
+    scratch="data/runs",
+    cache="data/cache",
+    tracker=None,
+    judge=None,
+    encoders="data/encoders",
+):
+    """Train one seed of a run (config.Run) on the shards in folder `shards`; write the encoder folder `out`.
+
+    judge: called every `train.judge_every` images with the encoder, in evaluation mode, and the number of steps so far;
+    what it returns, {name: number}, goes into judged.jsonl beside history.jsonl. It changes nothing that is learned.
+    encoders: the folder in which the encoders that `run.init` and `run.from_` name lie by experiment.
+    Returns what it cost. Raises UserError for a missing column, a non-finite loss, or a second trainer of the same run.
+    """
+    torch.set_num_threads(run.train.threads)
+    # A run that may see some labels only opens its data so; others need not know of it.
+    few = {} if getattr(run, "labels", None) is None else {"labels": run.labels, "seed": seed}
+    split = data.open(shards, "train", reader=run.train.reader, cache=cache, **few)
+    check_columns(run, methods.load(run.method), split.card)
+    start, code, main = Start(run, seed, encoders), code_hash(run), accelerator.is_main_process
+    folder = Path(scratch) / f"{run.name}-{seed}-{fingerprint(run, seed, split.card, code, start.origin())}"
+    with sole_writer(folder, f"{run.name} seed {seed}") if main else contextlib.nullcontext():
+        training = Training(run, seed, accelerator, split, start, folder, tracker if main else None, judge)
+        training.loop()
+        held_out = data.open(shards, "val", reader=run.train.reader, cache=cache) if training.method.held_out else None
+        training.finish(held_out)
+        if main:
+            info = describe(run, seed, split.card, training.method, training.steps, code, start)
+            images = pictures(training.method, shards, cache, training.prepare)
+            publish(training.method, info, training.progress, images, Path(out))
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+    return training.progress.cost
 
 
-def fingerprint(run, seed, card, code):
-    """Names a training: the same only if parameters, data, code and torch are. Where its checkpoints lie."""
-    what = run.model_dump(include={"method", "encoder", "args", "train"})
-    what["train"].pop("checkpoint_every")
-    text = json.dumps([what, seed, card["hash"], code, torch.__version__], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+class Training:
+    """A method with what trains it, as it was left by whoever trained it last."""
+
+    def __init__(self, run, seed, accelerator, split, start, folder, tracker=None, judge=None):
+        train, device, card = run.train, accelerator.device, split.card
+        self.run, self.seed, self.split, self.device, self.tracker = run, seed, split, device, tracker
+        self.main = accelerator.is_main_process
+        self.judge = judge if getattr(train, "judge_every", None) else None
+        self.mean, self.std = (torch.tensor(card[key], device=device) for key in ("mean", "std"))
+        method = build(run, seed, card, start)
+        if distributed.world() > 1 and device.type == "cuda":
+            method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        self.method = self.model = method.to(device, memory_format=torch.channels_last)
+        self.optimizer, self.steps = None, 0
+        if any(p.requires_grad for p in method.parameters()):
+            self.model, self.optimizer = accelerator.prepare(method, optim.build(method, train))
+            self.steps = train.images // train.batch
+        self.checkpoint = Checkpoint(folder, method, self.optimizer, train.checkpoint_every, self.main)
+        self.progress = self.checkpoint.load(device)
+        self.started = time.monotonic() - self.progress.seconds
+        if tracker:
+            tracker.log(self.progress.history)
+
+    def prepare(self, batch):
+        """A batch of the loader's, on the device, through the method's inputs."""
+        batch = {name: column.to(self.device, non_blocking=True) for name, column in batch.items()}
+        return self.method.inputs(batch, self.seed, self.mean, self.std)
+
+    def loop(self):
+        """All steps that are not done yet. What changes here is in method, optimiser or progress, hence in checkpoints."""
+        train, progress, first = self.run.train, self.progress, self.progress.step
+        step = Step(self.method, self.model, self.optimizer, train, self.seed, self.steps, self.method.after_step)
+        place = distributed.rank(), distributed.world()
+        batches = self.split.batches(self.seed, train.batch, train.images, *place, first, train.workers) if self.steps else ()
+        bar = tqdm(
+            batches, f"{self.run.name} seed {self.seed}", self.steps, initial=first, disable=not self.main, mininterval=1
+        )
+        self.method.train()
+        for number, batch in enumerate(bar, first):
+            epoch = number * train.batch // len(self.split)
+            if number == 0 or epoch != (number - 1) * train.batch // len(self.split):
+                self.before_epoch(epoch)
+            batch = self.prepare(batch)
+            if number == 0:
+                progress.flops = flops(self.method, batch)
+            out = step(number, batch)
+            progress.step += 1
+            for name, value in scalars(out).items():
+                progress.sums[name] = progress.sums.get(name, 0) + value.detach().double()
+            if progress.step % (every := max(1, self.steps // LOGGED)) == 0 or progress.step == self.steps:
+                loss = self.record_steps(out, number % every + 1, optim.learning_rate(number, self.steps, train))
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            if self.judge and progress.step * train.batch % train.judge_every < train.batch:
+                self.record_judged()
+            if self.checkpoint.due():
+                finite(float(out["loss"].detach()), self.run, self.seed, progress.step)
+                self.save()
+
+    def before_epoch(self, epoch):
+        torch.manual_seed(rng.key(self.seed, epoch, -1))
+        features = functools.partial(embed, self.method.encoder, self.split, self.mean, self.std)
+        self.method.before_epoch(Epoch(epoch, self.seed, features, forget(self.optimizer), self.record))
+        self.method.train()
+
+    def record(self, **row):
+        """A row of the history, and of the tracker."""
+        self.log(self.progress.history, row)
+
+    def log(self, rows, row):
+        rows.append({"step": self.progress.step, "images": self.progress.step * self.run.train.batch, **row})
+        if self.tracker:
+            self.tracker.log(rows[-1:])
+
+    def record_steps(self, out, since, lr):
+        """The means of the scalars over the `since` last steps, and how far the last one's embeddings spread; the loss."""
+        means = {name: float(distributed.mean(value)) / since for name, value in self.progress.sums.items()}
+        finite(means["loss"], self.run, self.seed, self.progress.step)  # first: numbers that are none have no spread
+        self.progress.sums = {}
+        self.record(**means, **{name: float(value) for name, value in spread_of(out).items()}, lr=lr)
+        return means["loss"]
+
+    def record_judged(self):
+        """What the judge says now. The clock stands still meanwhile: it is no cost of the training."""
+        paused = time.monotonic()
+        if self.main:
+            self.log(self.progress.judged, judged(self.judge, self.method.encoder, self.split.card, self.progress.step))
+            self.method.train()
+        self.started += time.monotonic() - paused
+
+    def finish(self, held_out):
+        """The objective on the split `held_out`, if there is one, and what it all cost; once."""
+        self.method.eval()
+        if self.progress.cost:
+            return
+        if self.steps and held_out and not any("val_loss" in row for row in self.progress.history):
+            self.record(**validate(self.method, held_out, self.prepare, self.run.train.batch, self.seed))
+        seconds = time.monotonic() - self.started
+        self.progress.cost = cost(self.method, self.steps, self.run.train.batch, seconds, self.progress.flops, self.device)
+        if self.steps:
+            self.save()
+
+    def save(self):
+        self.progress.seconds = time.monotonic() - self.started
+        self.checkpoint.save(self.progress)
 
 
-def build(run, seed, card):
-    """The method of `run` around a fresh encoder, initialised from the seed alone.
+def build(run, seed, card, start=None):
+    """The method of `run` around a fresh encoder, initialised from the seed alone, and by `start` if it has weights.
 
     An argument that its `__init__` does not name is a field of its `inputs`, as in {augment: moco_v1}.
     """
@@ -62,8 +187,16 @@ def build(run, seed, card):
     cls = methods.load(run.method)
     takes = inspect.signature(cls.__init__).parameters
     extra = {"card": card} if "card" in takes else {}
+    if "teacher" in takes:
+        if start is None or start.teacher is None:
+            raise UserError(f"method {run.method} needs another run's encoder: name that run as runs.{run.name}.from")
+        extra["teacher"] = Teacher(start.teacher, card)
+    if "pretrained" in run.encoder:
+        raise UserError(f"runs.{run.name}.encoder.pretrained is now the run's own: `init: timm`")
     own = {name: value for name, value in run.args.items() if name in takes}
     net = nets.build(**run.encoder)
+    if start:
+        start.initialise(net)
     if hasattr(net, "normalised_with"):  # it works in Lab or in palette colours, and needs to know what 0 and 1 stand for
         net.normalised_with(card)
     method = cls(net, **extra, **own)
@@ -92,214 +225,9 @@ class Epoch:
     log: Callable  # (name=value) into the history
 
 
-def pretrain(run, seed, accelerator, shards, out, scratch="data/runs", cache="data/cache", tracker=None):
-    """Train one seed of a run (config.Run) on the shards in folder `shards`; write the encoder folder `out`.
-
-    Returns what it cost. Raises UserError for a missing column, a non-finite loss, or a second trainer of the same run.
-    """
-    torch.set_num_threads(run.train.threads)
-    split = data.open(shards, "train", reader=run.train.reader, cache=cache)
-    code = code_hash(run.method)
-    folder = Path(scratch) / f"{run.name}-{seed}-{fingerprint(run, seed, split.card, code)}"
-    if not accelerator.is_main_process:
-        return _pretrain(run, seed, accelerator, split, shards, cache, folder, out, code, None)
-    with sole_writer(folder, f"{run.name} seed {seed}"):
-        return _pretrain(run, seed, accelerator, split, shards, cache, folder, out, code, tracker)
-
-
-def _pretrain(run, seed, accelerator, split, shards, cache, folder, out, code, tracker):
-    train, device, main = run.train, accelerator.device, accelerator.is_main_process
-    rank, world = distributed.rank(), distributed.world()
-    card = split.card
-    mean, std = (torch.tensor(card[key], device=device) for key in ("mean", "std"))
-
-    def prepare(batch):
-        batch = {name: column.to(device, non_blocking=True) for name, column in batch.items()}
-        return method.inputs(batch, seed, mean, std)
-
-    check_columns(run, methods.load(run.method), card)
-    method = build(run, seed, card)
-    if world > 1 and device.type == "cuda":
-        method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    method.to(device, memory_format=torch.channels_last)
-    trainable = any(p.requires_grad for p in method.parameters())
-    steps = train.images // train.batch if trainable else 0
-    every = max(1, steps // LOGGED)
-    state = {"step": 0, "seconds": 0.0, "flops": 0, "history": [], "sums": {}}
-    model = method
-    if trainable:
-        model, optimizer = accelerator.prepare(method, optim.build(method, train))
-
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        method.load_state_dict(saved["method"])
-        if trainable:
-            optimizer.load_state_dict(saved["optimizer"])
-        state = saved["state"]
-    started = time.monotonic() - state["seconds"]
-
-    def save():
-        state["seconds"] = time.monotonic() - started
-        if main:
-            write(checkpoint, {"method": method.state_dict(), "optimizer": optimizer.state_dict(), "state": state})
-
-    def record(**row):
-        state["history"].append({"step": state["step"], "images": state["step"] * train.batch, **row})
-        if tracker:
-            tracker.log(state["history"][-1:])
-
-    if tracker:
-        tracker.log(state["history"])
-    batches = split.batches(seed, train.batch, train.images, rank, world, state["step"], train.workers) if steps else ()
-    bar = tqdm(batches, f"{run.name} seed {seed}", steps, initial=state["step"], disable=not main, mininterval=1)
-    saved_at = time.monotonic()
-    method.train()
-    for step, batch in enumerate(bar, state["step"]):
-        epoch = step * train.batch // len(split)
-        if step == 0 or epoch != (step - 1) * train.batch // len(split):
-            torch.manual_seed(rng.key(seed, epoch, -1))
-            method.before_epoch(
-                Epoch(epoch, seed, lambda: embed(method.encoder, split, mean, std), forget(optimizer), record)
-            )
-            method.train()
-        batch = prepare(batch)
-        if step == 0:
-            state["flops"] = flops(method, batch)
-        torch.manual_seed(rng.key(seed, step, rank))
-        optim.set_learning_rate(optimizer, lr := optim.learning_rate(step, steps, train))
-        scalars = model(batch)
-        accelerator.backward(scalars["loss"])
-        if train.clip:
-            accelerator.clip_grad_norm_(model.parameters(), train.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step((step + 1) / steps)
-        for name, value in scalars.items():
-            state["sums"][name] = state["sums"].get(name, 0) + value.detach().double()
-        state["step"] = step + 1
-        if state["step"] % every == 0 or state["step"] == steps:
-            since = (state["step"] - 1) % every + 1
-            means = {name: float(distributed.mean(value)) / since for name, value in state["sums"].items()}
-            finite(means["loss"], run, seed, step)
-            state["sums"] = {}
-            record(**means, lr=lr)
-            bar.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
-        if time.monotonic() - saved_at > train.checkpoint_every:
-            finite(float(scalars["loss"].detach()), run, seed, step)
-            save()
-            saved_at = time.monotonic()
-    method.eval()
-    if steps and not any("val_loss" in row for row in state["history"]) and method.held_out:
-        validate(method, data.open(shards, "val", reader=train.reader, cache=cache), prepare, train.batch, seed, record)
-    if steps:
-        save()
-    cost = {
-        "seconds": round(time.monotonic() - started, 2),
-        "images_per_second": round(steps * train.batch / max(1e-9, time.monotonic() - started), 1),
-        "steps": steps,
-        "images": steps * train.batch,
-        "peak_memory_mb": round(peak_memory(device)),
-        "flops_per_image": state["flops"],
-        "parameters": sum(p.numel() for p in method.encoder.parameters()),
-        "parameters_method": sum(p.numel() for p in method.parameters() if p.requires_grad),
-        "device": device.type,
-        "processes": world,
-    }
-    if main:
-        info = {"dim": method.encoder.dim, "mean": card["mean"], "std": card["std"], "size": card["size"]}
-        info |= {"run": run.name, "method": run.method, "seed": seed, "data": {"name": run.data, "hash": card["hash"]}}
-        info |= {"args": run.args, "train": train.model_dump(), "images": cost["images"], "steps": steps, "code": code}
-        info |= {"classes": card["classes"]}
-        publish(method, info, state["history"], pictures(method, shards, cache, prepare), Path(out))
-    accelerator.wait_for_everyone()
-    accelerator.free_memory()
-    return cost
-
-
-def write(path, checkpoint):
-    """Write-then-rename: a reader finds the old checkpoint or the new one, never half of one."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def finite(loss, run, seed, step):
-    if loss != loss or abs(loss) == float("inf"):
-        raise UserError(
-            f"{run.name} seed {seed}: the loss became {loss} at step {step + 1}; lower train.lr (now {run.train.lr}) "
-            f"in runs.{run.name}, or clip gradients"
-        )
-
-
 def forget(optimizer):
     def restart(module):
         for p in module.parameters():
             optimizer.state.pop(p, None)
 
     return restart
-
-
-@torch.no_grad()
-def embed(net, split, mean, std, batch=512):
-    """Features (N, dim), float32 on the CPU, of a split in its order; each rank does its share of the batches."""
-    net.eval()
-    out = torch.zeros(len(split), net.dim, device=mean.device)
-    for i, part in enumerate(split.in_order(batch)):
-        if i % distributed.world() == distributed.rank():
-            x = (part["image"].to(mean.device).float() / 255 - mean[:, None, None]) / std[:, None, None]
-            out[part["index"].to(mean.device)] = net(x).float()
-    return distributed.total(out).cpu()
-
-
-def flops(method, batch):
-    """Floating-point operations of a training step, forward and backward, per image; on a copy, which it may change."""
-    trial = copy.deepcopy(method).train()
-    part = {name: column[:32] for name, column in batch.items()}
-    with FlopCounterMode(display=False) as counter:
-        trial(part)["loss"].backward()
-    return counter.get_total_flops() // len(part["image"])
-
-
-@torch.no_grad()
-def validate(method, split, prepare, batch, seed, record):
-    """The objective on held-out images, recorded as val_<name>."""
-    batch = min(batch, len(split) // distributed.world() * distributed.world())
-    sums, n = {}, 0
-    for part in split.batches(seed, batch, len(split), distributed.rank(), distributed.world()):
-        for name, value in method(prepare(part)).items():
-            sums[name] = sums.get(name, 0) + distributed.mean(value.double())
-        n += 1
-    record(**{f"val_{name}": float(value) / n for name, value in sums.items()})
-
-
-@torch.no_grad()
-def pictures(method, shards, cache, prepare, count=16):
-    split = data.open(shards, "val", reader="auto", cache=cache)
-    return method.pictures(prepare(next(iter(split.in_order(count)))))
-
-
-def peak_memory(device):
-    """Most memory held, in MB: of the GPU where there is one, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def publish(method, info, history, images, out):
-    """Write the encoder folder under another name, then rename it: nobody sees half of one."""
-    from PIL import Image
-
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    encoder.save(temporary, method.parts(), info)
-    (temporary / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
-    (temporary / "pictures").mkdir()
-    for name, image in images.items():
-        pixels = (image.float().cpu().clamp(0, 1) * 255).round().byte().numpy()
-        Image.fromarray(pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels).save(temporary / f"pictures/{name}.png")
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(temporary, out)

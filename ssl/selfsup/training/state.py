@@ -60,6 +60,28 @@ class Bank(nn.Module):
         self.rows[index] = nn.functional.normalize(moved, dim=1)
 
 
+class Teacher(nn.Module):
+    """A trained encoder that is asked and never taught: no gradients, evaluation mode whatever its method's.
+
+    net: of encoder.load, with `mean` and `std`; card: that of the images it will be given, normalised. Where its own were
+    normalised with other numbers, they are made so first. Images (N, C, S, S) -> features (N, .dim).
+    """
+
+    def __init__(self, net, card):
+        super().__init__()
+        self.net, self.dim = net.requires_grad_(False).eval(), net.dim
+        mean, std, own_mean, own_std = (torch.tensor(v)[:, None, None] for v in (card["mean"], card["std"], net.mean, net.std))
+        self.register_buffer("scale", std / own_std)
+        self.register_buffer("shift", (mean - own_mean) / own_std)
+
+    def train(self, mode=True):
+        return super().train(False)
+
+    def forward(self, x):
+        with torch.no_grad():
+            return self.net(x * self.scale + self.shift)
+
+
 def rising(start, progress):
     """Momentum of a target network, from `start` to 1 along a cosine; progress in 0..1 (Grill et al. 2020, section 3.1)."""
     return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2

@@ -1,0 +1,77 @@
+"""The checkpoint of a training: all that changes, so that who is killed goes on as if nothing had been."""
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class Progress:
+    """How far a training is, beside its weights. Its fields go into the checkpoint, `history` and `judged` to the user."""
+
+    step: int = 0
+    seconds: float = 0.0
+    flops: int = 0  # of a step, an image
+    history: list = field(default_factory=list)
+    judged: list = field(default_factory=list)
+    sums: dict = field(default_factory=dict)  # of scalars over the steps since the last record, on the device
+    cost: dict | None = None  # once it is done
+
+
+class Checkpoint:
+    """One file in `folder` that holds method, optimiser and progress; written by rank 0, every `every` seconds."""
+
+    def __init__(self, folder, method, optimizer, every, writes):
+        self.path, self.every, self.writes = folder / "checkpoint.pt", every, writes
+        self.method, self.optimizer = method, optimizer
+        self.saved_at = time.monotonic()
+
+    def load(self, device):
+        """Method and optimiser as they were when last saved, and the Progress of then; a new one if nothing is saved."""
+        if not self.path.exists():
+            return Progress()
+        saved = torch.load(self.path, map_location=device, weights_only=True)
+        self.method.load_state_dict(saved["method"])
+        if self.optimizer:
+            self.optimizer.load_state_dict(saved["optimizer"])
+        return Progress(**saved["progress"])
+
+    def due(self):
+        return time.monotonic() - self.saved_at > self.every
+
+    def save(self, progress):
+        """Write-then-rename: a reader finds the old checkpoint or the new one, never half of one."""
+        if self.writes:
+            temporary, optimizer = self.path.with_suffix(".tmp"), self.optimizer.state_dict() if self.optimizer else {}
+            with open(temporary, "wb") as file:
+                torch.save({"method": self.method.state_dict(), "optimizer": optimizer, "progress": vars(progress)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        self.saved_at = time.monotonic()
+
+
+def fingerprint(run, seed, card, code, origin=None):
+    """Names a training: the same only if parameters, data, code and torch are. Where its checkpoints lie.
+
+    origin: what start.Start says of other weights that went into it. What a run does not set leaves no trace, nor does
+    what changes nothing that is learned.
+    """
+    what = run.model_dump(include={"method", "encoder", "args"}) | {"train": settings(run.train)}
+    for name in ("checkpoint_every", "judge_every"):
+        what["train"].pop(name, None)
+    if origin:
+        what["origin"] = origin
+    if getattr(run, "labels", None) is not None:
+        what["labels"] = run.labels
+    text = json.dumps([what, seed, card["hash"], code, torch.__version__], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def settings(train):
+    """config.Train as a dict of what is set."""
+    return {name: value for name, value in train.model_dump().items() if value is not None}

@@ -1,0 +1,120 @@
+"""What is measured of a training, beside what it learns."""
+
+import copy
+import random
+import resource
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..core import distributed
+from ..errors import UserError
+
+MEASURED = "embedding"  # what a method's output calls the tensor (n, d) whose spread is to be recorded
+
+
+@torch.no_grad()
+def spread(z):
+    """Whether embeddings (n, d) collapse, over the whole global batch: what family C records beside its loss.
+
+    std: standard deviation of a unit embedding's coordinate times √d; 1 on a sphere filled evenly, 0 if all are the same
+    (Chen & He 2021, figure 2). rank: RankMe, the effective rank exp(entropy of the normalised singular values), at
+    most min(n, d) (Garrido et al. 2023, eq. 1-2, https://arxiv.org/abs/2210.02885).
+    """
+    z = distributed.gather_rows(z).double()
+    std = F.normalize(z, dim=1).std(0).mean() * z.shape[1] ** 0.5
+    square = z.T @ z if z.shape[0] > z.shape[1] else z @ z.T
+    singular = torch.linalg.eigvalsh(square).clamp(min=0).sqrt()
+    share = singular / singular.sum()
+    return {"std": std, "rank": torch.special.entr(share).sum().exp()}
+
+
+def scalars(out):
+    """The numbers among what a method gives for a batch: all but the embedding."""
+    return {name: value for name, value in out.items() if name != MEASURED}
+
+
+def spread_of(out):
+    """`spread` of the embedding among what a method gives for a batch; of one that gives none, nothing."""
+    return spread(out[MEASURED]) if MEASURED in out else {}
+
+
+def finite(loss, run, seed, step):
+    """Raise UserError for a loss that is no number any more; step: how many there have been."""
+    if loss != loss or abs(loss) == float("inf"):
+        raise UserError(
+            f"{run.name} seed {seed}: the loss became {loss} at step {step}; lower train.lr (now {run.train.lr}) "
+            f"in runs.{run.name}, or clip gradients"
+        )
+
+
+def flops(method, batch):
+    """Floating-point operations of a training step, forward and backward, per image; on a copy, which it may change."""
+    trial = copy.deepcopy(method).train()
+    part = {name: column[:32] for name, column in batch.items()}
+    with FlopCounterMode(display=False) as counter:
+        trial(part)["loss"].backward()
+    return counter.get_total_flops() // len(part["image"])
+
+
+@torch.no_grad()
+def validate(method, split, prepare, batch, seed):
+    """The objective on held-out images, {val_<name>: mean over the batches}."""
+    batch = min(batch, len(split) // distributed.world() * distributed.world())
+    sums, n = {}, 0
+    for part in split.batches(seed, batch, len(split), distributed.rank(), distributed.world()):
+        out = method(prepare(part))
+        for name, value in {**scalars(out), **spread_of(out)}.items():
+            sums[name] = sums.get(name, 0) + distributed.mean(value.double())
+        n += 1
+    return {f"val_{name}": float(value) / n for name, value in sums.items()}
+
+
+@torch.no_grad()
+def embed(net, split, mean, std, batch=512):
+    """Features (N, dim), float32 on the CPU, of a split in its order; each rank does its share of the batches."""
+    net.eval()
+    out = torch.zeros(len(split), net.dim, device=mean.device)
+    for i, part in enumerate(split.in_order(batch)):
+        if i % distributed.world() == distributed.rank():
+            x = (part["image"].to(mean.device).float() / 255 - mean[:, None, None]) / std[:, None, None]
+            out[part["index"].to(mean.device)] = net(x).float()
+    return distributed.total(out).cpu()
+
+
+def judged(judge, net, card, step):
+    """What judge(net, step) says of an encoder in training, which has `mean`, `std` and `size` as a loaded one does.
+
+    Leaves every generator of random numbers as it was; `net` is in evaluation mode afterwards.
+    """
+    net.mean, net.std, net.size = card["mean"], card["std"], card["size"]
+    numbers, python = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng():
+        said = judge(net.eval(), step)
+    np.random.set_state(numbers), random.setstate(python)
+    return {name: float(value) for name, value in said.items()}
+
+
+def cost(method, steps, batch, seconds, flops, device):
+    """What a training of `steps` steps took, for cost.json."""
+    return {
+        "seconds": round(seconds, 2),
+        "images_per_second": round(steps * batch / max(1e-9, seconds), 1),
+        "steps": steps,
+        "images": steps * batch,
+        "peak_memory_mb": round(peak_memory(device)),
+        "flops_per_image": flops,
+        "parameters": sum(p.numel() for p in method.encoder.parameters()),
+        "parameters_method": sum(p.numel() for p in method.parameters() if p.requires_grad),
+        "device": device.type,
+        "processes": distributed.world(),
+    }
+
+
+def peak_memory(device):
+    """Most memory held, in MB: of the GPU where there is one, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

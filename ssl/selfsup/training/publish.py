@@ -1,0 +1,44 @@
+"""What a training leaves behind: the encoder folder, complete or not at all."""
+
+import json
+import os
+import shutil
+
+import torch
+
+from .. import data, encoder
+from .checkpoint import settings
+
+
+def describe(run, seed, card, method, steps, code, start):
+    """The facts of encoder.json."""
+    info = {"dim": method.encoder.dim, "mean": card["mean"], "std": card["std"], "size": card["size"]}
+    info |= {"run": run.name, "method": run.method, "seed": seed, "data": {"name": run.data, "hash": card["hash"]}}
+    info |= {"args": run.args, "train": settings(run.train), "images": steps * run.train.batch, "steps": steps}
+    labels = getattr(run, "labels", None)
+    info |= {"code": code, "classes": card["classes"]} | ({} if labels is None else {"labels": labels})
+    return info | start.described()
+
+
+@torch.no_grad()
+def pictures(method, shards, cache, prepare, count=16):
+    split = data.open(shards, "val", reader="auto", cache=cache)
+    return method.pictures(prepare(next(iter(split.in_order(count)))))
+
+
+def publish(method, info, progress, images, out):
+    """Write the encoder folder under another name, then rename it: nobody sees half of one."""
+    from PIL import Image
+
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    encoder.save(temporary, method.parts(), info)
+    for name, rows in (("history", progress.history), ("judged", progress.judged)):
+        if rows or name == "history":
+            (temporary / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (temporary / "pictures").mkdir()
+    for name, image in images.items():
+        pixels = (image.float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+        Image.fromarray(pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels).save(temporary / f"pictures/{name}.png")
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(temporary, out)

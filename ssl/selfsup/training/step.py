@@ -1,0 +1,46 @@
+"""One step of training, for the trainer and for judges that train."""
+
+import torch
+
+from ..core import distributed, rng
+from . import optim
+
+
+class Step:
+    """A batch, forward, backward, clip, update. Nothing is read back from the device.
+
+    net: whose parameters are trained; forward: what is called, `net` itself, its wrapper of several processes, or an
+    objective: batch -> {"loss": scalar, …}. train: `lr`, `warmup` and `clip`, as config.Train has them; steps: of the
+    whole training; after: called after the update with the share of the steps that is done, in (0, 1].
+    """
+
+    def __init__(self, net, forward, optimizer, train, seed, steps, after=lambda progress: None):
+        self.net, self.forward, self.optimizer = net, forward, optimizer
+        self.train, self.seed, self.steps, self.after = train, seed, steps, after
+
+    def __call__(self, number, batch):
+        """Step `number`, from 0; returns what `forward` did. Global random numbers are a function of (seed, number, rank)."""
+        torch.manual_seed(rng.key(self.seed, number, distributed.rank()))
+        optim.set_learning_rate(self.optimizer, optim.learning_rate(number, self.steps, self.train))
+        out = self.forward(batch)
+        out["loss"].backward()
+        if self.train.clip:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.train.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.after((number + 1) / self.steps)
+        return out
+
+
+def fit(net, objective, batches, steps, train, seed=0):
+    """Train `net`, in one process, by the pretraining's own optimiser, schedule and step.
+
+    net: says its `param_groups()`, as a Method does. objective: batch -> {"loss": scalar, …}. batches: `steps` of them,
+    on the net's device. train: `optimizer`, `lr`, `weight_decay`, `warmup`, `clip`, as config.Train has them.
+    Returns whether all weights are finite in the end; where they are not, training diverged. Seeds torch's generators.
+    """
+    net.train()
+    step = Step(net, objective, optim.build(net, train), train, seed, steps)
+    for number, batch in enumerate(batches):
+        step(number, batch)
+    return all(value.isfinite().all() for value in net.state_dict().values())
