@@ -40,9 +40,11 @@ def write(path, stages):
 
 def of(params, stages):
     """Those of a lock's stages that belong to an experiment: `dvc exp run -S experiment=…` leaves those of two in one."""
+    plan = params.get(compose.OWN, {})
+
     def belongs(stage):
         kind, _, key = stage.partition("@")
-        return kind == "fetch" or key == params["experiment"] or key in params[compose.OWN].get(kind, {})
+        return kind == "fetch" or key == params["experiment"] or key in plan.get(kind, {})
 
     return {stage: text for stage, text in stages.items() if belongs(stage)}
 

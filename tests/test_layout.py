@@ -17,7 +17,7 @@ LIBRARY = "ssl/selfsup"
 NEUTRAL = {f"{LIBRARY}/{name}" for name in (
     "__init__.py", "arguments.py", "errors.py", "process.py", "methods/__init__.py")}
 NEUTRAL_FOLDERS = tuple(f"{LIBRARY}/{name}/" for name in ("config", "tracking"))
-# An encoder's folder carries the hash of this code (loop.CODE), so what depends on an encoder depends on it, too.
+# An encoder's folder carries the hash of this code (training/code.py), so what depends on an encoder depends on it, too.
 CARRIED = tuple(f"{LIBRARY}/{name}" for name in (
     "core/", "data/", "inputs/", "layers/", "nets/", "training/", "methods/base.py"))
 
@@ -122,10 +122,10 @@ def test_the_report_depends_on_all_code_that_makes_it():
 
 
 def test_checkpoints_and_stages_name_the_same_code():
-    from selfsup.training import loop
+    from selfsup.training import code
 
     deps = {dep.removeprefix(f"{LIBRARY}/") for dep in STAGES["pretrain"]["do"]["deps"] if dep.startswith(LIBRARY)}
-    assert set(loop.CODE) == deps - {"encoder.py"}  # it writes what is trained by then
+    assert set(code.CODE) == deps - {"encoder.py"}  # it writes what is trained by then
 
 
 def test_stages_are_short():
