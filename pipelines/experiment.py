@@ -68,8 +68,8 @@ def choose(name):
     part = PARAMS.with_suffix(".part.yaml")
     try:
         compose_and_dump(part, str(CONF.resolve()), None, "config", str(CONF.resolve()), [f"experiment={name}"])
-    except InterpolationResolutionError as error:
-        raise errors.UserError(error.__cause__ or error) from None
+    except InterpolationResolutionError as error:  # raised from the checker's own, which says all
+        raise errors.UserError(str(error).removeprefix("UserError raised while resolving interpolation: ")) from None
     present = entries(LOCK)
     if PARAMS.exists():
         save()

@@ -11,6 +11,7 @@ from selfsup.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PLAN = PARAMS.pop("plan")  # composed from the rest, of which the tests change something
 RUN = "runs.quick-simclr"
 
 
@@ -41,11 +42,6 @@ def without(path):
         del params[last]
 
     return change
-
-
-def with_another_data_set(params):
-    params["datasets"]["other"] = params["datasets"]["scenes"]
-    params["protocols"]["layerwise"]["runs"] = {"quick-clip": "other"}
 
 
 def test_committed_params_are_right():
@@ -117,7 +113,14 @@ BAD = [  # a change of params -> what the sentence says
     (setting("protocols.zero_shot.runs", {"quick-clp": "scenes"}), 'no run "quick-clp"; did you mean "quick-clip"?'),
     (setting("protocols.zero_shot.runs", {"quick-clip": "scene"}), 'no data set "scene"; did you mean "scenes"?'),
     (setting("protocols.low_shot.runs", {"quick-clp": "scenes"}), 'no run "quick-clp"; did you mean "quick-clip"?'),
-    (with_another_data_set, "protocols.layerwise.runs.quick-clip should be the run's own data set, scenes, not other"),
+    (setting("protocols.layerwise.on", ["scene"]), 'protocols.layerwise.on: there is no data set "scene"'),
+    (setting(f"{RUN}.init", "quick-moc"), f'{RUN}.init: there is no run "quick-moc"; did you mean "quick-moco"?'),
+    (setting(f"{RUN}.from", "quick-simclr"), f"{RUN}.from should be another run"),
+    (setting(f"{RUN}.labels", 0), f"{RUN}.labels"),
+    (setting(f"{RUN}.labels", 1.5), f"{RUN}.labels"),
+    (setting("datasets.scenes.imbalance", 0.5), "datasets.scenes.imbalance should be greater than or equal to 1"),
+    (setting("datasets.scenes.fit", "squeeze"), "datasets.scenes.fit should be 'crop', 'stretch' or 'pad'"),
+    (setting("datasets.scenes.root", "x"), 'unknown key "root" in datasets.scenes'),
     (setting("protocols.low_shot.shares", [0.1, 0]), "protocols.low_shot.shares.1 should be greater than 0"),
     (setting("protocols.low_shot.shares", [0.1, 0.1]), "protocols.low_shot.shares should not name a value twice"),
     (setting("protocols.low_shot.finetune.ls", [1]), 'unknown key "ls" in protocols.low_shot.finetune; did you mean "lr"'),
@@ -185,3 +188,91 @@ def test_args_are_held_against_the_method(tmp_path):
     params = load(tmp_path, setting(f"{RUN}.args", {"temprature": 0.2}))
     with pytest.raises(UserError, match='runs.quick-simclr.args.*no argument "temprature"; did you mean "temperature"'):
         config.check(params)
+
+
+def test_all_mistakes_at_once(tmp_path):
+    def change(params):
+        params["train"] = {**params["train"], "batchs": 1}
+        params["runs"]["quick-moco"] = {"method": "mocco", "data": "scenes"}
+
+    with pytest.raises(UserError) as error:
+        load(tmp_path, change)
+    for words in ('unknown key "batchs" in train', "the key runs.quick-moco.seeds is missing", "2 mistakes"):
+        assert words in str(error.value)
+
+
+# The plan
+
+
+def planned(tmp_path, change=lambda params: None):
+    return load(tmp_path, change).plan
+
+
+def test_the_committed_plan_is_composed_from_the_rest(tmp_path):
+    assert planned(tmp_path) == PLAN
+
+
+def test_a_plan_that_does_not_fit_is_refused(tmp_path):
+    def change(params):
+        params["plan"] = copy.deepcopy(PLAN)
+        params["train"]["lr"] = 0.5
+
+    with pytest.raises(UserError, match="edited by hand .* run `make params`"):
+        load(tmp_path, change)
+
+
+def paths(plan):
+    return [value for item in plan["pretrain"].values() for key, value in item.items() if key != "run"] + [
+        item[key] for item in plan["shard"].values() for key in ("code", "root")]
+
+
+@pytest.mark.parametrize("path", sorted(set(paths(PLAN))))
+def test_every_path_of_the_plan_exists(path):
+    assert (ROOT / path).exists()
+
+
+def test_items_name_the_files_of_their_own_parts(tmp_path):
+    split = {"name": "split", "half": {"name": "convnet", "width": 8}}
+
+    def change(params):
+        params["runs"]["quick-simclr"] |= {"encoder": split, "init": "quick-moco", "from": "quick-clip"}
+        params["runs"]["quick-moco"] |= {"encoder": {"name": "resnet10t"}, "init": "timm"}
+
+    plan = planned(tmp_path, change)["pretrain"]
+    nets = "ssl/selfsup/nets"
+    simclr, moco = plan["quick-simclr"], plan["quick-moco"]
+    assert (simclr["method"], simclr["encoder"], simclr["inner"]) == (
+        "ssl/selfsup/methods/simclr.py", f"{nets}/split.py", f"{nets}/convnet.py")
+    assert (simclr["start"], simclr["teacher"]) == ("data/encoders/quick/quick-moco", "data/encoders/quick/quick-clip")
+    assert {moco[key] for key in ("encoder", "inner", "start", "teacher")} == {f"{nets}/timm.py"}
+
+
+def test_who_is_judged_on_what(tmp_path):
+    def change(params):
+        params["datasets"]["other"] = params["datasets"]["scenes"]
+        params["protocols"]["knn"]["on"] = ["other"]
+        params["protocols"]["zero_shot"]["runs"] = {"quick-clip": ["scenes", "other"]}
+        params["runs"]["quick-moco"]["labels"] = 250
+
+    plan = planned(tmp_path, change)
+    assert set(plan["knn"]) == {*PARAMS["runs"], *(f"{name}--other" for name in PARAMS["runs"])}
+    assert set(plan["zero_shot"]) == {"quick-clip", "quick-clip--other"}
+    own, other = plan["knn"]["quick-moco"], plan["knn"]["quick-moco--other"]
+    assert (own["data"], own["results"], own["labels"]) == ("scenes", "data/results/quick/quick-moco", 250)
+    assert (other["data"], other["results"]) == ("other", "data/results/quick/quick-moco/other")
+    assert own["options"] == {key: value for key, value in PARAMS["protocols"]["knn"].items()} and "on" not in own["options"]
+    assert "labels" not in plan["knn"]["quick-clip"]
+
+
+def test_a_key_that_comes_later_changes_no_plan(monkeypatch, tmp_path):
+    """An optional key of a run, of its training and of a protocol, as later issues of the schema bring them."""
+    from pydantic import create_model
+
+    from selfsup.config import checker, schema
+
+    later = {"later": (int | None, None)}
+    train = create_model("Train", __base__=schema.Train, **later)
+    monkeypatch.setattr(checker, "Train", train)
+    monkeypatch.setattr(checker, "Run", create_model("Run", __base__=schema.Run, train=(schema.Train, ...), **later))
+    monkeypatch.setitem(checker.JUDGED, "later", (int, None))
+    assert planned(tmp_path) == PLAN
