@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from selfsup import shards, sources
+from selfsup import data, shards, sources
 from selfsup.data import images, tars
 from selfsup.errors import UserError
 from selfsup.sources import torchvision
@@ -112,6 +113,90 @@ def test_folder_errors(tmp_path):
         sources.open(spec(root=tmp_path / "one", val_share=0.5, test_share=0.5))
 
 
+@pytest.mark.parametrize("level, classes", [(1, ["a", "b"]), (2, ["x", "y"])])
+def test_which_folder_of_a_nested_tree_is_the_class(tmp_path, level, classes):
+    for i in range(40):
+        save(tmp_path / "ab"[i % 2] / "xy"[i // 2 % 2] / "deep" / f"{i}.jpg", jpeg(i))
+    source = sources.open(spec(root=tmp_path, class_level=level))
+    assert source.classes == classes
+    for name, sample in sum(read(source).values(), []):
+        assert classes[sample["label"]] == Path(name).relative_to(tmp_path).parts[level - 1]
+
+
+def test_images_beside_class_folders_may_lack_a_label(tmp_path):
+    for i in range(60):
+        save(tmp_path / (f"{i}.jpg" if i % 3 else f"{'ab'[i % 2]}/{i}.jpg"), jpeg(i))
+    with pytest.raises(UserError, match="of 60 samples are unreadable.*lies in no class folder"):
+        shards.write("toy", spec(root=tmp_path), tmp_path / "out", workers=1)
+    card = shards.write("toy", spec(root=tmp_path, unlabelled=True), tmp_path / "out", workers=1)
+    assert card["unlabelled"] == {"train": 40, "val": 0, "test": 0} and card["classes"] == ["a", "b"]
+    assert sum(sum(some) for some in card["class_counts"].values()) == 20
+    for reader in ("resident", "streaming"):
+        split = data.open(tmp_path / "out", "train", reader, cache=tmp_path / "cache")
+        labels = torch.cat([part["label"] for part in split.in_order()])
+        assert torch.equal(labels, split.numbers("label")) and (labels == -1).sum() == 40
+        counts = labels[labels >= 0].bincount(minlength=2)
+        assert counts.tolist() == card["class_counts"]["train"] and split.card["counts"]["train"] == len(labels)
+    # Both kinds of sample lie in every part of the order of their hashes.
+    first = labels[:len(labels) // 2]
+    assert (first == -1).any() and (first >= 0).any()
+
+
+def test_images_of_other_channels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (30, 13, 12, 8), np.uint16)
+    for i in range(30):
+        save(tmp_path / "raw" / "ab"[i % 2] / f"{i:02d}.npy", images.npy(pixels[i].transpose(1, 2, 0) if i % 3 else pixels[i]))
+    card = shards.write("toy", spec(root=tmp_path / "raw", channels=13), tmp_path / "out", workers=1)
+    assert card["channels"] == len(card["mean"]) == 13 and card["schema"]["image"] == {
+        "kind": "image", "shape": [13, 8, 8], "dtype": "uint16", "picture": False}
+    split = data.open(tmp_path / "out", "train", cache=tmp_path / "cache")
+    batch = next(split.batches(0, 4, 40))
+    assert batch["image"].shape == (4, 13, 8, 8) and batch["image"].dtype == torch.uint16
+    keys = [key for entry in split.entries for key, _ in tars.members(split.folder, entry)]
+    for i, key in zip(batch["index"].tolist(), batch["image"]):
+        assert (key.numpy() == pixels[int(keys[i][-2:]), :, 2:10]).all()
+    with pytest.raises(UserError, match="none of the 30 files in .* is an image of 11 channels"):
+        sources.open(spec(root=tmp_path / "raw", channels=11))
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_a_limit_keeps_the_first_by_hash(tmp_path, limit):
+    for i in range(60):
+        save(tmp_path / "raw" / "ab"[i % 2] / f"{i}.jpg", jpeg(i))
+    whole, some = (read(sources.open(spec(root=tmp_path / "raw", **extra))) for extra in ({}, {"limit": limit}))
+    assert all(some[split] == whole[split][:limit] for split in whole)
+    card = shards.write("toy", spec(root=tmp_path / "raw", limit=limit), tmp_path / "out", workers=1)
+    assert card["counts"] == {split: min(limit, len(whole[split])) for split in whole}
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_fit_is_the_data_sets(tmp_path, fit):
+    for i in range(20):
+        save(tmp_path / "raw" / f"{i:02d}.png", encoded(picture(i, (16, 8))))
+    plain = shards.write("toy", spec(root=tmp_path / "raw"), tmp_path / "plain", workers=1)
+    card = shards.write("toy", spec(root=tmp_path / "raw", fit=fit), tmp_path / "out", workers=1)
+    assert card["hash"] != plain["hash"] and card["schema"]["image"]["fit"] == fit
+    split = data.open(tmp_path / "out", "train", cache=tmp_path / "cache")
+    keys = [key for entry in split.entries for key, _ in tars.members(split.folder, entry)]
+    for key, pixels in zip(keys, split.values["image"], strict=True):
+        assert (pixels.permute(1, 2, 0).numpy() == images.encode(encoded(picture(int(key), (16, 8))), 8, fit)[2]).all()
+
+
+def test_keys_of_an_entry():
+    with pytest.raises(UserError, match='the source digits has no key "root"'):
+        sources.open({"source": "digits", "root": "x", "size": 8, "val_share": 0.1})
+    with pytest.raises(UserError, match="the source folder needs the key root"):
+        sources.open({"source": "folder", "size": 8, "val_share": 0.1})
+    with pytest.raises(UserError, match='the source folder has no key "clas_level"; did you mean "class_level"'):
+        sources.open(spec(clas_level=2))
+
+
+def test_sources_are_the_files_of_their_folder():
+    assert {"clusters", "digits", "folder", "parquet", "scenes", "torchvision", "webdataset"} <= set(sources.names())
+    for name in sources.names():
+        assert callable(sources.load(name).source)
+
+
 @given(st.sets(st.text(min_size=1, max_size=8), min_size=1), st.floats(0, 0.45), st.floats(0, 0.45))
 def test_division_is_complete_and_stable(keys, val, test):
     items = [(key,) for key in keys]
@@ -173,6 +258,28 @@ def test_torchvision_without_splits(tmp_path):
     assert sum(source.counts.values()) == 1000 and min(source.counts.values()) > 0 and len(source.classes) == 10
     name, sample = next(source.read("val", 0, 1))
     assert sample["image"].mode == "RGB" and 0 <= sample["label"] < 10
+
+
+def test_torchvision_unlabelled_images(tmp_path, monkeypatch):
+    """Files as torchvision's STL10 reads them."""
+    import torchvision.datasets
+
+    folder = tmp_path / "stl10_binary"
+    for split, count in [("train", 20), ("test", 5), ("unlabeled", 30)]:
+        pixels = np.random.default_rng(count).integers(0, 256, (count, 3, 96, 96), np.uint8)
+        save(folder / f"{split}_X.bin", pixels.tobytes())
+        save(folder / f"{split}_y.bin", (np.arange(count) % 2 + 1).astype(np.uint8).tobytes())
+    save(folder / "class_names.txt", b"cat\ndog\n")
+    monkeypatch.setattr(torchvision.datasets.STL10, "_check_integrity", lambda self: True)
+    stl10 = spec("torchvision", tmp_path, dataset="STL10")
+    plain = shards.write("stl10", stl10, tmp_path / "plain", workers=1)
+    card = shards.write("stl10", {**stl10, "unlabelled": True}, tmp_path / "out", workers=1)
+    assert "unlabelled" not in plain and plain["counts"]["train"] + plain["counts"]["val"] == 20
+    assert card["unlabelled"] == {"train": 30, "val": 0, "test": 0} and card["class_counts"] == plain["class_counts"]
+    assert card["counts"] == {**plain["counts"], "train": plain["counts"]["train"] + 30}
+    with pytest.raises(UserError, match="torchvision's MNIST has no split of unlabelled images"):
+        write_mnist(tmp_path)
+        sources.open(spec("torchvision", tmp_path, dataset="MNIST", unlabelled=True))
 
 
 def test_torchvision_errors(tmp_path):

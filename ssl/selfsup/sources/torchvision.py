@@ -63,6 +63,8 @@ def splits(name, root, download=False, unlabelled=False):
             raise UserError(f"could not read torchvision's {name} in {root}: {error} (to download it, name it under "
                             f"fetch in params.yaml, then run `dvc repro fetch@{name}`)") from None
 
+    if unlabelled and "split" not in takes:
+        raise UserError(f"torchvision's {name} has no split of unlabelled images")
     if "train" in takes:
         return {"train": attempt(train=True), "test": attempt(train=False)}
     if "split" not in takes:
