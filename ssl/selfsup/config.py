@@ -320,7 +320,7 @@ def check(params: Params) -> None:
     """What `load` cannot know without importing the methods: each run's `args` are arguments of its method or of the
     views that it takes."""
     from selfsup import methods, nets
-    from selfsup.inputs import views
+    from selfsup.inputs.augment import augmentation
 
     for entry in params.runs.values():
         method = methods.load(entry.method)
@@ -330,9 +330,7 @@ def check(params: Params) -> None:
                 raise UserError(
                     f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
                 )
-        augment = entry.args.get("augment", method.inputs.augment)
-        if augment not in views.AUGMENTS:
-            raise UserError(f'runs.{entry.name}.args: unknown augmentation "{augment}"{nearest(augment, views.AUGMENTS)}')
+        augmentation(entry.args.get("augment", method.inputs.augment), f"runs.{entry.name}.args.augment")
         size = params.datasets[entry.data].size
         takes = inspect.signature(nets.network(entry.encoder["name"]) or nets.build).parameters
         built = entry.encoder.get("size", takes["size"].default if "size" in takes else size)
