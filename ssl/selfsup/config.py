@@ -319,7 +319,7 @@ def arguments(method) -> dict[str, Any]:
 def check(params: Params) -> None:
     """What `load` cannot know without importing the methods: each run's `args` are arguments of its method or of the
     views that it takes."""
-    from selfsup import methods, nets
+    from selfsup import methods
     from selfsup.inputs.augment import augmentation
 
     for entry in params.runs.values():
@@ -332,8 +332,7 @@ def check(params: Params) -> None:
                 )
         augmentation(entry.args.get("augment", method.inputs.augment), f"runs.{entry.name}.args.augment")
         size = params.datasets[entry.data].size
-        takes = inspect.signature(nets.network(entry.encoder["name"]) or nets.build).parameters
-        built = entry.encoder.get("size", takes["size"].default if "size" in takes else size)
+        built = entry.encoder.get("size", size)
         if built != size:
             raise UserError(f"runs.{entry.name}.encoder: size {built} is not that of data set {entry.data}, {size}")
 

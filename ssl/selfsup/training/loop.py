@@ -62,9 +62,7 @@ def build(run, seed, card):
     takes = inspect.signature(cls.__init__).parameters
     extra = {"card": card} if "card" in takes else {}
     own = {name: value for name, value in run.args.items() if name in takes}
-    net = nets.build(**run.encoder)
-    if hasattr(net, "normalised_with"):  # it works in Lab or in palette colours, and needs to know what 0 and 1 stand for
-        net.normalised_with(card)
+    net = nets.build(**run.encoder, card=card)
     method = cls(net, **extra, **own)
     method.inputs = replace(method.inputs, **{name: value for name, value in run.args.items() if name not in takes})
     return method
@@ -158,7 +156,7 @@ def _pretrain(run, seed, accelerator, split, shards, cache, folder, out, code, t
         if step == 0 or epoch != (step - 1) * train.batch // len(split):
             torch.manual_seed(rng.key(seed, epoch, -1))
             method.before_epoch(
-                Epoch(epoch, seed, lambda: embed(method.encoder, split, mean, std), forget(optimizer), record)
+                Epoch(epoch, seed, lambda: embed(method.encoder, split), forget(optimizer), record)
             )
             method.train()
         batch = prepare(batch)
@@ -242,14 +240,15 @@ def forget(optimizer):
 
 
 @torch.no_grad()
-def embed(net, split, mean, std, batch=512):
+def embed(net, split, batch=512):
     """Features (N, dim), float32 on the CPU, of a split in its order; each rank does its share of the batches."""
+    device = next(net.parameters()).device
     net.eval()
-    out = torch.zeros(len(split), net.dim, device=mean.device)
+    out = torch.zeros(len(split), net.dim, device=device)
     for i, part in enumerate(split.in_order(batch)):
         if i % distributed.world() == distributed.rank():
-            x = (part["image"].to(mean.device).float() / 255 - mean[:, None, None]) / std[:, None, None]
-            out[part["index"].to(mean.device)] = net(x).float()
+            x = net.prepare(part[net.takes].to(device))
+            out[part["index"].to(device)] = net(x).float()
     return distributed.total(out).cpu()
 
 
