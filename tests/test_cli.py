@@ -34,7 +34,7 @@ def save(run, seed=0, net=None, **changes):
     net = nets.build(**(net or NETS["tiny-convnet"]))
     with torch.no_grad():
         for _ in range(10):
-            net.train()(torch.randn(16, 3, 16, 16))
+            net.train()(torch.randn(16, net.channels, 16, 16))
     info = {"dim": net.dim, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], "size": 16, "run": run, "seed": seed,
             "method": "simclr", "data": {"name": "tiny", "hash": "d" * 64}, "args": {}, "train": {"lr": 0.001},
             "images": 64, "steps": 2, "code": "c" * 64, "classes": ["a", "b"]}
@@ -172,6 +172,26 @@ def test_what_is_exported_has_the_same_features(work, run, to):
         features = runpy.run_path(f"model.{to}.py")["features"](x).detach()
     assert features.std() > 1e-3
     torch.testing.assert_close(features, net(x), rtol=1e-4, atol=1e-5)
+
+
+BANDS = {"channels": 5, "mean": [0.5] * 5, "std": [0.25] * 5}
+
+
+@pytest.mark.parametrize("net, to", [("tiny-resnet18", "torchvision"), ("tiny-resnet18", "timm"), ("tiny-vit", "timm"), ("tiny-timm", "timm")])
+def test_an_encoder_of_any_number_of_channels_is_exported(work, net, to):
+    save("tiny-bands", net={**NETS[net], "channels": 5}, mean=BANDS["mean"], std=BANDS["std"])
+    cli.main(["export", "tiny-bands", "--to", to, "-o", "bands.safetensors"])
+    x = torch.randn(5, 5, 16, 16)
+    features = runpy.run_path(f"bands.{to}.py")["features"](x).detach()
+    torch.testing.assert_close(features, selfsup.load(config.encoders("tiny-bands"))(x), rtol=1e-4, atol=1e-5)
+
+
+def test_files_are_not_read_for_an_encoder_that_takes_other_things(work, capsys):
+    save("tiny-bands", net={**NETS["tiny-convnet"], "channels": 5}, mean=BANDS["mean"], std=BANDS["std"])
+    with pytest.raises(SystemExit):
+        cli.main(["embed", "tiny-bands", "pictures", "-o", "bands.parquet"])
+    assert "takes images of 5 channels, and only files of RGB images can be read" in capsys.readouterr().err
+    assert not Path("bands.parquet").exists()
 
 
 def test_an_export_that_computes_something_else_is_not_kept(work, monkeypatch, capsys):

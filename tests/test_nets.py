@@ -1,10 +1,15 @@
+import ast
+import builtins
 import json
+import typing
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from selfsup import layers, nets
+from selfsup import arguments, evals, layers, nets
 from selfsup import encoder
 from selfsup.core.colour import lab_to_rgb
 from selfsup.errors import UserError
@@ -302,3 +307,102 @@ def test_vit_attention_is_what_its_last_block_uses():
     _, _, v = block.query_key_value(t)
     t = t + block.out((attention @ v).transpose(1, 2).flatten(2))
     torch.testing.assert_close(block(net.blocks[0](net.embedded(x))), t + block.mlp(block.norm2(t)), atol=1e-5, rtol=1e-4)
+
+
+# --- Columns, sizes and arguments
+
+
+@pytest.mark.parametrize("dtype, most", [(torch.uint8, 255), (torch.uint16, 65535)])
+@pytest.mark.parametrize("channels", [1, 3, 13])
+def test_an_encoder_prepares_its_own_column(dtype, most, channels):
+    net = nets.build("convnet", width=4, channels=channels)
+    mean, std = torch.linspace(0.3, 0.6, channels), torch.linspace(0.2, 0.4, channels)
+    net.mean, net.std = mean.tolist(), std.tolist()
+    column = torch.randint(most + 1, (5, channels, 16, 16)).to(dtype)
+    before = column.clone()
+    x = net.prepare(column)
+    expected = (column.double() / most - mean.double().view(-1, 1, 1)) / std.double().view(-1, 1, 1)
+    assert net.takes == "image" and x.dtype == torch.float32 and torch.equal(column, before)
+    torch.testing.assert_close(x, expected.float(), atol=1e-5, rtol=1e-5)
+    assert net.eval()(x).shape == (5, 32)
+
+
+@named
+def test_preparing_does_what_training_and_judging_always_did(config):
+    """To the bit: clusters of features become labels."""
+    net, column = nets.build(**config), torch.randint(256, (5, 32, 32, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    net.mean, net.std = INFO["mean"], INFO["std"]
+    mean, std = torch.tensor(INFO["mean"]), torch.tensor(INFO["std"])
+    assert torch.equal(net.prepare(column), (column.float() / 255 - mean[:, None, None]) / std[:, None, None])
+    assert net.prepare(column).stride() == column.stride()
+
+
+def test_sizes_follow_the_data_unless_said():
+    card = {"size": 16, "channels": 13, "mean": [0.5] * 13, "std": [0.25] * 13}
+    net = nets.build("vit", card, patch=4, dim=16, depth=1, heads=2)
+    assert net.grid == 4 and net.config == {"name": "vit", "patch": 4, "dim": 16, "depth": 1, "heads": 2, "size": 16, "channels": 13}
+    assert (net.mean, net.std) == (card["mean"], card["std"])
+    again = nets.build(**net.config)
+    again.load_state_dict(net.state_dict())
+    x = torch.randn(2, 13, 16, 16)
+    assert torch.equal(again.eval()(x), net.eval()(x))
+    assert nets.build("vit", card, size=32, channels=3, dim=16).config == {"name": "vit", "size": 32, "channels": 3, "dim": 16}
+    assert layers.map_side(nets.build("convnet", card, width=4), 16) == 1
+    ordinary = {"size": 32, "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
+    assert nets.build("vit", ordinary, dim=16).config == {"name": "vit", "dim": 16}, "what is so by default is not written"
+    split = nets.build("split", {**ordinary, "size": 16}, half={"name": "vit", "dim": 16})
+    assert split.colour.grid == split.lightness.grid == 4 and nets.build(**split.config).lightness.grid == 4
+    assert split.pixel_mean.flatten().tolist() == [0.5] * 3
+    assert nets.build("convnet", {}, width=4).mean is None and nets.build("linear", ordinary, d_in=2, d_out=3).config["d_in"] == 2
+
+
+def test_timms_models_take_the_datas_channels():
+    net = nets.build("resnet10t", {"size": 32, "channels": 4, "mean": [0.5] * 4, "std": [0.25] * 4})
+    assert net.config == {"name": "resnet10t", "channels": 4} and net.eval()(torch.randn(2, 4, 32, 32)).shape == (2, net.dim)
+
+
+class Tone(torch.nn.Module):
+    """An encoder of another signal, as a user may write one: sound (N, length), int16."""
+
+    takes = "sound"
+
+    def __init__(self, dim=8):
+        super().__init__()
+        self.dim, self.linear = dim, torch.nn.Linear(16, dim)
+
+    def prepare(self, column):
+        return column.float().div(2**15).unflatten(1, (-1, 16))
+
+    def forward(self, x):
+        return self.linear(x).mean(1)
+
+
+def test_an_encoder_of_another_column_is_judged_and_kept_like_one_of_images(tmp_path, monkeypatch):
+    monkeypatch.setitem(nets.HEADS, "tone", Tone)
+    net = nets.build("tone", {"size": 32, "channels": 3})
+    sound = torch.randint(-(2**15), 2**15, (6, 64), dtype=torch.int16)
+    split = SimpleNamespace(in_order=lambda batch: iter([{"sound": sound, "label": torch.arange(6)}]))
+    features, labels = evals.embed(net, split)
+    torch.testing.assert_close(features, net(sound.float().div(2**15).view(6, 4, 16)))
+    assert labels.tolist() == list(range(6))
+    encoder.save(tmp_path, {"encoder": net}, {"seed": 0})  # such data have no mean, and images no size
+    loaded = encoder.load(tmp_path)
+    assert loaded.takes == loaded.info["takes"] == "sound"
+    assert torch.equal(evals.embed(loaded, split)[0], features)
+
+
+def test_a_folder_of_an_image_encoder_is_as_it_was(tmp_path):
+    encoder.save(tmp_path, {"encoder": nets.build("convnet", width=4)}, INFO)
+    assert json.loads((tmp_path / "encoder.json").read_text()) == {"parts": {"encoder": {"name": "convnet", "width": 4}}, **INFO}
+
+
+def test_annotations_need_nothing_but_the_module_of_arguments():
+    """params.yaml is checked against them, read from the source text."""
+    scope = {**vars(builtins), **vars(typing), **vars(arguments)}
+    for file in sorted(Path(nets.__file__).parent.glob("[!_]*.py")):
+        functions = [f for f in ast.walk(ast.parse(file.read_text())) if getattr(f, "name", None) == "__init__"]
+        given = [a for f in functions for a in (*f.args.args, *f.args.kwonlyargs) if a.arg != "self"]
+        assert given, f"{file.name} has no arguments"
+        for argument in given:
+            assert argument.annotation is not None, f"{file.name}: {argument.arg} has no type"
+            assert eval(ast.unparse(argument.annotation), {"__builtins__": {}}, scope)

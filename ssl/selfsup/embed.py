@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
@@ -39,24 +40,28 @@ def find(folder):
     return names
 
 
-def read(path, size):
-    """What a shard would hold of an image file: uint8 (size, size, 3), through the same JPEG where it stores one.
+def read(path, encoder):
+    """A file as a shard would hold it for the encoder's column: uint8 (3, size, size), through the same JPEG where a shard
+    stores one. The one place that knows which files there are of a column.
 
-    Raises Unreadable."""
+    Raises Unreadable; UserError where the encoder takes what no file is read as."""
+    if (encoder.takes, getattr(encoder, "channels", 3)) != ("image", 3):
+        what = f"images of {encoder.channels} channels" if encoder.takes == "image" else f"the column '{encoder.takes}'"
+        raise UserError(f"the encoder takes {what}, and only files of RGB images can be read; judge it on shards instead")
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise Unreadable(error.strerror) from None
-    return images.encode(data, size)[2]
+    return images.encode(data, encoder.size)[2].transpose(2, 0, 1)
 
 
-def decoded(paths, size, ahead):
-    """Yields (position, uint8 (size, size, 3) or Unreadable) in order, `ahead` files decoded in advance.
+def decoded(paths, encoder, ahead):
+    """Yields (position, what `read` gives or Unreadable) in order, `ahead` files decoded in advance.
 
     Threads, as Pillow lets go of Python's lock while it decodes and resizes."""
     def attempt(position, path):
         try:
-            return position, read(path, size)
+            return position, read(path, encoder)
         except Unreadable as error:
             return position, error
 
@@ -77,24 +82,24 @@ def features(encoder, paths):
     """Yields (positions in `paths`, features float32 (n, encoder.dim) on the encoder's device), with a progress bar.
 
     Unreadable files are left out, counted and named on stderr; a UserError if no file can be read."""
-    batch = max(1, min(BATCH, PIXELS // encoder.size**2))
-    positions, pixels, bad = [], [], []
+    batch = max(1, min(BATCH, PIXELS // encoder.size**2)) if encoder.takes == "image" else BATCH
+    positions, values, bad = [], [], []
 
     def embedded():
-        image = torch.stack([torch.from_numpy(x.copy()) for x in pixels]).permute(0, 3, 1, 2)
-        part = {"image": image, "label": torch.empty(len(image))}
+        column = torch.from_numpy(np.stack(values))  # which keeps the order of an image's axes in memory
+        part = {encoder.takes: column, "label": torch.empty(len(column))}
         return positions, evals.embed(encoder, SimpleNamespace(in_order=lambda batch: [part]))[0]
 
-    for position, image in tqdm(decoded(paths, encoder.size, 2 * batch), "embed", len(paths), mininterval=1):
-        if isinstance(image, Unreadable):
-            bad.append(f"{paths[position]}: {image}")
+    for position, value in tqdm(decoded(paths, encoder, 2 * batch), "embed", len(paths), mininterval=1):
+        if isinstance(value, Unreadable):
+            bad.append(f"{paths[position]}: {value}")
             continue
         positions.append(position)
-        pixels.append(image)
-        if len(pixels) == batch:
+        values.append(value)
+        if len(values) == batch:
             yield embedded()
-            positions, pixels = [], []
-    if pixels:
+            positions, values = [], []
+    if values:
         yield embedded()
     if len(bad) == len(paths):
         raise UserError(f"none of {len(paths)} images can be read; the first is {bad[0]}")
@@ -131,7 +136,7 @@ def neighbours(encoder, folder, queries, k):
     folder, names = Path(folder), find(folder)
     for query in queries:
         try:
-            read(query, encoder.size)
+            read(query, encoder)
         except Unreadable as error:
             raise UserError(f"{query}: {error}{'' if Path(query).exists() else nearest_path(query)}") from None
     unit = torch.cat([F.normalize(x, dim=1) for _, x in features(encoder, queries)])

@@ -14,7 +14,10 @@ def save(folder, parts, info):
     folder.mkdir(parents=True, exist_ok=True)
     weights = {f"{part}.{key}": t.contiguous().cpu() for part, m in parts.items() for key, t in m.state_dict().items()}
     save_file(weights, folder / "weights.safetensors")
-    info = {"parts": {part: module.config for part, module in parts.items()}, **info}
+    about = {"parts": {part: module.config for part, module in parts.items()}}
+    if (takes := parts["encoder"].takes) != "image":
+        about["takes"] = takes
+    info = {**about, **info}
     (folder / "encoder.json").write_text(json.dumps(info, indent=1, sort_keys=True) + "\n")
 
 
@@ -28,7 +31,8 @@ def load(folder, seed=None, part="encoder"):
     """A trained part, in eval mode: images (N, C, size, size), normalised by .mean and .std -> features (N, .dim).
 
     folder: data/encoders/<experiment>/<run> (the lowest seed, or `seed`) or one seed's folder. The module also carries
-    .size (pixels) and .info, the contents of encoder.json. Raises UserError for a folder that is missing or damaged.
+    .size (pixels) and .info, the contents of encoder.json; .prepare normalises images (N, C, size, size) of 8 or 16 bits.
+    An encoder of another column says so in .takes. Raises UserError for a folder that is missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -44,14 +48,17 @@ def load(folder, seed=None, part="encoder"):
         folder = folder / str(there[0] if seed is None else seed)
     try:
         info = json.loads((folder / "encoder.json").read_text())
-        parts, mean, std, size = (info[key] for key in ("parts", "mean", "std", "size"))
+        parts = info["parts"]
         weights = load_file(folder / "weights.safetensors")
         if part not in parts:
             raise UserError(f"{folder}: has no part '{part}', only {', '.join(parts)}")
         net = build(**parts[part])
         net.load_state_dict({k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(f"{part}.")})
+        for key in ("mean", "std", "size"):  # data without images have none
+            if key in info or getattr(net, "takes", None) == "image":
+                setattr(net, key, info[key])
     except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError, FileNotFoundError) as error:
         what = type(error).__name__ + ": " + str(error).partition("\n")[0].rstrip(":")
         raise UserError(f"{folder}: damaged encoder ({what}); get it with `dvc checkout` or `dvc pull`") from error
-    net.mean, net.std, net.size, net.info = mean, std, size, info
+    net.info = info
     return net.eval().requires_grad_(False)

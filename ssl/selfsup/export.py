@@ -1,6 +1,6 @@
 """Encoders for other libraries: as ONNX, or as weights that timm or torchvision know and the lines that load them.
 
-An export takes what the encoder takes, RGB images (N, 3, size, size) in 0 … 1 less `mean` and divided by `std`, and
+An export takes what the encoder takes, images (N, channels, size, size) in 0 … 1 less `mean` and divided by `std`, and
 gives the same features (N, dim): before anybody sees it, it is loaded again and compared.
 """
 
@@ -16,7 +16,7 @@ TOLERANCE = 1e-4  # of the largest feature, since another library may sum in ano
 FILE = '''\
 """The encoder {run}, seed {seed}, in {library}.
 
-features(images): float (N, 3, {size}, {size}), RGB in 0 … 1, normalised as (images - mean) / std -> (N, {dim}).
+features(images): float (N, {channels}, {size}, {size}){rgb} in 0 … 1, normalised as (images - mean) / std -> (N, {dim}).
 """
 
 from pathlib import Path
@@ -37,13 +37,13 @@ def features(images):
 '''
 # Ours differs from the usual network only in its stem, 3×3 of stride 1 and no max-pooling: the CIFAR convention.
 STEM = """\
-model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)  # the stem for small images has stride 1
+model.conv1 = torch.nn.Conv2d({channels}, 64, 3, 1, 1, bias=False)  # the stem for small images has stride 1
 model.maxpool = torch.nn.Identity()  # and no max-pooling"""
 # timm's smallest ViT in our size. No class token: features are the mean over patches, after the last norm.
 VIT = """\
 model = timm.create_model("vit_tiny_patch16_224", img_size={size}, patch_size={patch}, embed_dim={dim}, depth={depth},
-                          num_heads={heads}, num_classes=0, class_token=False, global_pool="avg", fc_norm=False,
-                          norm_layer=torch.nn.LayerNorm)"""
+                          num_heads={heads}, in_chans={channels}, num_classes=0, class_token=False, global_pool="avg",
+                          fc_norm=False, norm_layer=torch.nn.LayerNorm)"""
 TIMM = """\
 model = timm.create_model({arguments}, num_classes=0)
 model.prune_intermediate_layers(1, prune_norm={prune_norm}, prune_head=True)"""
@@ -58,8 +58,10 @@ def write(encoder, to, out):
     difference that a feature then has on random images. The lines that load weights are at `beside(out, to)`.
 
     Raises UserError where the library has no such architecture, or the features differ."""
+    if encoder.takes != "image":
+        raise UserError(f"the encoder takes the column '{encoder.takes}', and only encoders of images can be exported")
     again = onnx(encoder, out) if to == "onnx" else weights(encoder, to, out)
-    x = torch.randn(3, 3, encoder.size, encoder.size, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(3, encoder.channels, encoder.size, encoder.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         wanted, got = encoder(x), again(x)
     difference = (got - wanted).abs().max().item()
@@ -81,7 +83,7 @@ def onnx(encoder, out):
     def cdist(x1, x2, p: float, compute_mode=None):  # of a palette's colours; torch has no translation of its own
         return op.ReduceL2(op.Sub(op.Unsqueeze(x1, [-2]), op.Unsqueeze(x2, [-3])), [-1], keepdims=False)
 
-    x = torch.zeros(2, 3, encoder.size, encoder.size)  # of one image the tracer would make a constant
+    x = torch.zeros(2, encoder.channels, encoder.size, encoder.size)  # of one image the tracer would make a constant
     program = torch.onnx.export(encoder, (x,), dynamo=True, verbose=False, input_names=["image"],
                                 output_names=["feature"], dynamic_shapes=({0: torch.export.Dim("batch")},),
                                 custom_translation_table={torch.ops.aten._cdist_forward.default: cdist})
@@ -102,7 +104,8 @@ def weights(encoder, library, out):
     lines, features, state = found
     save_file({name: value.contiguous() for name, value in state.items()}, out)
     about = {key: encoder.info[key] for key in ("run", "seed", "size", "mean", "std", "dim")}
-    code = FILE.format(library=library, lines=lines, features=features, weights=out.name, **about)
+    code = FILE.format(library=library, lines=lines, features=features, weights=out.name, channels=encoder.channels,
+                       rgb=", RGB" * (encoder.channels == 3), **about)
     beside(out, library).write_text(code, encoding="utf-8")
     return runpy.run_path(str(beside(out, library)))["features"]
 
@@ -112,11 +115,11 @@ def timm(encoder):
     config = dict(encoder.config)
     name = config.pop("name")
     if name == "resnet18":
-        return f'model = timm.create_model("resnet18", num_classes=0)\n{STEM}', "model(images)", resnet18(encoder)
+        return f'model = timm.create_model("resnet18", num_classes=0)\n{stem(encoder)}', "model(images)", resnet18(encoder)
     if name == "vit":
         first = encoder.blocks[0]
         lines = VIT.format(size=encoder.grid * encoder.patch, patch=encoder.patch, dim=encoder.dim,
-                           depth=len(encoder.blocks), heads=first.heads)
+                           depth=len(encoder.blocks), heads=first.heads, channels=encoder.channels)
         state = {"pos_embed": encoder.position[None]}
         for key, value in encoder.state_dict().items():
             for ours, theirs in RENAMED.items():
@@ -126,6 +129,8 @@ def timm(encoder):
     if nets.network(name) is not None:
         return None
     config.pop("pretrained", None)  # the weights are ours
+    if config.pop("channels", 3) != 3:
+        config["in_chans"] = encoder.channels
     arguments = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in config.items())])
     lines = TIMM.format(arguments=arguments, prune_norm=not encoder.normalised)
     features = (f'model.forward_intermediates(images, norm={encoder.normalised}, output_fmt="NCHW", '
@@ -142,9 +147,13 @@ def torchvision(encoder):
     name = config.pop("name").partition(".")[0]  # what follows the dot names timm's weights
     headless = f"model = torchvision.models.{name}(weights=None)\nmodel.fc = torch.nn.Identity()"
     if name == "resnet18":
-        return f"{headless}\n{STEM}", "model(images)", resnet18(encoder)
+        return f"{headless}\n{stem(encoder)}", "model(images)", resnet18(encoder)
     if name.startswith(("resnet", "resnext", "wide_resnet")) and name in models.list_models() and not config:
         return headless, "model(images)", encoder.net.state_dict()
+
+
+def stem(encoder):
+    return STEM.format(channels=encoder.channels)
 
 
 def resnet18(encoder):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from selfsup.core import rng
+from selfsup.layers import ImageEncoder
 
 
 class ArraySplit:
@@ -31,7 +32,7 @@ class ArraySplit:
             yield {"image": self.images[index], "label": self.labels[index], "index": index, "epoch": epoch}
 
 
-class Flatten(torch.nn.Module):
+class Flatten(ImageEncoder):
     """An encoder whose features are the normalised pixels."""
 
     def __init__(self):

@@ -9,6 +9,7 @@ from selfsup.core import rng
 from selfsup.errors import UserError
 from selfsup.evals import finetune
 from selfsup.inputs.views import View
+from selfsup.layers import ImageEncoder
 
 BUDGET = {"images": 960, "batch": 32, "optimizer": "adamw", "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0}
 
@@ -101,7 +102,7 @@ def test_a_rate_that_diverges_loses_and_none_left_is_an_error(net, stripes):
 
 
 def test_features_of_any_scale_are_learned_from_alike(net, stripes):
-    class Scaled(torch.nn.Module):
+    class Scaled(ImageEncoder):
         def __init__(self):
             super().__init__()
             self.net, self.dim, self.mean, self.std = net, net.dim, net.mean, net.std

@@ -4,11 +4,12 @@ import torch.nn as nn
 
 from selfsup import evals, nets
 from selfsup.evals import layerwise, linear
+from selfsup.layers import ImageEncoder
 
 GRID = [1e-4, 1e-2, 10.0]
 
 
-class Lost(nn.Module):
+class Lost(ImageEncoder):
     """Of three maps the second alone tells the classes apart: the others are noise, and noise made of the image."""
 
     def __init__(self):

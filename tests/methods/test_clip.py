@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from selfsup import nets
 from selfsup.methods.clip import CLIP
-from selfsup.inputs.views import AUGMENTS
+from selfsup.inputs.augment import AUGMENTS
 
 
 def build(norm="group", **args):

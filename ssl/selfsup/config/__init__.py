@@ -51,8 +51,8 @@ def arguments(method) -> dict[str, Any]:
 def check(params: Params) -> None:
     """What `load` cannot know without importing the methods: each run's `args` are arguments of its method or of the
     views that it takes."""
-    from .. import methods, nets
-    from ..inputs import views
+    from .. import methods
+    from ..inputs.augment import augmentation
 
     for entry in params.runs.values():
         method = methods.load(entry.method)
@@ -62,11 +62,7 @@ def check(params: Params) -> None:
                 raise UserError(
                     f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
                 )
-        augment = entry.args.get("augment", method.inputs.augment)
-        if augment not in views.AUGMENTS:
-            raise UserError(f'runs.{entry.name}.args: unknown augmentation "{augment}"{nearest(augment, views.AUGMENTS)}')
+        augmentation(entry.args.get("augment", method.inputs.augment), f"runs.{entry.name}.args.augment")
         size = params.datasets[entry.data].size
-        takes = inspect.signature(nets.network(entry.encoder["name"]) or nets.build).parameters
-        built = entry.encoder.get("size", takes["size"].default if "size" in takes else size)
-        if built != size:
-            raise UserError(f"runs.{entry.name}.encoder: size {built} is not that of data set {entry.data}, {size}")
+        if entry.encoder.get("size", size) != size:
+            raise UserError(f"runs.{entry.name}.encoder: size {entry.encoder['size']} is not that of data set {entry.data}, {size}")

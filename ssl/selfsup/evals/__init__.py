@@ -120,17 +120,14 @@ class Subset:
 def embed(encoder, split, batch=512):
     """Features of every sample in split order: float32 (N, d), and labels int64 (N,), both on the encoder's device.
 
-    Images (uint8) are scaled to 0..1 and normalised by the encoder's own `mean` and `std`, three numbers each.
+    The encoder says which column it takes and prepares it itself.
     """
     device = next(encoder.parameters()).device
-    mean, std = (torch.as_tensor(v, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-                 for v in (encoder.mean, encoder.std))
     was_training = encoder.training
     encoder.eval()
     features, labels = [], []
     for part in split.in_order(batch=batch):
-        image = part["image"].to(device).float().div_(255).sub_(mean).div_(std)
-        features.append(encoder(image).float())
+        features.append(encoder(encoder.prepare(part[encoder.takes].to(device))).float())
         labels.append(part["label"].to(device))
     encoder.train(was_training)
     features, labels = torch.cat(features), torch.cat(labels)

@@ -90,7 +90,7 @@ class Classifier(nn.Module):
 
     def __init__(self, encoder, classes):
         super().__init__()
-        self.encoder, self.mean, self.std = copy.deepcopy(encoder).requires_grad_(), encoder.mean, encoder.std
+        self.encoder, self.takes, self.prepare = copy.deepcopy(encoder).requires_grad_(), encoder.takes, encoder.prepare
         self.norm = nn.BatchNorm1d(encoder.dim, affine=False)
         self.linear = nn.Linear(encoder.dim, classes)
         nn.init.zeros_(self.linear.weight)

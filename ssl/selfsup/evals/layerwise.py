@@ -52,7 +52,7 @@ class Maps(nn.Module):
 
     def __init__(self, encoder, pool):
         super().__init__()
-        self.encoder, self.mean, self.std, self.pool = encoder, encoder.mean, encoder.std, pool
+        self.encoder, self.takes, self.prepare, self.pool = encoder, encoder.takes, encoder.prepare, pool
         self.train(encoder.training)                     # which `embed` restores
 
     def forward(self, x):

@@ -90,7 +90,7 @@ class Together(nn.Module):
 
     def __init__(self, *members):
         super().__init__()
-        self.members, self.mean, self.std = nn.ModuleList(members), members[0].mean, members[0].std
+        self.members, self.takes, self.prepare = nn.ModuleList(members), members[0].takes, members[0].prepare
         self.train(members[0].training)                  # which `embed` restores
 
     def forward(self, x):

@@ -59,14 +59,14 @@ def critic(side, width=64, channels=3):
 
 
 @torch.no_grad()
-def map_shapes(encoder, size, channels=3):
-    """(channels, side) of each of encoder.layers(x) for images of `size` pixels."""
+def map_shapes(encoder, size, channels=None):
+    """(channels, side) of each of encoder.layers(x) for images of `size` pixels and its own number of channels."""
     training = encoder.training
-    maps = encoder.eval().layers(torch.zeros(1, channels, size, size))
+    maps = encoder.eval().layers(torch.zeros(1, channels or encoder.channels, size, size))
     encoder.train(training)
     return [(m.shape[1], m.shape[3]) for m in maps]
 
 
-def map_side(encoder, size, channels=3):
+def map_side(encoder, size, channels=None):
     """Side of encoder.features(x) for images of `size` pixels."""
     return map_shapes(encoder, size, channels)[-1][1]

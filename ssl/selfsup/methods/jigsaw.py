@@ -10,7 +10,8 @@ from ..core import rng
 from ..errors import UserError
 from ..layers import mlp
 from ..training.patches import cut, jittered_grid
-from ..inputs.views import LUMA, View
+from ..inputs.operations import LUMA
+from ..inputs.views import View
 from .base import Method, denormalise, rows
 
 

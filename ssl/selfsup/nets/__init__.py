@@ -1,5 +1,6 @@
 """Networks by name: an encoder is one file here, found by its name. There is no list to keep."""
 
+import functools
 import importlib
 import inspect
 from pathlib import Path
@@ -10,6 +11,7 @@ from .. import layers
 from ..errors import UserError, nearest
 
 HEADS = {"linear": layers.linear, "text_transformer": layers.TextTransformer}  # parts that stand beside an encoder
+SIZES = ("size", "channels")  # of images: pixels a side, and their channels
 
 
 def names():
@@ -32,21 +34,22 @@ def network(name):
     return cls
 
 
-def build(name, **kwargs):
+def build(name, card=None, **kwargs):
     """The network `name` with `.config` recording how it was built; a name not ours is looked up in timm.
 
     Encoders map images (N, C, H, W), normalised floats, to features (N, encoder.dim); `encoder.features(x)` is the
-    map (N, dim, h, w) before pooling and `encoder.layers(x)` the list of maps from shallow to deep.
+    map (N, dim, h, w) before pooling and `encoder.layers(x)` the list of maps from shallow to deep. `encoder.takes` names
+    the column of the data that it is made for, and `encoder.prepare(column)` makes of it what it takes. From a data card
+    come the arguments SIZES, unless they are given, and what images are normalised with.
     Raises UserError for a name that neither we nor timm know, or for arguments that the network does not take.
     """
     make = network(name)
+    if make is None:
+        # Not by an import statement: runs with our own networks do not depend on that file.
+        make = functools.partial(importlib.import_module(f"{__name__}.timm").Timm, name)
+    kwargs |= sizes(make, card or {}, kwargs)
     try:
-        if make is not None:
-            net = make(**kwargs)
-        else:
-            from .timm import Timm
-
-            net = Timm(name, **kwargs)
+        net = make(**kwargs)
     except KeyError:
         import timm
 
@@ -55,4 +58,14 @@ def build(name, **kwargs):
     except TypeError as error:
         raise UserError(f"encoder: {name} was given arguments it does not take ({error})") from None
     net.config = {"name": name, **kwargs}
+    if card and "mean" in card and hasattr(net, "normalised_with"):
+        net.normalised_with(card)
     return net
+
+
+def sizes(make, card, given):
+    """The arguments of the network `make` that follow the data: those of SIZES that it names, that are not given, and
+    that differ from what they are by default."""
+    takes = inspect.signature(make).parameters
+    return {key: card[key] for key in SIZES
+            if key in takes and key in card and key not in given and card[key] != takes[key].default}

@@ -1,17 +1,20 @@
 """A small strided convolutional encoder that two cores can train."""
 
+from typing import Literal
+
 import torch.nn as nn
 
-from ..layers import norm_layer
+from ..arguments import Count
+from ..layers import ImageEncoder, norm_layer
 
 
-class ConvNet(nn.Module):
+class ConvNet(ImageEncoder):
     """Five 3×3 convolutions, width → 8·width channels, stride 16 in all (1.0 M parameters at width 32).
 
     Images (N, channels, H, W) -> features (N, 8·width).
     """
 
-    def __init__(self, width=32, norm="batch", channels=3):
+    def __init__(self, width: Count = 32, norm: Literal["batch", "group"] = "batch", channels: Count = 3):
         super().__init__()
         widths = [channels, width, 2 * width, 4 * width, 8 * width, 8 * width]
         strides = [2, 2, 2, 2, 1]
@@ -19,7 +22,7 @@ class ConvNet(nn.Module):
             nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), norm_layer(norm, o), nn.ReLU(inplace=True))
             for i, o, stride in zip(widths, widths[1:], strides)
         )
-        self.dim = widths[-1]
+        self.dim, self.channels = widths[-1], channels
 
     def layers(self, x):
         maps = []
@@ -27,9 +30,3 @@ class ConvNet(nn.Module):
             x = block(x)
             maps.append(x)
         return maps
-
-    def features(self, x):
-        return self.layers(x)[-1]
-
-    def forward(self, x):
-        return self.features(x).mean((2, 3))

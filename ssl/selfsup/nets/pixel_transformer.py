@@ -4,11 +4,12 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Count
 from ..errors import UserError
-from ..layers import Block, sincos
+from ..layers import Block, ImageEncoder, sincos
 
 
-class PixelTransformer(nn.Module):
+class PixelTransformer(ImageEncoder):
     """Images (N, 3, H, W) -> features (N, dim), the mean over pixels, as iGPT's after the layer norm of a layer.
 
     The image is shrunk to `pixels` × `pixels`, each pixel replaced by the nearest colour of a palette, and these tokens
@@ -16,7 +17,7 @@ class PixelTransformer(nn.Module):
     images come normalised, so the trainer states with what by `normalised_with`; that is part of the weights.
     """
 
-    def __init__(self, pixels=16, levels=4, dim=128, depth=4, heads=4):
+    def __init__(self, pixels: Count = 16, levels: Count = 4, dim: Count = 128, depth: Count = 4, heads: Count = 4):
         super().__init__()
         if levels < 2:
             raise UserError(f"encoder.levels: a palette needs at least 2 levels a channel, not {levels}")
@@ -32,6 +33,7 @@ class PixelTransformer(nn.Module):
 
     def normalised_with(self, card):
         """Take the mean and standard deviation of images from the data card."""
+        super().normalised_with(card)
         level = (torch.arange(self.levels) + 0.5) / self.levels
         grid = torch.cartesian_prod(level, level, level)
         self.palette.copy_((grid - torch.tensor(card["mean"])) / torch.tensor(card["std"]))
@@ -60,9 +62,3 @@ class PixelTransformer(nn.Module):
 
     def layers(self, x):
         return [h.transpose(1, 2).unflatten(2, (self.pixels, self.pixels)) for h in self.hidden(self.quantise(x))]
-
-    def features(self, x):
-        return self.layers(x)[-1]
-
-    def forward(self, x):
-        return self.features(x).mean((2, 3))

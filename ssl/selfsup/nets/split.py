@@ -3,28 +3,31 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Count
 from ..core.colour import rgb_to_lab
+from ..layers import ImageEncoder
 
 
-class Split(nn.Module):
+class Split(ImageEncoder):
     """Lab's L to one network of the kind `half`, its a and b to another; features are the two side by side.
 
     Split-brain autoencoders (Zhang et al. 2017) and CMC (Tian et al. 2020) need the halves to see nothing of each other.
-    half: configuration of either network, as for nets.build; it is given `channels`. Images come normalised, and the
+    half: configuration of either network, as for nets.build; it is given `channels` and, where it names one, `size`. Images come normalised, and the
     trainer states with what by `normalised_with`; that is part of the weights.
     """
 
-    def __init__(self, half):
+    def __init__(self, half: dict, size: Count = 32):
         super().__init__()
         from . import build
 
-        self.lightness, self.colour = build(**half, channels=1), build(**half, channels=2)
+        self.lightness, self.colour = (build(**{**half, "channels": count}, card={"size": size}) for count in (1, 2))
         self.dim = self.lightness.dim + self.colour.dim
         self.register_buffer("pixel_mean", torch.full((3, 1, 1), 0.5))
         self.register_buffer("pixel_std", torch.full((3, 1, 1), 0.25))
 
     def normalised_with(self, card):
         """Take the mean and standard deviation of images from the data card."""
+        super().normalised_with(card)
         self.pixel_mean.copy_(torch.tensor(card["mean"])[:, None, None])
         self.pixel_std.copy_(torch.tensor(card["std"])[:, None, None])
 
@@ -36,9 +39,3 @@ class Split(nn.Module):
     def layers(self, x):
         lightness, colour = self.lab(x)
         return [torch.cat(maps, 1) for maps in zip(self.lightness.layers(lightness), self.colour.layers(colour))]
-
-    def features(self, x):
-        return self.layers(x)[-1]
-
-    def forward(self, x):
-        return self.features(x).mean((2, 3))

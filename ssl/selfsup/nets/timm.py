@@ -1,23 +1,24 @@
 """Any timm model as an encoder."""
 
-import torch.nn as nn
-
+from ..arguments import Count, Text
 from ..errors import UserError
+from ..layers import ImageEncoder
 
 
-class Timm(nn.Module):
+class Timm(ImageEncoder):
     """A timm model up to its last feature map; `kwargs` go to timm.create_model. Raises KeyError for an unknown name.
 
     Features are the mean of that map, as for our own encoders. Everything after it goes (classifier, pooling, the wide
     layers some put between), so that every parameter takes part, whether a method uses the map or its mean.
     """
 
-    def __init__(self, name, **kwargs):
+    def __init__(self, name: Text, channels: Count = 3, **kwargs):
         super().__init__()
         import timm
 
         if not timm.is_model(name):
             raise KeyError(name)
+        self.channels = kwargs.setdefault("in_chans", channels)
         self.net = timm.create_model(name, num_classes=0, **kwargs)
         if not hasattr(self.net, "prune_intermediate_layers"):
             raise UserError(f"encoder.name: timm's {name} does not give feature maps; choose another model")
@@ -30,9 +31,3 @@ class Timm(nn.Module):
         return list(
             self.net.forward_intermediates(x, norm=self.normalised, output_fmt="NCHW", intermediates_only=True)
         )
-
-    def features(self, x):
-        return self.layers(x)[-1]
-
-    def forward(self, x):
-        return self.features(x).mean((2, 3))

@@ -4,21 +4,24 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Count
 from ..errors import UserError
-from ..layers import Block, sincos
+from ..layers import Block, ImageEncoder, sincos
 
 
-class ViT(nn.Module):
+class ViT(ImageEncoder):
     """Images (N, channels, size, size) -> features (N, dim), the mean of the patch tokens after the last norm.
 
     size and patch in pixels. No class token: every method and protocol then pools in the same way.
     """
 
-    def __init__(self, size=32, patch=4, dim=128, depth=6, heads=4, channels=3):
+    def __init__(
+        self, size: Count = 32, patch: Count = 4, dim: Count = 128, depth: Count = 6, heads: Count = 4, channels: Count = 3
+    ):
         super().__init__()
         if size % patch:
             raise UserError(f"encoder.patch: images of {size} pixels cannot be cut into patches of {patch}")
-        self.patch, self.grid, self.dim = patch, size // patch, dim
+        self.patch, self.grid, self.dim, self.channels = patch, size // patch, dim, channels
         self.embed = nn.Conv2d(channels, dim, patch, patch)
         self.register_buffer("position", sincos(self.grid, self.grid, dim), persistent=False)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))

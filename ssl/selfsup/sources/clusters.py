@@ -54,13 +54,12 @@ def _clustered(net, splits, count):
 
     from selfsup.core import cluster
 
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (net.mean, net.std))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in the same order, whatever the machine's number of cores
     try:
         with torch.no_grad():
             features = {name: torch.nn.functional.normalize(torch.cat(
-                [net((part["image"].float() / 255 - mean) / std) for part in split.in_order(256)]), dim=1)
+                [net(net.prepare(part[net.takes])) for part in split.in_order(256)]), dim=1)
                 for name, split in splits.items()}
             found, centroids = cluster.kmeans(features["train"], count)
             return {name: (found if name == "train" else cluster.assign(x, centroids)).tolist()

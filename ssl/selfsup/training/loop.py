@@ -132,7 +132,7 @@ class Training:
 
     def before_epoch(self, epoch):
         torch.manual_seed(rng.key(self.seed, epoch, -1))
-        features = functools.partial(embed, self.method.encoder, self.split, self.mean, self.std)
+        features = functools.partial(embed, self.method.encoder, self.split)
         self.method.before_epoch(Epoch(epoch, self.seed, features, forget(self.optimizer), self.record))
         self.method.train()
 
@@ -194,11 +194,10 @@ def build(run, seed, card, start=None):
     if "pretrained" in run.encoder:
         raise UserError(f"runs.{run.name}.encoder.pretrained is now the run's own: `init: timm`")
     own = {name: value for name, value in run.args.items() if name in takes}
-    net = nets.build(**run.encoder)
+    net = nets.build(**run.encoder, card=card)
     if start:
         start.initialise(net)
-    if hasattr(net, "normalised_with"):  # it works in Lab or in palette colours, and needs to know what 0 and 1 stand for
-        net.normalised_with(card)
+        net.normalised_with(card)  # again: what it starts from may hold the numbers of other data
     method = cls(net, **extra, **own)
     method.inputs = replace(method.inputs, **{name: value for name, value in run.args.items() if name not in takes})
     return method

@@ -73,14 +73,15 @@ def validate(method, split, prepare, batch, seed):
 
 
 @torch.no_grad()
-def embed(net, split, mean, std, batch=512):
+def embed(net, split, batch=512):
     """Features (N, dim), float32 on the CPU, of a split in its order; each rank does its share of the batches."""
+    device = next(net.parameters()).device
     net.eval()
-    out = torch.zeros(len(split), net.dim, device=mean.device)
+    out = torch.zeros(len(split), net.dim, device=device)
     for i, part in enumerate(split.in_order(batch)):
         if i % distributed.world() == distributed.rank():
-            x = (part["image"].to(mean.device).float() / 255 - mean[:, None, None]) / std[:, None, None]
-            out[part["index"].to(mean.device)] = net(x).float()
+            x = net.prepare(part[net.takes].to(device))
+            out[part["index"].to(device)] = net(x).float()
     return distributed.total(out).cpu()
 
 

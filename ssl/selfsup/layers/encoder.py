@@ -1,0 +1,39 @@
+"""What encoders of images have in common."""
+
+import torch
+import torch.nn as nn
+
+
+class ImageEncoder(nn.Module):
+    """Images (N, channels, H, W) -> features (N, dim). A subclass sets `dim` and defines `layers`.
+
+    An encoder says which column of the data it takes and prepares that column itself. One of another column than images
+    is any module with `takes`, `prepare`, `dim`, `layers`, `features` and `forward`; what its `prepare` needs to know of
+    the data it is told by `normalised_with`, and keeps in buffers or in its arguments.
+    """
+
+    takes = "image"
+    channels = 3
+    mean = std = None  # of each channel, lists as on the data card; until `normalised_with` nothing can be prepared
+
+    def normalised_with(self, card):
+        """Take the mean and standard deviation of images from the data card."""
+        self.mean, self.std = card["mean"], card["std"]
+
+    def prepare(self, column):
+        """Images as readers give them, uint8 or uint16 (N, C, H, W), -> what `forward` takes, on the same device:
+        float32, the range of the type as 0 to 1, less the mean and divided by the standard deviation."""
+        mean, std = (torch.as_tensor(v, dtype=torch.float32, device=column.device).view(-1, 1, 1)
+                     for v in (self.mean, self.std))
+        return column.float().div_(torch.iinfo(column.dtype).max).sub_(mean).div_(std)
+
+    def layers(self, x):
+        """Maps (N, C, h, w) from shallow to deep."""
+        raise NotImplementedError
+
+    def features(self, x):
+        """The last map, (N, dim, h, w), before pooling."""
+        return self.layers(x)[-1]
+
+    def forward(self, x):
+        return self.features(x).mean((2, 3))
