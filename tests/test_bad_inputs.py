@@ -21,7 +21,7 @@ TRAIN = {
     "images": 64, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0,
     "precision": "fp32", "threads": 1, "workers": 0, "reader": "auto", "checkpoint_every": 30,
 }  # fmt: skip
-SCENES = {"source": "scenes", "root": ".", "size": 16, "train": 80, "val": 40, "test": 40, "seed": 0, "max_bad": 0.0}
+SCENES = {"source": "scenes", "size": 16, "train": 80, "val": 40, "test": 40, "seed": 0, "max_bad": 0.0}
 FOLDER = {"source": "folder", "root": "pictures", "size": 16, "val_share": 0.2, "test_share": 0.2, "max_bad": 0.1}
 TARS = {"source": "webdataset", "root": "tars", "urls": "*.tar", "size": 16, "val_share": 0.2, "test_share": 0.2,
         "max_bad": 0.0}  # fmt: skip

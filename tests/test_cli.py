@@ -82,8 +82,8 @@ def embedded(*words):
 
 
 def test_a_file_has_the_features_that_it_is_judged_by(work):
-    spec = config.Carved(source="folder", root="pictures", size=16, max_bad=0.0, val_share=0.3, test_share=0.3)
-    card = shards.write("tiny", spec.model_dump(exclude_none=True), "data/shards/tiny", workers=1)
+    spec = {"source": "folder", "root": "pictures", "size": 16, "max_bad": 0.0, "val_share": 0.3, "test_share": 0.3}
+    card = shards.write("tiny", spec, "data/shards/tiny", workers=1)
     data, judged = evals.Data("data/shards/tiny", reader="streaming"), {}
     for split in (name for name, count in card["counts"].items() if count):
         x, _ = evals.embed(selfsup.load("data/encoders/tiny/tiny-convnet"), data.split(split))

@@ -7,11 +7,11 @@ from typing import Any
 
 from ..errors import UserError, nearest
 from . import checker, compose
-from .checker import named
+from .checker import NAME, named
 from .compose import encoders, results
 from .schema import Claim, Expectation, Params, Run, Several, Train
 
-__all__ = ["load", "run", "protocol", "arguments", "check", "encoders", "results", "named"]
+__all__ = ["NAME", "load", "run", "protocol", "arguments", "check", "encoders", "results", "named"]
 __all__ += ["Params", "Run", "Train", "Claim", "Expectation", "Several"]
 GIVEN = ("self", "encoder", "card", "teacher", "columns", "first", "second")  # of a method and its views: no run sets them
 
