@@ -39,11 +39,11 @@ def sync(params, runs=None, root="."):
 
 
 def _trainings(files):
-    """encoder.json of each seed of a run -> [{folder: contents}], one for all unless somebody mixed several trainings."""
+    """encoder.json of each seed of a run -> [{folder: contents}], one unless somebody mixed several trainings."""
     found = {}
     for file in files:
         info = read(file)
-        found.setdefault(names.fingerprint(info), {})[file.parent] = info
+        found.setdefault(names.fingerprint(names.whole(info)), {})[file.parent] = info
     return found.values()
 
 
@@ -58,19 +58,18 @@ def _complete(client, experiment, root, name, seeds, md5):
     summaries = {key: _mean(content.get("seeds", {})) if key == "cost" else _summary(content)
                  for key, content in results.items() if content.get("seeds", {}).keys() <= seconds.keys()}
     metrics, tags = names.finals(summaries)
-    _log(client, parent, info, metrics, tags | _origin(info))
+    _log(client, parent, 0, metrics, tags | _origin(info))  # at step 0 alone: drawn as bars, a run beside the other
     for folder, info in seeds.items():
         seed = str(info["seed"])
         own = {key: content.get("seeds", {}).get(seed, {}) for key, content in results.items()}
         row = store.open_run(client, experiment, root, info, parent, seconds[seed])
-        _complete_seed(client, row, folder, info, own, seconds[seed])
-        store.register(client, row, name, seed, _sha256(folder / "weights.safetensors"), md5)
+        _complete_seed(client, row, folder, info, own, seconds[seed], md5)
         if row.info.status != "FINISHED":
             client.set_terminated(row.info.run_id)
     store.settle(client, experiment, parent)
 
 
-def _complete_seed(client, row, folder, info, results, seconds):
+def _complete_seed(client, row, folder, info, results, seconds, md5):
     curves = [file for file in (folder / "history.jsonl", folder / "judged.jsonl") if file.exists()]
     metrics, tags = names.finals(results)
     tags |= _origin(info) | {
@@ -86,12 +85,13 @@ def _complete_seed(client, row, folder, info, results, seconds):
                   when=lambda images: start + 1000 * seconds * images / max(info["images"], 1))
     if have.get("selfsup.pictures") != tags["selfsup.pictures"] and (folder / "pictures").is_dir():
         client.log_artifacts(row.info.run_id, str(folder / "pictures"), "pictures")
-    _log(client, row, info, metrics, tags)  # last: these tags say that all the above is there
+    store.register(client, row, folder.parent.name, info["seed"], tags["selfsup.encoder"], md5)
+    _log(client, row, info["images"], metrics, tags)  # last: these tags say that all the above is there
 
 
-def _log(client, row, info, metrics, tags):
+def _log(client, row, images, metrics, tags):
     """What of these an MLflow run does not hold yet. The latest of two values at one step is the one that it shows."""
-    points = [(key, float(value), info["images"]) for key, value in metrics.items() if row.data.metrics.get(key) != value]
+    points = [(key, float(value), images) for key, value in metrics.items() if row.data.metrics.get(key) != value]
     store.log(client, row, points, tags={key: value for key, value in tags.items() if row.data.tags.get(key) != value})
 
 
@@ -112,12 +112,12 @@ def _summary(content):
 
 
 def _mean(seeds):
-    """{seed: values} -> the mean of every number, and what is no number where the seeds agree on it."""
+    """{seed: values} -> the mean of every number, to two decimals, and what is no number if the seeds agree on it."""
     rows, mean = [dict(names.flat(values, separator="_")) for values in seeds.values()], {}
     for key in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(key) for row in rows]
         if all(map(names.number, values)):
-            mean[key] = fmean(values)
+            mean[key] = round(fmean(values), 2)
         elif values.count(values[0]) == len(values):
             mean[key] = values[0]
     return mean

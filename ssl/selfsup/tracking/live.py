@@ -32,21 +32,24 @@ class Tracker:
             print("mlflow is not installed: training without it, `make track` adds the run later", file=sys.stderr)
             return
         from selfsup.training.code import code_hash
+        from selfsup.training.start import Start
 
         root = Path(folder).resolve().parents[4]
         card = root / "data/shards" / run.data / "card.json"
         if not card.exists():
             return  # training will say so
-        info = {"run": run.name, "method": run.method, "seed": seed, "args": run.args, "train": run.train.model_dump(),
-                "data": {"name": run.data, "hash": read(card)["hash"]}, "parts": {"encoder": run.encoder},
-                "code": code_hash(run)}  # as encoder.json will have it
-        later = run.model_dump(by_alias=True, include={"init", "from_", "labels"})
+        info = {  # as encoder.json will have it
+            "run": run.name, "method": run.method, "seed": seed, "args": run.args, "train": run.train.model_dump(),
+            "data": {"name": run.data, "hash": read(card)["hash"]}, "parts": {"encoder": run.encoder},
+            "code": code_hash(run), "init": run.init, "from": run.from_, "labels": run.labels,
+            **{f"{key}_hash": value for key, value in Start(run, seed, root / "data/encoders").origin().items()},
+        }
         library = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "selfsup.tracking"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
             cwd=root, env={**os.environ, "PYTHONPATH": library}, start_new_session=True,  # Ctrl-C is for the trainer
         )
-        self.log([{"experiment": params.experiment, "info": {**info, **later}}])
+        self.log([{"experiment": params.experiment, "info": info}])
 
     def log(self, rows):
         """rows: of the history, each with `images` (the step axis) and numbers by name. Costs microseconds."""

@@ -6,12 +6,13 @@ import math
 import re
 
 LATER = ("init", "from", "labels")  # of a run that has them; without one nothing changes
+ORIGIN = ("init_hash", "from_hash")  # of the weights that a seed started from, each seed its own
 ALL = "all"  # the seed of a run's own MLflow run, in which those of its seeds are nested
 
 
 def whole(info):
     """Contents of a seed's encoder.json -> what stands for the run as a whole."""
-    return {**info, "seed": ALL}
+    return {key: value for key, value in info.items() if key not in ORIGIN} | {"seed": ALL}
 
 
 def identity(info):
@@ -20,15 +21,15 @@ def identity(info):
 
 
 def fingerprint(info):
-    """12 hex digits, the same for every seed of a run."""
+    """12 hex digits, the same for every seed of a run but for one that started from trained weights of its own."""
     what = [info["method"], info["data"]["hash"], info["parts"]["encoder"], info["args"], _train(info), info["code"]]
-    later = _later(info)
+    later = _given(info, LATER + ORIGIN)
     return hashlib.sha256(json.dumps([*what, later] if later else what, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def parameters(info):
     """Flat names to text, as MLflow searches them: method, data, seed, encoder.width, args.temperature, train.lr …"""
-    parts = {**info["parts"], "args": info["args"], "train": _train(info), **_later(info)}
+    parts = {**info["parts"], "args": info["args"], "train": _train(info), **_given(info, LATER)}
     return {"method": info["method"], "data": info["data"]["name"], "seed": str(info["seed"])} | {
         key: str(value)[:6000] for key, value in flat(parts, separator=".")}
 
@@ -38,8 +39,8 @@ def _train(info):
     return {key: value for key, value in info["train"].items() if value is not None and key != "judge_every"}
 
 
-def _later(info):
-    return {key: info[key] for key in LATER if info.get(key) is not None}
+def _given(info, keys):
+    return {key: info[key] for key in keys if info.get(key) is not None}
 
 
 def finals(results):

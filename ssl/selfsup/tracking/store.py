@@ -110,7 +110,8 @@ def open_run(client, experiment, root, info, parent=None, age=0):
         row = client.create_run(experiment, int(1000 * (time.time() - age)), tags, title)
     # A parameter of MLflow never changes, so that one which is there must not be written again.
     params = {key: value for key, value in names.parameters(info).items() if key not in row.data.params}
-    log(client, row, params=params, tags={key: value for key, value in nested.items() if row.data.tags.get(key) != value})
+    adopt = {key: value for key, value in nested.items() if row.data.tags.get(key) != value}
+    log(client, row, params=params, tags=adopt)
     if not row.inputs.dataset_inputs:
         _log_dataset(client, row, info["data"])
     return row
@@ -169,7 +170,7 @@ def known(client, row):
 
 
 def log(client, row, points=(), params={}, tags={}, when=None):
-    """Few large requests: 1,000 metrics take 0.1 s so, and 6 s one by one. when(images) -> milliseconds, now if None."""
+    """Few large requests: 1,000 metrics take 0.1 s so, 6 s one by one. when: images -> milliseconds, now if None."""
     from mlflow.entities import Metric, Param, RunTag
 
     now = int(1000 * time.time())
