@@ -13,10 +13,10 @@ from ..errors import UserError
 class Start:
     """The weights that go into a run, none unless it names some. `described()` says in encoder.json what became of them.
 
-    run.init: another run's name, an encoder folder, or "timm" for what timm has for this very architecture. run.from_:
-    a run's name or the folder of its encoders; that encoder is `teacher`. Of other runs it is the one of the same seed,
-    or else of the lowest. encoders: the folder in which runs' encoders lie by experiment. Raises UserError where there
-    is none.
+    run.init: another run's name, an encoder folder (a path, with a "/"), or "timm" for what timm has for this very
+    architecture. run.from_: a run's name or the folder of its encoders; that encoder is `teacher`. Of a run's encoders it
+    is the one of the same seed, or else of the lowest. encoders: the folder in which runs' encoders lie, by experiment.
+    Raises UserError where there is none.
     """
 
     def __init__(self, run, seed, encoders="data/encoders"):
@@ -27,9 +27,7 @@ class Start:
             self.teacher = self._load(from_, seed, encoders)
 
     def _load(self, where, seed, encoders):
-        folder = Path(where)
-        if not (folder / "encoder.json").exists() and not encoder.seeds(folder):
-            folder = Path(encoders) / where.partition("-")[0] / where
+        folder = Path(where) if "/" in where else Path(encoders) / where.partition("-")[0] / where
         seeds = encoder.seeds(folder)
         return encoder.load(folder / str(seed if seed in seeds else seeds[0]) if seeds else folder)
 
