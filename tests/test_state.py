@@ -132,5 +132,6 @@ def test_a_teacher_stays_as_it_is_and_sees_images_as_it_was_taught():
     before = copy.deepcopy(method[1].state_dict())
     torch.testing.assert_close(method[1](given), expected)
     assert torch.equal(same(own), expected) and same.dim == 2
-    assert not method[1](given.requires_grad_()).requires_grad and not any(p.requires_grad for p in method[1].parameters())
+    assert not method[1](given.requires_grad_()).requires_grad
+    assert not any(p.requires_grad for p in method[1].parameters())
     assert all(torch.equal(value, before[name]) for name, value in method[1].state_dict().items())

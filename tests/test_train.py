@@ -140,7 +140,7 @@ def test_a_non_finite_loss_is_told_before_its_embeddings_are_measured(scenes, tm
 
 
 def test_the_spread_is_measured_on_recorded_steps_alone(scenes, tmp_path, monkeypatch):
-    """Of 12 steps every third is recorded: its own spread, but the mean loss of three, as of a run that records each."""
+    """Of 12 steps every third is recorded: its own spread, but the mean loss of three."""
     run = make_run("simclr", images=12 * 32)
     every, _ = pretrain(run, scenes, tmp_path / "every")
     calls = []
@@ -207,8 +207,8 @@ def others(scenes, tmp_path_factory):
     return encoders
 
 
-def initialised(scenes, others, folder, method="random", seed=0, **changes):
-    run = having(make_run(method, **{name: value for name, value in changes.items() if name != "init"}), init=changes["init"])
+def initialised(scenes, others, folder, method="random", seed=0, init=None, **changes):
+    run = having(make_run(method, **changes), init=init)
     return pretrain(run, scenes, folder, seed=seed, encoders=others)[0]
 
 
@@ -240,7 +240,8 @@ def test_init_tells_what_does_not_fit(scenes, others, tmp_path, capsys):
     unfit = selfsup.load(out).info["init_unfit"]
     assert unfit["unexpected"] and all("running" in name or "num_batches" in name for name in unfit["unexpected"])
     assert f"runs.tiny-random.init: unexpected: {', '.join(unfit['unexpected'])}" in capsys.readouterr().err
-    wider = initialised(scenes, others, tmp_path / "wider", encoder={"name": "convnet", "width": 8}, init="tiny-rotation")
+    wider = {"name": "convnet", "width": 8}
+    wider = initialised(scenes, others, tmp_path / "wider", encoder=wider, init="tiny-rotation")
     assert selfsup.load(wider).info["init_unfit"]["other_shape"]
     vit = {"name": "vit", "size": 16, "dim": 32, "depth": 1, "heads": 2}
     with pytest.raises(UserError, match="runs.tiny-random.init: nothing of tiny-rotation fits the encoder vit"):
@@ -259,7 +260,7 @@ def test_init_takes_timms_weights_from_its_cache_and_never_asks_again(scenes, ot
     for name, value in (("HF_HUB_OFFLINE", True), ("HF_HUB_CACHE", str(tmp_path / "hub")), ("HF_HOME", str(tmp_path))):
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setattr("timm.models._hub.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
-    with pytest.raises(UserError, match=r"runs.tiny-random.init: timm has no weights of test_resnet in its cache and cannot"):
+    with pytest.raises(UserError, match="runs.tiny-random.init: timm has no weights of test_resnet in its cache"):
         initialised(scenes, others, tmp_path, encoder=TIMM, init="timm")
     given = timm.create_model("test_resnet")
     repository = tmp_path / "hub" / ("models--" + given.pretrained_cfg["hf_hub_id"].replace("/", "--"))
@@ -271,7 +272,7 @@ def test_init_takes_timms_weights_from_its_cache_and_never_asks_again(scenes, ot
     shutil.rmtree(repository)
     net = selfsup.load(out)
     assert net.info["parts"]["encoder"] == TIMM and not any(net.info["init_unfit"].values())
-    assert all(torch.equal(given.state_dict()[name.removeprefix("net.")], value) for name, value in net.state_dict().items())
+    assert all(torch.equal(given.state_dict()[name], value) for name, value in net.net.state_dict().items())
     with pytest.raises(UserError, match="timm has no weights for our own network convnet"):
         initialised(scenes, others, tmp_path, init="timm")
     with pytest.raises(UserError, match="init: timm"):
@@ -292,7 +293,7 @@ class Imitation(methods.Method):
 def test_from_hands_a_frozen_teacher_to_a_method_that_names_one(scenes, others, tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "load", lambda name: Imitation)
     monkeypatch.setattr(loop, "code_hash", lambda run: "code")
-    with pytest.raises(UserError, match="method imitation needs another run's encoder: name that run as runs.tiny-imitation.from"):
+    with pytest.raises(UserError, match="method imitation needs another run's encoder: .* runs.tiny-imitation.from"):
         pretrain(make_run("imitation"), scenes, tmp_path)
     run = having(make_run("imitation"), from_="tiny-rotation")
     kept = {}
@@ -412,7 +413,8 @@ def test_the_networks_within_a_network_are_its_own():
 
 def test_docstrings_comments_and_layout_mean_nothing_and_all_else_does():
     plain = 'def f(x, y="a"):\n    return x + 1\n\n\nclass A:\n    pass\n'
-    told = '"""Module."""\n\ndef f(\n    x,\n    y=\'a\',\n):\n    """Says."""\n    return x + 1  # one\n\nclass A:\n    "Is."\n'
+    told = '"""Module."""\n\ndef f(\n    x,\n    y=\'a\',\n):\n    """Says."""\n    return x + 1  # one\n'
+    told += '\nclass A:\n    "Is."\n'
     assert code.meaning(told) == code.meaning(plain)
     others = [plain.replace("x + 1", "x + 2"), plain.replace('"a"', '"b"'), plain.replace("pass", 'b = "Is."')]
     assert len({code.meaning(text) for text in (plain, *others)}) == 4
