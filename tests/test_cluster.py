@@ -146,6 +146,22 @@ def test_sinkhorn_fills_all_prototypes_evenly():
     assert extreme.isfinite().all()
 
 
+def test_sinkhorn_passes_over_rows_that_are_no_samples():
+    scores = torch.rand(24, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    empty = torch.arange(24) % 3 == 1
+    codes = cluster.sinkhorn(scores.masked_fill(empty[:, None], -torch.inf))
+    torch.testing.assert_close(codes[~empty], cluster.sinkhorn(scores[~empty]))
+    assert not codes[empty].any()
+    alone = torch.tensor([[1.0, 2.0], [-torch.inf, -torch.inf]])
+    torch.testing.assert_close(cluster.sinkhorn(alone).sum(1), torch.tensor([1.0, 0.0]))
+
+
+@given(st.lists(st.integers(0, 6), max_size=30))
+def test_counted_is_bincount(labels):
+    labels = torch.tensor(labels, dtype=torch.int64)
+    assert torch.equal(cluster.counted(labels, 7), labels.bincount(minlength=7))
+
+
 @pytest.mark.parametrize("n", [1, 7, 60, 1000])
 def test_nmi_with_a_single_cluster(n):
     """Its entropy is 0 however the shares' sum rounds."""

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selfsup.training.losses import info_nce
+from selfsup.training.losses import info_nce, of_others, of_own
 
 
 def test_info_nce_is_the_papers():
@@ -27,3 +27,10 @@ def test_both_sides_take_a_gradient_unless_detached():
     query.grad = key.grad = None
     info_nce(query, key.detach(), 1.0)[0].backward()
     assert query.grad.any() and key.grad is None
+
+
+def test_own_and_others_are_what_masks_pick():
+    scores, image = torch.randn(4, 6, 3), torch.tensor([5, 0, 2, 2])
+    own, others = of_own(scores, image), of_others(scores, image)
+    mask = torch.nn.functional.one_hot(image, 6).bool()
+    assert torch.equal(own, scores[mask]) and torch.equal(others, scores[~mask].view(4, 5, 3))

@@ -8,7 +8,7 @@ import torch.nn as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfsup.training.state import Bank, Ema, Queue, frozen, rising
+from selfsup.training.state import Bank, Ema, Queue, Teacher, frozen, rising
 
 
 @given(st.floats(0, 1), st.integers(1, 5), st.integers(0, 1000))
@@ -117,3 +117,21 @@ def test_bank_moves_its_rows_and_no_others():
 def test_momentum_rises_to_one():
     assert rising(0.9, 0) == pytest.approx(0.9) and rising(0.9, 1) == 1
     assert rising(0.9, 0.5) == pytest.approx(0.95)
+
+
+def test_a_teacher_stays_as_it_is_and_sees_images_as_it_was_taught():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+    net.dim, net.mean, net.std = 2, [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+    card, image = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}, torch.rand(4, 3, 2, 2)
+    own, given = (
+        (image - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        for mean, std in ((net.mean, net.std), (card["mean"], card["std"]))
+    )
+    expected, same = net.eval()(own), Teacher(net, {"mean": net.mean, "std": net.std})
+    method = nn.Sequential(nn.Linear(2, 2), Teacher(net, card)).train()
+    before = copy.deepcopy(method[1].state_dict())
+    torch.testing.assert_close(method[1](given), expected)
+    assert torch.equal(same(own), expected) and same.dim == 2
+    assert not method[1](given.requires_grad_()).requires_grad
+    assert not any(p.requires_grad for p in method[1].parameters())
+    assert all(torch.equal(value, before[name]) for name, value in method[1].state_dict().items())

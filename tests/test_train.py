@@ -1,21 +1,27 @@
 """The loop's promises: the same bytes after a kill, the same curve for one and two processes, clear refusals."""
 
+import hashlib
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from safetensors.torch import save_file
 
 import selfsup
-from selfsup import config, methods
-from selfsup.training import loop
+from selfsup import config, data, methods
+from selfsup.training import code, loop, measure
+from selfsup.training.start import digest
 from selfsup.core.colour import rgb_to_lab
 from selfsup import shards
 from selfsup.errors import UserError
@@ -50,16 +56,29 @@ def make_run(method, **changes):
     )  # fmt: skip
 
 
-def pretrain(run, scenes, folder, tracker=None, seed=0):
+def having(run, train=None, **more):
+    """The run with fields that its schema may not know yet."""
+    train = SimpleNamespace(**{**dict(run.train), **(train or {})})
+    train.model_dump = lambda: {name: value for name, value in vars(train).items() if name != "model_dump"}
+    run = SimpleNamespace(**{**dict(run), **more, "train": train})
+    run.model_dump = lambda include: {name: getattr(run, name) for name in include}
+    return run
+
+
+def pretrain(run, scenes, folder, tracker=None, seed=0, **more):
     AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
     accelerator = Accelerator(mixed_precision="bf16" if run.train.precision == "bf16" else "no", cpu=True)
     out = folder / "out" / str(seed)
-    cost = loop.pretrain(run, seed, accelerator, scenes, out, folder / "runs", folder / "cache", tracker)
+    cost = loop.pretrain(run, seed, accelerator, scenes, out, folder / "runs", folder / "cache", tracker, **more)
     return out, cost
 
 
 def content(folder):
     return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def rows_of(folder, name):
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 
 
 class Killer:
@@ -114,6 +133,191 @@ def test_a_non_finite_loss_stops_with_a_sentence_and_no_output(scenes, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("method", ["simclr", "moco"])
+def test_a_non_finite_loss_is_told_before_its_embeddings_are_measured(scenes, tmp_path, method):
+    with pytest.raises(UserError, match=r"loss became .* at step \d+; lower train.lr"):
+        pretrain(make_run(method, lr=1e30, clip=0.0), scenes, tmp_path)
+
+
+def test_the_spread_is_measured_on_recorded_steps_alone(scenes, tmp_path, monkeypatch):
+    """Of 12 steps every third is recorded: its own spread, but the mean loss of three."""
+    run = make_run("simclr", images=12 * 32)
+    every, _ = pretrain(run, scenes, tmp_path / "every")
+    calls = []
+    monkeypatch.setattr(measure, "spread", lambda z, spread=measure.spread: calls.append(len(z)) or spread(z))
+    monkeypatch.setattr(loop, "LOGGED", 4)
+    third, _ = pretrain(run, scenes, tmp_path / "third")
+    assert calls[:4] == [64] * 4 and len(calls) == 5  # the last is of validation
+    assert content(every)["weights.safetensors"] == content(third)["weights.safetensors"]
+    every, third = (rows_of(folder, "history") for folder in (every, third))
+    assert [row["step"] for row in third] == [3, 6, 9, 12, 12]
+    for row, three in zip(third, zip(*[iter(every[:12])] * 3)):
+        assert (row["std"], row["rank"], row["lr"]) == tuple(three[-1][name] for name in ("std", "rank", "lr"))
+        for name in ("loss", "accuracy"):
+            assert row[name] == pytest.approx(sum(one[name] for one in three) / 3, rel=1e-12)
+    assert third[-1] == every[-1]
+
+
+# ---------------------------------------------------------------------------------------------- judged while training
+
+
+def judge(net, step):
+    """What a judge may do: read the encoder, draw numbers, even leave gradients on."""
+    assert not net.training and net.mean and net.std and net.size == 16
+    torch.rand(3), np.random.rand(3), random.random()
+    return {"norm": sum(p.norm() for p in net.parameters()).item(), "step_seen": step}
+
+
+@pytest.mark.parametrize("method", ["moco", "deepcluster", "supervised"])
+def test_judging_changes_nothing_that_is_learned(scenes, tmp_path, method):
+    plain, _ = pretrain(make_run(method), scenes, tmp_path / "plain")
+    seen, _ = pretrain(having(make_run(method), train={"judge_every": 100}), scenes, tmp_path / "seen", judge=judge)
+    plain, told = content(plain), content(seen)
+    rows = [json.loads(line) for line in told.pop("judged.jsonl").decode().splitlines()]
+    assert plain.pop("encoder.json") != told.pop("encoder.json") and plain == told  # train.judge_every is told
+    assert [row["step"] for row in rows] == [4, 7, 10] == [row["step_seen"] for row in rows]  # 128, 224, 320 images
+    assert [row["images"] for row in rows] == [128, 224, 320] and len({row["norm"] for row in rows}) == 3
+
+
+def test_what_was_judged_survives_a_kill(scenes, tmp_path):
+    run = having(make_run("rotation"), train={"judge_every": 64})
+    whole, _ = pretrain(run, scenes, tmp_path / "whole", judge=judge)
+    for at in (3, 6):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(run, scenes, tmp_path / "killed", Killer(at), judge=judge)
+    resumed, _ = pretrain(run, scenes, tmp_path / "killed", judge=judge)
+    assert content(resumed) == content(whole) and len(rows_of(whole, "judged")) == 5
+
+
+def test_without_a_judge_or_an_interval_nothing_is_judged(scenes, tmp_path):
+    folder, _ = pretrain(make_run("rotation"), scenes, tmp_path, judge=judge)
+    assert not (folder / "judged.jsonl").exists()
+
+
+# ---------------------------------------------------------------------------------------------- other weights
+
+
+@pytest.fixture(scope="module")
+def others(scenes, tmp_path_factory):
+    """Encoders of the run tiny-rotation, seeds 0 and 2, as the pipeline lays them out."""
+    encoders, scratch = tmp_path_factory.mktemp("encoders"), tmp_path_factory.mktemp("scratch")
+    for seed in (0, 2):
+        out, _ = pretrain(make_run("rotation"), scenes, scratch, seed=seed)
+        shutil.copytree(out, encoders / "tiny/tiny-rotation" / str(seed))
+    return encoders
+
+
+def initialised(scenes, others, folder, method="random", seed=0, init=None, **changes):
+    run = having(make_run(method, **changes), init=init)
+    return pretrain(run, scenes, folder, seed=seed, encoders=others)[0]
+
+
+@pytest.mark.parametrize("seed, start", [(0, 0), (2, 2), (1, 0)])
+def test_init_starts_from_the_same_seed_of_a_run_or_the_lowest(scenes, others, tmp_path, seed, start):
+    out = initialised(scenes, others, tmp_path, seed=seed, init="tiny-rotation")
+    source = others / "tiny/tiny-rotation" / str(start)
+    assert content(out)["weights.safetensors"] == content(source)["weights.safetensors"]
+    info = selfsup.load(out).info
+    assert info["init"] == "tiny-rotation" and not any(info["init_unfit"].values())
+    assert info["init_hash"] == digest(selfsup.load(source).state_dict())
+
+
+def test_init_trains_on_from_a_folder_and_is_another_training(scenes, others, tmp_path, capsys):
+    fresh, _ = pretrain(make_run("simclr"), scenes, tmp_path / "fresh")
+    found = [
+        content(initialised(scenes, others, tmp_path, "simclr", init=str(others / f"tiny/tiny-rotation/{seed}")))
+        for seed in (0, 2)
+    ]
+    assert len({folder["weights.safetensors"] for folder in (content(fresh), *found)}) == 3
+    assert len(list((tmp_path / "runs").iterdir())) == 2  # each its own checkpoint
+    assert "init" not in capsys.readouterr().err.replace("initial", "")
+    assert not {"init", "from", "labels"} & selfsup.load(fresh).info.keys()
+
+
+def test_init_tells_what_does_not_fit(scenes, others, tmp_path, capsys):
+    wide = {"name": "convnet", "width": 4, "norm": "group"}  # as wide, with other norms: no statistics
+    out = initialised(scenes, others, tmp_path, encoder=wide, init="tiny-rotation")
+    unfit = selfsup.load(out).info["init_unfit"]
+    assert unfit["unexpected"] and all("running" in name or "num_batches" in name for name in unfit["unexpected"])
+    assert f"runs.tiny-random.init: unexpected: {', '.join(unfit['unexpected'])}" in capsys.readouterr().err
+    wider = {"name": "convnet", "width": 8}
+    wider = initialised(scenes, others, tmp_path / "wider", encoder=wider, init="tiny-rotation")
+    assert selfsup.load(wider).info["init_unfit"]["other_shape"]
+    vit = {"name": "vit", "size": 16, "dim": 32, "depth": 1, "heads": 2}
+    with pytest.raises(UserError, match="runs.tiny-random.init: nothing of tiny-rotation fits the encoder vit"):
+        initialised(scenes, others, tmp_path, encoder=vit, init="tiny-rotation")
+    with pytest.raises(UserError, match="tiny-rotations: no encoder here"):
+        initialised(scenes, others, tmp_path, init="tiny-rotations")
+
+
+TIMM = {"name": "test_resnet"}  # timm's own, for tests: small
+
+
+def test_init_takes_timms_weights_from_its_cache_and_never_asks_again(scenes, others, tmp_path, monkeypatch):
+    import timm
+    from huggingface_hub import constants
+
+    for name, value in (("HF_HUB_OFFLINE", True), ("HF_HUB_CACHE", str(tmp_path / "hub")), ("HF_HOME", str(tmp_path))):
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr("timm.models._hub.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    with pytest.raises(UserError, match="runs.tiny-random.init: timm has no weights of test_resnet in its cache"):
+        initialised(scenes, others, tmp_path, encoder=TIMM, init="timm")
+    given = timm.create_model("test_resnet")
+    repository = tmp_path / "hub" / ("models--" + given.pretrained_cfg["hf_hub_id"].replace("/", "--"))
+    (repository / "snapshots/abc").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("abc")
+    save_file(given.state_dict(), repository / "snapshots/abc/model.safetensors")
+    out = initialised(scenes, others, tmp_path, encoder=TIMM, init="timm")
+    shutil.rmtree(repository)
+    net = selfsup.load(out)
+    assert net.info["parts"]["encoder"] == TIMM and not any(net.info["init_unfit"].values())
+    assert all(torch.equal(given.state_dict()[name], value) for name, value in net.net.state_dict().items())
+    with pytest.raises(UserError, match="timm has no weights for our own network convnet"):
+        initialised(scenes, others, tmp_path, init="timm")
+    with pytest.raises(UserError, match="init: timm"):
+        pretrain(make_run("random", encoder={**TIMM, "pretrained": True}), scenes, tmp_path)
+
+
+class Imitation(methods.Method):
+    """Learns the features of the teacher."""
+
+    def __init__(self, encoder, teacher):
+        super().__init__(encoder)
+        self.teacher = teacher
+
+    def forward(self, batch):
+        return {"loss": (self.encoder(batch["image"]) - self.teacher(batch["image"])).square().mean()}
+
+
+def test_from_hands_a_frozen_teacher_to_a_method_that_names_one(scenes, others, tmp_path, monkeypatch):
+    monkeypatch.setattr(methods, "load", lambda name: Imitation)
+    monkeypatch.setattr(loop, "code_hash", lambda run: "code")
+    with pytest.raises(UserError, match="method imitation needs another run's encoder: .* runs.tiny-imitation.from"):
+        pretrain(make_run("imitation"), scenes, tmp_path)
+    run = having(make_run("imitation"), from_="tiny-rotation")
+    kept = {}
+    monkeypatch.setattr(loop, "pictures", lambda method, *_: kept.update(method=method) or {})
+    out, cost = pretrain(run, scenes, tmp_path, encoders=others)
+    teacher, source = kept["method"].teacher, selfsup.load(others / "tiny/tiny-rotation/0")
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in teacher.net.state_dict().items())
+    assert cost["parameters_method"] == cost["parameters"]  # the teacher's learn nothing
+    losses = [row["loss"] for row in rows_of(out, "history") if "loss" in row]
+    assert losses[-1] < losses[0]
+    info = selfsup.load(out).info
+    assert (info["from"], info["from_hash"]) == ("tiny-rotation", digest(source.state_dict()))
+    assert list(info["parts"]) == ["encoder"]
+
+
+def test_labels_reach_the_data(scenes, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(data, "open", lambda *args, real=data.open, labels=None, seed=None, **options: (
+        opened.append((args[1], labels, seed)) or real(*args, **options)))  # fmt: skip
+    out, _ = pretrain(having(make_run("supervised"), labels=20), scenes, tmp_path, seed=3)
+    assert opened[0] == ("train", 20, 3) and all(labels is None for split, labels, _ in opened if split != "train")
+    assert selfsup.load(out).info["labels"] == 20
+
+
 def test_a_missing_column_is_refused_before_training(tmp_path):
     spec = {"source": "digits", "size": 16, "max_bad": 0.0, "val_share": 0.2, "test_share": 0.2}
     shards.write("digits", spec, tmp_path / "digits", workers=1)
@@ -133,20 +337,100 @@ def test_bf16_and_streaming_train(scenes, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[2] == pytest.approx(losses[0], rel=0.2)
 
 
-def test_fingerprint_covers_params_data_and_code():
+def test_fingerprint_covers_params_data_code_and_other_weights():
     card = {"hash": "a"}
-    base = loop.fingerprint(make_run("simclr"), 0, card, "code")
-    same = loop.fingerprint(make_run("simclr", checkpoint_every=5.0), 0, card, "code")
-    assert same == base
+
+    def fingerprint(run=None, seed=0, card=card, code="code", **more):
+        return loop.fingerprint(run or make_run("simclr"), seed, card, code, **more)
+
+    base = fingerprint()
+    run = make_run("simclr").model_dump(include={"method", "encoder", "args", "train"})
+    del run["train"]["checkpoint_every"]
+    plain = json.dumps([run, 0, "a", "code", torch.__version__], sort_keys=True)
+    assert base == hashlib.sha256(plain.encode()).hexdigest()[:12], "what a run does not set leaves no trace"
+    for same in ({"checkpoint_every": 5.0}, {"judge_every": 100}, {"judge_every": None}):
+        assert fingerprint(having(make_run("simclr"), train=same)) == base
+    assert fingerprint(having(make_run("simclr"), init=None, from_=None, labels=None), origin={}) == base
     others = [
-        loop.fingerprint(make_run("simclr", lr=2e-3), 0, card, "code"),
-        loop.fingerprint(make_run("simclr", args={"temperature": 0.1}), 0, card, "code"),
-        loop.fingerprint(make_run("simclr", encoder={"name": "convnet", "width": 8}), 0, card, "code"),
-        loop.fingerprint(make_run("simclr"), 1, card, "code"),
-        loop.fingerprint(make_run("simclr"), 0, {"hash": "b"}, "code"),
-        loop.fingerprint(make_run("simclr"), 0, card, "other"),
+        fingerprint(make_run("simclr", lr=2e-3)),
+        fingerprint(make_run("simclr", args={"temperature": 0.1})),
+        fingerprint(make_run("simclr", encoder={"name": "convnet", "width": 8})),
+        fingerprint(seed=1),
+        fingerprint(card={"hash": "b"}),
+        fingerprint(code="other"),
+        fingerprint(origin={"init": "a"}),
+        fingerprint(origin={"init": "b"}),
+        fingerprint(origin={"from": "a"}),
+        fingerprint(having(make_run("simclr"), labels=10)),
+        fingerprint(having(make_run("simclr"), labels=0.1)),
     ]
-    assert len({base, *others}) == 7
+    assert len({base, *others}) == 12
+
+
+# ---------------------------------------------------------------------------------------------- which code it was
+
+NET = {"name": "convnet", "width": 4}
+
+
+def hash_of(package, monkeypatch):
+    monkeypatch.setattr(code, "PACKAGE", package)
+    return code.code_hash(SimpleNamespace(method="simclr", encoder=NET))
+
+
+@pytest.mark.parametrize(
+    "file, edit, stale",
+    [
+        ("methods/simclr.py", "\nTHIS = 1\n", True),
+        ("methods/simclr.py", "\n# Said more clearly.\n", False),
+        ("methods/moco.py", "\nTHIS = 1\n", False),
+        ("methods/base.py", "\nTHIS = 1\n", True),
+        ("nets/convnet.py", "\nTHIS = 1\n", True),
+        ("nets/split.py", "\nTHIS = 1\n", False),
+        ("nets/__init__.py", "\nTHIS = 1\n", True),
+        ("core/rng.py", "\nTHIS = 1\n", True),
+        ("training/new.py", "THIS = 1\n", True),
+        ("evals/knn.py", "\nTHIS = 1\n", False),
+        ("report.py", "\nTHIS = 1\n", False),
+    ],
+)
+def test_a_run_is_the_work_of_its_own_code_alone(tmp_path, monkeypatch, file, edit, stale):
+    shutil.copytree(code.PACKAGE, tmp_path / "selfsup", ignore=shutil.ignore_patterns("__pycache__"))
+    before = hash_of(tmp_path / "selfsup", monkeypatch)
+    with open(tmp_path / "selfsup" / file, "a") as opened:
+        opened.write(edit)
+    assert (hash_of(tmp_path / "selfsup", monkeypatch) != before) is stale
+
+
+def test_the_networks_within_a_network_are_its_own():
+    split = {"name": "split", "half": {"name": "resnet18"}}
+    assert code.networks(split) == {"split", "resnet18"}
+    hashes = {
+        code.code_hash(SimpleNamespace(method="cmc", encoder=encoder))
+        for encoder in (split, {"name": "split", "half": NET}, NET, {"name": "resnet26"})  # the last of timm's
+    }
+    assert len(hashes) == 4
+
+
+def test_docstrings_comments_and_layout_mean_nothing_and_all_else_does():
+    plain = 'def f(x, y="a"):\n    return x + 1\n\n\nclass A:\n    pass\n'
+    told = '"""Module."""\n\ndef f(\n    x,\n    y=\'a\',\n):\n    """Says."""\n    return x + 1  # one\n'
+    told += '\nclass A:\n    "Is."\n'
+    assert code.meaning(told) == code.meaning(plain)
+    others = [plain.replace("x + 1", "x + 2"), plain.replace('"a"', '"b"'), plain.replace("pass", 'b = "Is."')]
+    assert len({code.meaning(text) for text in (plain, *others)}) == 4
+
+
+def test_a_comment_makes_no_result_stale(scenes, tmp_path, monkeypatch):
+    run = make_run("rotation")
+    shutil.copytree(code.PACKAGE, tmp_path / "selfsup", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "PACKAGE", tmp_path / "selfsup")
+    first, cost = pretrain(run, scenes, tmp_path)
+    before = content(first)
+    with open(tmp_path / "selfsup/methods/rotation.py", "a") as file:
+        file.write("# Said more clearly.\n")
+    monkeypatch.setattr(loop.Step, "__call__", None)  # it takes no step any more
+    again, cost_again = pretrain(run, scenes, tmp_path)
+    assert content(again) == before and cost_again == cost
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def whiten(x, dim=None, eps=1e-5):
 
 
 def counted(labels, k):
-    """How many of the int64 `labels` (N,) are each of 0 … k - 1: (k,). `bincount`, but for a look at the largest one."""
+    """How many of the int64 `labels` (N,) are each of 0 … k - 1: (k,). `bincount`, but without reading the largest."""
     return torch.zeros(k, dtype=torch.int64, device=labels.device).scatter_add_(0, labels, torch.ones_like(labels))
 
 
@@ -57,8 +57,8 @@ def kmeans(x, k, seed=0, iterations=20):
 @torch.no_grad()
 def sinkhorn(scores, epsilon=0.05, iterations=3):
     """Codes (n, k) of samples over prototypes from their scores (n, k): each row sums to 1, and over all processes'
-    rows each column to (samples / k), as nearly as `iterations` allow (Caron et al. 2020, eq. 3-5 and Algorithm 1). A row
-    whose scores are all -inf stands for no sample: its code is 0 and others' are as without it."""
+    rows each column to (samples / k), as nearly as `iterations` allow (Caron et al. 2020, eq. 3-5 and Algorithm 1).
+    A row whose scores are all -inf stands for no sample: its code is 0, and others' are as without it."""
     q = scores.double() / epsilon  # in double: exp(1 / 0.05) times many is beyond what float32 adds up well
     q = (q - most(q.amax())).exp()
     for _ in range(iterations):

@@ -11,7 +11,7 @@ XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.
 
 @functools.cache
 def _to_xyz(device):
-    """Matrix (3, 3) from linear sRGB to XYZ relative to white; made once a device, which else would wait for the host."""
+    """Matrix (3, 3) from linear sRGB to XYZ relative to white; made once a device, as every copy to it waits."""
     with torch.inference_mode(False):
         return torch.tensor(XYZ, device=device) / torch.tensor(WHITE, device=device)[:, None]
 

@@ -11,12 +11,12 @@ class Method(nn.Module):
     """A pretext task around an encoder. The trainer calls `forward` (through DDP) and the hooks below; nothing else.
 
     A method never logs, moves devices or opens files. Everything that changes during training is a parameter or a
-    registered buffer, so that a checkpoint holds it. Forward and `after_step` read no value back from the device and make
-    no constant on it from numbers of the host, for which a GPU would have to wait; a test holds every method to this.
+    registered buffer, so that a checkpoint holds it. `forward` and `after_step` read no value back from the device and
+    make no constant on it from numbers of the host, since a GPU would wait; a test holds every method to this.
 
-    A subclass's `__init__(self, encoder, **options)` has the paper's values as defaults. It may name `card`, to be given
-    the data card (classes, counts, size in pixels, vocabulary), and `teacher`, to be given the encoder of the run that
-    `from` names: frozen, images -> features (N, teacher.dim).
+    A subclass's `__init__(self, encoder, **options)` has the paper's values as defaults. It may name `card`, to be
+    given the data card (classes, counts, size in pixels, vocabulary), and `teacher`, to be given the encoder of the run
+    that `from` names: frozen, images -> features (N, teacher.dim).
     """
 
     inputs = View()  # what a sample becomes: see views.py
@@ -27,10 +27,10 @@ class Method(nn.Module):
         self.encoder = encoder
 
     def forward(self, batch):
-        """{"loss": scalar, other scalars to record, perhaps "embedding": (n, d), whose spread is recorded as std and rank}.
+        """{"loss": scalar, other scalars to record}. batch["key"] (N,) seeds a sample's own noise (rng.uniform).
 
-        batch["key"] (N,) seeds a sample's own noise (rng.uniform). What is recorded is the scalars' mean over the steps
-        since the last record, and the spread of the recorded step's embedding alone, which is dear to measure."""
+        Scalars are recorded as their mean over the steps since the last record. An "embedding" (n, d) beside them is
+        what family C has its spread measured of, std and rank; as that is dear, of the recorded step alone."""
         raise NotImplementedError
 
     def before_epoch(self, run):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from ..core import rng
 from ..core.distributed import gather, rank
 from ..errors import UserError, nearest
-from ..training.losses import local_info_nce, own_and_others
+from ..training.losses import local_info_nce, of_others, of_own
 from ..layers import map_shapes, mlp
 from ..training.state import frozen
 from ..inputs.views import View
@@ -73,5 +73,5 @@ def jsd(scores, image):
 
     scores: (n, N, P), of the codes of n images with the places of N; image: (n,), the code's own among the N.
     """
-    own, others = own_and_others(scores, image)
+    own, others = of_own(scores, image), of_others(scores, image)
     return -F.softplus(-own).mean() - F.softplus(others).mean() + 2 * math.log(2)

@@ -11,7 +11,7 @@ import torch
 
 @dataclass
 class Progress:
-    """How far a training is, beside its weights. Its fields go into the checkpoint, `history` and `judged` to the user."""
+    """How far a training is, beside its weights; all of it is in the checkpoint."""
 
     step: int = 0
     seconds: float = 0.0
@@ -31,7 +31,7 @@ class Checkpoint:
         self.saved_at = time.monotonic()
 
     def load(self, device):
-        """Method and optimiser as they were when last saved, and the Progress of then; a new one if nothing is saved."""
+        """Make method and optimiser what they were when last saved; returns the Progress of then, or a new one."""
         if not self.path.exists():
             return Progress()
         saved = torch.load(self.path, map_location=device, weights_only=True)
@@ -46,9 +46,12 @@ class Checkpoint:
     def save(self, progress):
         """Write-then-rename: a reader finds the old checkpoint or the new one, never half of one."""
         if self.writes:
-            temporary, optimizer = self.path.with_suffix(".tmp"), self.optimizer.state_dict() if self.optimizer else {}
+            state = {"method": self.method.state_dict(), "progress": vars(progress)}
+            if self.optimizer:
+                state["optimizer"] = self.optimizer.state_dict()
+            temporary = self.path.with_suffix(".tmp")
             with open(temporary, "wb") as file:
-                torch.save({"method": self.method.state_dict(), "optimizer": optimizer, "progress": vars(progress)}, file)
+                torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.path)

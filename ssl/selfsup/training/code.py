@@ -1,4 +1,4 @@
-"""Which code made an encoder, as a hash. Comments and docstrings do not count, so that an edit of them makes nothing stale."""
+"""Which code made an encoder, as a hash. Comments and docstrings do not count: editing them makes nothing stale."""
 
 import ast
 import hashlib
@@ -12,7 +12,7 @@ CODE = "core data inputs layers methods/base.py nets/__init__.py training".split
 
 
 def code_hash(run):
-    """sha256 of the sources that can change the encoder of `run`, a config.Run or what has its `method` and `encoder`."""
+    """sha256 of the sources that can change the encoder of `run`, by its `method` and `encoder`."""
     files = {PACKAGE / "methods" / f"{run.method}.py"}
     files |= {PACKAGE / "nets" / f"{name if name in nets.names() else 'timm'}.py" for name in networks(run.encoder)}
     for name in CODE:

@@ -1,7 +1,7 @@
 """The training loop: one method, one seed, from shards to an encoder folder.
 
-Killed at any moment and started again, it ends with the same bytes: everything that changes is in the checkpoint, and every
-random number is a function of (seed, step) or of (seed, epoch, sample).
+Killed at any moment and started again, it ends with the same bytes: everything that changes is in the checkpoint, and
+every random number is a function of (seed, step) or of (seed, epoch, sample).
 """
 
 import contextlib
@@ -101,14 +101,15 @@ class Training:
         return self.method.inputs(batch, self.seed, self.mean, self.std)
 
     def loop(self):
-        """All steps that are not done yet. What changes here is in method, optimiser or progress, hence in checkpoints."""
+        """All steps that are not done yet. What changes here is in method, optimiser or progress: in checkpoints."""
         train, progress, first = self.run.train, self.progress, self.progress.step
+        every = max(1, self.steps // LOGGED)
         step = Step(self.method, self.model, self.optimizer, train, self.seed, self.steps, self.method.after_step)
-        place = distributed.rank(), distributed.world()
-        batches = self.split.batches(self.seed, train.batch, train.images, *place, first, train.workers) if self.steps else ()
-        bar = tqdm(
-            batches, f"{self.run.name} seed {self.seed}", self.steps, initial=first, disable=not self.main, mininterval=1
-        )
+        place, batches = (distributed.rank(), distributed.world()), ()
+        if self.steps:
+            batches = self.split.batches(self.seed, train.batch, train.images, *place, first, train.workers)
+        title = f"{self.run.name} seed {self.seed}"
+        bar = tqdm(batches, title, self.steps, initial=first, disable=not self.main, mininterval=1)
         self.method.train()
         for number, batch in enumerate(bar, first):
             epoch = number * train.batch // len(self.split)
@@ -121,7 +122,7 @@ class Training:
             progress.step += 1
             for name, value in scalars(out).items():
                 progress.sums[name] = progress.sums.get(name, 0) + value.detach().double()
-            if progress.step % (every := max(1, self.steps // LOGGED)) == 0 or progress.step == self.steps:
+            if progress.step % every == 0 or progress.step == self.steps:
                 loss = self.record_steps(out, number % every + 1, optim.learning_rate(number, self.steps, train))
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             if self.judge and progress.step * train.batch % train.judge_every < train.batch:
@@ -146,7 +147,7 @@ class Training:
             self.tracker.log(rows[-1:])
 
     def record_steps(self, out, since, lr):
-        """The means of the scalars over the `since` last steps, and how far the last one's embeddings spread; the loss."""
+        """The scalars' means over the `since` last steps, how the last one's embeddings spread. Returns the loss."""
         means = {name: float(distributed.mean(value)) / since for name, value in self.progress.sums.items()}
         finite(means["loss"], self.run, self.seed, self.progress.step)  # first: numbers that are none have no spread
         self.progress.sums = {}
@@ -168,8 +169,8 @@ class Training:
             return
         if self.steps and held_out and not any("val_loss" in row for row in self.progress.history):
             self.record(**validate(self.method, held_out, self.prepare, self.run.train.batch, self.seed))
-        seconds = time.monotonic() - self.started
-        self.progress.cost = cost(self.method, self.steps, self.run.train.batch, seconds, self.progress.flops, self.device)
+        seconds, batch = time.monotonic() - self.started, self.run.train.batch
+        self.progress.cost = cost(self.method, self.steps, batch, seconds, self.progress.flops, self.device)
         if self.steps:
             self.save()
 

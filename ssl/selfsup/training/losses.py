@@ -24,15 +24,17 @@ def local_info_nce(scores, image):
     """
     own = F.one_hot(image, scores.shape[1]).bool()
     others = scores.masked_fill(own[:, :, None], -torch.inf).flatten(1).logsumexp(1)
-    own, _ = own_and_others(scores, image)
-    return F.softplus(others[:, None] - own).mean()  # -log(exp(own) / (exp(own) + sum of exp(others)))
+    # -log(exp(own) / (exp(own) + sum of exp(others)))
+    return F.softplus(others[:, None] - of_own(scores, image)).mean()
 
 
-def own_and_others(scores, image):
-    """Scores (n, N, P) with places of N images, taken apart: with those of the image (n,) itself, (n, P), and with the
-    others', (n, N - 1, P)."""
-    places = scores.shape[2]
+def of_own(scores, image):
+    """Of scores (n, N, P) with the places of N images those with the query's own image (n,): (n, P)."""
+    return scores.gather(1, image[:, None, None].expand(-1, 1, scores.shape[2]))[:, 0]
+
+
+def of_others(scores, image):
+    """All others: (n, N - 1, P)."""
     other = torch.arange(scores.shape[1] - 1, device=scores.device)
     other = other + (other >= image[:, None])
-    own = scores.gather(1, image[:, None, None].expand(-1, 1, places))[:, 0]
-    return own, scores.gather(1, other[:, :, None].expand(-1, -1, places))
+    return scores.gather(1, other[:, :, None].expand(-1, -1, scores.shape[2]))

@@ -19,8 +19,8 @@ MEASURED = "embedding"  # what a method's output calls the tensor (n, d) whose s
 def spread(z):
     """Whether embeddings (n, d) collapse, over the whole global batch: what family C records beside its loss.
 
-    std: standard deviation of a unit embedding's coordinate times √d; 1 on a sphere filled evenly, 0 if all are the same
-    (Chen & He 2021, figure 2). rank: RankMe, the effective rank exp(entropy of the normalised singular values), at
+    std: standard deviation of a unit embedding's coordinate times √d; 1 on a sphere filled evenly, 0 if all are the
+    same (Chen & He 2021, figure 2). rank: RankMe, the effective rank exp(entropy of the normalised singular values), at
     most min(n, d) (Garrido et al. 2023, eq. 1-2, https://arxiv.org/abs/2210.02885).
     """
     z = distributed.gather_rows(z).double()

@@ -39,6 +39,7 @@ def publish(method, info, progress, images, out):
     (temporary / "pictures").mkdir()
     for name, image in images.items():
         pixels = (image.float().cpu().clamp(0, 1) * 255).round().byte().numpy()
-        Image.fromarray(pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels).save(temporary / f"pictures/{name}.png")
+        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
+        Image.fromarray(pixels).save(temporary / f"pictures/{name}.png")
     shutil.rmtree(out, ignore_errors=True)
     os.replace(temporary, out)

@@ -1,4 +1,4 @@
-"""What a run starts from beside its seed: weights that were trained before (`init`), the encoder of another run (`from`)."""
+"""What a run starts from beside its seed: weights trained before (`init`), the encoder of another run (`from`)."""
 
 import hashlib
 import sys
@@ -11,12 +11,12 @@ from ..errors import UserError
 
 
 class Start:
-    """The weights that go into a run, none unless it names some. `described()` says in encoder.json what became of them.
+    """The weights that go into a run, none unless it names some; and what became of them, for encoder.json.
 
-    run.init: another run's name, an encoder folder, or "timm" for what timm has for this very architecture. run.from_:
-    a run's name or the folder of its encoders; that encoder is `teacher`. Of other runs it is the one of the same seed,
-    or else of the lowest. encoders: the folder in which runs' encoders lie by experiment. Raises UserError where there
-    is none.
+    run.init: another run's name, an encoder folder (a path, with a "/"), or "timm" for what timm has for this very
+    architecture. run.from_: a run's name or the folder of its encoders; that encoder is `teacher`. Of a run's encoders
+    it is the one of the same seed, or else of the lowest. encoders: the folder in which runs' encoders lie, by
+    experiment. Raises UserError where there is none.
     """
 
     def __init__(self, run, seed, encoders="data/encoders"):
@@ -27,9 +27,7 @@ class Start:
             self.teacher = self._load(from_, seed, encoders)
 
     def _load(self, where, seed, encoders):
-        folder = Path(where)
-        if not (folder / "encoder.json").exists() and not encoder.seeds(folder):
-            folder = Path(encoders) / where.partition("-")[0] / where
+        folder = Path(where) if "/" in where else Path(encoders) / where.partition("-")[0] / where
         seeds = encoder.seeds(folder)
         return encoder.load(folder / str(seed if seed in seeds else seeds[0]) if seeds else folder)
 
@@ -70,7 +68,7 @@ def pretrained(run):
     """The weights that timm has for the run's encoder, a state_dict."""
     name = run.encoder["name"]
     if name in nets.names():
-        raise UserError(f"runs.{run.name}.init: timm has no weights for our own network {name}; choose an encoder of timm's")
+        raise UserError(f"runs.{run.name}.init: timm has no weights for our own network {name}; take one of timm's")
     try:
         with torch.random.fork_rng(devices=[]):
             return nets.build(**{**run.encoder, "pretrained": True}).state_dict()
@@ -78,8 +76,8 @@ def pretrained(run):
         raise
     except Exception as error:  # timm lets through whatever its hub, the network and the file raise
         raise UserError(
-            f"runs.{run.name}.init: timm has no weights of {name} in its cache and cannot get any ({type(error).__name__}); "
-            "where there is a network, have timm download them once"
+            f"runs.{run.name}.init: timm has no weights of {name} in its cache and cannot get any "
+            f"({type(error).__name__}); where there is a network, have timm download them once"
         ) from error
 
 

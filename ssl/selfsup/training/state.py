@@ -63,14 +63,15 @@ class Bank(nn.Module):
 class Teacher(nn.Module):
     """A trained encoder that is asked and never taught: no gradients, evaluation mode whatever its method's.
 
-    net: of encoder.load, with `mean` and `std`; card: that of the images it will be given, normalised. Where its own were
-    normalised with other numbers, they are made so first. Images (N, C, S, S) -> features (N, .dim).
+    net: of encoder.load, with `mean` and `std`; card: that of the images it will be given, normalised. Where its own
+    were normalised with other numbers, they are made so first. Images (N, C, S, S) -> features (N, .dim).
     """
 
     def __init__(self, net, card):
         super().__init__()
         self.net, self.dim = net.requires_grad_(False).eval(), net.dim
-        mean, std, own_mean, own_std = (torch.tensor(v)[:, None, None] for v in (card["mean"], card["std"], net.mean, net.std))
+        given = card["mean"], card["std"], net.mean, net.std
+        mean, std, own_mean, own_std = (torch.tensor(numbers)[:, None, None] for numbers in given)
         self.register_buffer("scale", std / own_std)
         self.register_buffer("shift", (mean - own_mean) / own_std)
 

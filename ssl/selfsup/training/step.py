@@ -19,7 +19,7 @@ class Step:
         self.train, self.seed, self.steps, self.after = train, seed, steps, after
 
     def __call__(self, number, batch):
-        """Step `number`, from 0; returns what `forward` did. Global random numbers are a function of (seed, number, rank)."""
+        """Step `number`, from 0; returns what `forward` did. torch's generators are seeded by (seed, number, rank)."""
         torch.manual_seed(rng.key(self.seed, number, distributed.rank()))
         optim.set_learning_rate(self.optimizer, optim.learning_rate(number, self.steps, self.train))
         out = self.forward(batch)
