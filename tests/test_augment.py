@@ -217,7 +217,8 @@ def test_rand_augments_operations_agree_with_torchvision(name, shape):
     which = torch.full((12, 1), rand_augment.WHICH[name])
     for magnitude in (0, 1, 9, 20, 30):
         for sign in (1, -1):
-            got = rand_augment.apply(x.clone(), which, torch.full((12, 1), magnitude / 30), torch.full((12, 1), float(sign)))
+            strength, direction = torch.full((12, 1), magnitude / 30), torch.full((12, 1), float(sign))
+            got = rand_augment.apply(x.clone(), which, strength, direction)
             expected = torch.stack([theirs(name, magnitude, sign)(image) for image in x])
             torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
@@ -351,7 +352,7 @@ def test_a_mapping_makes_the_views_of_the_same_augment():
     ({"scale": 0}, "augment.scale"),
     ({"jitter": [0.4, 0.4, 0.4]}, "augment.jitter: should be the strengths"),
     ({"jitter": [0.4, 0.4, 0.4, 0.6]}, "augment.jitter"),
-    ({"rand": 2}, "augment.rand: should be a number of operations"),
+    ({"rand": 2}, "augment.rand: should be how many operations"),
     ({"rand": [2]}, "augment.rand"),
     ({"rand": [2, 31]}, "augment.rand"),
     ({"rand": [0, 9]}, "augment.rand"),

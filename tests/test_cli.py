@@ -177,7 +177,8 @@ def test_what_is_exported_has_the_same_features(work, run, to):
 BANDS = {"channels": 5, "mean": [0.5] * 5, "std": [0.25] * 5}
 
 
-@pytest.mark.parametrize("net, to", [("tiny-resnet18", "torchvision"), ("tiny-resnet18", "timm"), ("tiny-vit", "timm"), ("tiny-timm", "timm")])
+@pytest.mark.parametrize("net, to", [("tiny-resnet18", "torchvision"), ("tiny-resnet18", "timm"), ("tiny-vit", "timm"),
+                                     ("tiny-timm", "timm")])  # fmt: skip
 def test_an_encoder_of_any_number_of_channels_is_exported(work, net, to):
     save("tiny-bands", net={**NETS[net], "channels": 5}, mean=BANDS["mean"], std=BANDS["std"])
     cli.main(["export", "tiny-bands", "--to", to, "-o", "bands.safetensors"])

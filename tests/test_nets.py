@@ -330,7 +330,8 @@ def test_an_encoder_prepares_its_own_column(dtype, most, channels):
 @named
 def test_preparing_does_what_training_and_judging_always_did(config):
     """To the bit: clusters of features become labels."""
-    net, column = nets.build(**config), torch.randint(256, (5, 32, 32, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    column = torch.randint(256, (5, 32, 32, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    net = nets.build(**config)
     net.mean, net.std = INFO["mean"], INFO["std"]
     mean, std = torch.tensor(INFO["mean"]), torch.tensor(INFO["std"])
     assert torch.equal(net.prepare(column), (column.float() / 255 - mean[:, None, None]) / std[:, None, None])
@@ -340,20 +341,23 @@ def test_preparing_does_what_training_and_judging_always_did(config):
 def test_sizes_follow_the_data_unless_said():
     card = {"size": 16, "channels": 13, "mean": [0.5] * 13, "std": [0.25] * 13}
     net = nets.build("vit", card, patch=4, dim=16, depth=1, heads=2)
-    assert net.grid == 4 and net.config == {"name": "vit", "patch": 4, "dim": 16, "depth": 1, "heads": 2, "size": 16, "channels": 13}
+    assert net.config == {"name": "vit", "patch": 4, "dim": 16, "depth": 1, "heads": 2, "size": 16, "channels": 13}
+    assert net.grid == 4
     assert (net.mean, net.std) == (card["mean"], card["std"])
     again = nets.build(**net.config)
     again.load_state_dict(net.state_dict())
     x = torch.randn(2, 13, 16, 16)
     assert torch.equal(again.eval()(x), net.eval()(x))
-    assert nets.build("vit", card, size=32, channels=3, dim=16).config == {"name": "vit", "size": 32, "channels": 3, "dim": 16}
+    said = {"name": "vit", "size": 32, "channels": 3, "dim": 16}
+    assert nets.build(card=card, **said).config == said
     assert layers.map_side(nets.build("convnet", card, width=4), 16) == 1
     ordinary = {"size": 32, "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
     assert nets.build("vit", ordinary, dim=16).config == {"name": "vit", "dim": 16}, "what is so by default is not written"
     split = nets.build("split", {**ordinary, "size": 16}, half={"name": "vit", "dim": 16})
     assert split.colour.grid == split.lightness.grid == 4 and nets.build(**split.config).lightness.grid == 4
     assert split.pixel_mean.flatten().tolist() == [0.5] * 3
-    assert nets.build("convnet", {}, width=4).mean is None and nets.build("linear", ordinary, d_in=2, d_out=3).config["d_in"] == 2
+    assert nets.build("convnet", {}, width=4).mean is None
+    assert nets.build("linear", ordinary, d_in=2, d_out=3).config == {"name": "linear", "d_in": 2, "d_out": 3}
 
 
 def test_timms_models_take_the_datas_channels():
@@ -393,7 +397,8 @@ def test_an_encoder_of_another_column_is_judged_and_kept_like_one_of_images(tmp_
 
 def test_a_folder_of_an_image_encoder_is_as_it_was(tmp_path):
     encoder.save(tmp_path, {"encoder": nets.build("convnet", width=4)}, INFO)
-    assert json.loads((tmp_path / "encoder.json").read_text()) == {"parts": {"encoder": {"name": "convnet", "width": 4}}, **INFO}
+    info = json.loads((tmp_path / "encoder.json").read_text())
+    assert info == {"parts": {"encoder": {"name": "convnet", "width": 4}}, **INFO}
 
 
 def test_annotations_need_nothing_but_the_module_of_arguments():

@@ -41,13 +41,13 @@ def find(folder):
 
 
 def read(path, encoder):
-    """A file as a shard would hold it for the encoder's column: uint8 (3, size, size), through the same JPEG where a shard
-    stores one. The one place that knows which files there are of a column.
+    """A file as a shard would hold it for the encoder's column: uint8 (3, size, size), through the same JPEG where a
+    shard stores one. The one place that knows how files of a column are read.
 
     Raises Unreadable; UserError where the encoder takes what no file is read as."""
     if (encoder.takes, getattr(encoder, "channels", 3)) != ("image", 3):
         what = f"images of {encoder.channels} channels" if encoder.takes == "image" else f"the column '{encoder.takes}'"
-        raise UserError(f"the encoder takes {what}, and only files of RGB images can be read; judge it on shards instead")
+        raise UserError(f"the encoder takes {what}, and only files of RGB images can be read; judge it on shards")
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -31,8 +31,8 @@ def load(folder, seed=None, part="encoder"):
     """A trained part, in eval mode: images (N, C, size, size), normalised by .mean and .std -> features (N, .dim).
 
     folder: data/encoders/<experiment>/<run> (the lowest seed, or `seed`) or one seed's folder. The module also carries
-    .size (pixels) and .info, the contents of encoder.json; .prepare normalises images (N, C, size, size) of 8 or 16 bits.
-    An encoder of another column says so in .takes. Raises UserError for a folder that is missing or damaged.
+    .size (pixels) and .info, the contents of encoder.json, and .prepare normalises images of 8 or 16 bits. An encoder of
+    another column says so in .takes. Raises UserError for a folder that is missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

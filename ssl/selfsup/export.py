@@ -1,7 +1,7 @@
 """Encoders for other libraries: as ONNX, or as weights that timm or torchvision know and the lines that load them.
 
-An export takes what the encoder takes, images (N, channels, size, size) in 0 … 1 less `mean` and divided by `std`, and
-gives the same features (N, dim): before anybody sees it, it is loaded again and compared.
+An export takes what the encoder takes, images (N, channels, size, size) in 0 … 1 less `mean` and divided by `std`,
+and gives the same features (N, dim): before anybody sees it, it is loaded again and compared.
 """
 
 import json

@@ -53,7 +53,7 @@ def test_the_last_layer_is_the_encoder(network, data):
 
 
 def test_maps_are_averaged_to_the_side_asked_for():
-    class Deep(nn.Module):
+    class Deep(ImageEncoder):
         mean, std = [0.0] * 3, [1.0] * 3
 
         def layers(self, x):

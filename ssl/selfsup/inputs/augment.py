@@ -52,7 +52,9 @@ def _number(value, low, high):
 
 
 def _numbers(value, *bounds):
-    return isinstance(value, tuple) and len(value) == len(bounds) and all(map(lambda v, b: _number(v, *b), value, bounds))
+    if not isinstance(value, tuple) or len(value) != len(bounds):
+        return False
+    return all(_number(v, low, high) for v, (low, high) in zip(value, bounds))
 
 
 def _range(value, low, high):
@@ -82,7 +84,7 @@ RULES = {  # of a field of Augment that is no probability: whether a value is on
     ),
     "rand": (
         lambda v: isinstance(v, tuple) and _rand(v),
-        f"a number of operations and their magnitude or its range, 0 to {rand_augment.MOST}, as in [2, 9] or [2, 1, 10]",
+        f"how many operations and their magnitude or its range, 0 to {rand_augment.MOST}, as in [2, 9] or [2, 1, 10]",
     ),
     "cutout": (lambda v: _number(v, 0, 1), "a share of the image's side, 0 to 1"),
 }
@@ -114,8 +116,8 @@ AUGMENTS = {
 
 
 def augmentation(value, where="augment"):
-    """The tuple of Augment, one for each view in turn, that `value` stands for: a name in AUGMENTS, an Augment, a mapping
-    of its fields as in {crop: [0.5, 1], flip: 0.5}, or a list of these.
+    """The tuple of Augment, one for each view in turn, that `value` stands for: a name in AUGMENTS, an Augment, a
+    mapping of its fields as in {crop: [0.5, 1], flip: 0.5}, or a list of these.
 
     Raises UserError, which begins with the key `where`, for anything else.
     """
@@ -130,7 +132,8 @@ def augmentation(value, where="augment"):
         known = [field.name for field in fields(Augment)]
         for name in value:
             if name not in known:
-                raise UserError(f'{where}: unknown field "{name}"{nearest(name, known)} (there are: {", ".join(known)})')
+                there = f"(there are: {', '.join(known)})"
+                raise UserError(f'{where}: unknown field "{name}"{nearest(name, known)} {there}')
         try:
             return (Augment(**value),)
         except UserError as error:

@@ -68,7 +68,7 @@ def jitter(x, factors, order, on):
     order = order.gather(1, torch.arange(3, device=x.device) + (torch.arange(3, device=x.device) >= turn[:, None]))
     factor = torch.where(on[:, None] & (colour | (order != 2)), factors.gather(1, order), 1)
     contrast, saturation = ((1 - factor) * (order == which) for which in (1, 2))
-    factor, contrast, saturation = (v.T[:, :, None, None, None] for v in (factor, contrast, saturation))  # (turn, N, 1…)
+    factor, contrast, saturation = (v.T[:, :, None, None, None] for v in (factor, contrast, saturation))  # (turn, N…)
     for i in range(4):
         if colour:
             x = only((turn == i) & on, x, hue, factors[:, 3])

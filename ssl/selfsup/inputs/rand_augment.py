@@ -1,8 +1,8 @@
 """RandAugment (Cubuk et al. 2020, https://arxiv.org/abs/1909.13719): some operations of a list, of one strength.
 
-Each image has operations, directions and, from a range, magnitudes of its own. Operations and what a magnitude means are
-those of torchvision.transforms.v2.RandAugment, with which each agrees on float images to 1e-5; places are interpolated
-bilinearly, and what comes in from outside is black, as there.
+Each image has operations, directions and, from a range, magnitudes of its own. Operations and what a magnitude means
+are those of torchvision.transforms.v2.RandAugment, with which each agrees on float images to 1e-5; places are
+interpolated bilinearly, and what comes in from outside is black, as there.
 """
 
 import math
@@ -18,7 +18,7 @@ OPERATIONS = (
     "translate_x translate_y"
 ).split()
 WHICH = {name: number for number, name in enumerate(OPERATIONS)}
-BLEND, ROTATE, SHEAR, SHIFT = 0.9, 30, 0.3, 150 / 331  # at the largest magnitude: 1 ± a factor, degrees, share of the side
+BLEND, ROTATE, SHEAR, SHIFT = 0.9, 30, 0.3, 150 / 331  # at most: 1 ± a factor, degrees, share of the side
 BITS = 4  # of 8 that posterize then leaves
 
 

@@ -81,7 +81,7 @@ def _keys(batch, seed):
 
 
 def _views(images, key, augment, count, mean, std, first=0, **changes):
-    """Views number `first` and on, float (N, count, C, h, w), of integer images (N, C, H, W); changes to the Augment."""
+    """Views number `first` and on, float (N, count, C, h, w), of integer images (N, C, H, W); changes to Augment."""
     specs = [replace(spec, **changes) for spec in augmentation(augment)]
     size = [round(specs[0].scale * side) for side in images.shape[2:]]
     views = torch.empty(len(images), count, images.shape[1], *size, device=images.device)

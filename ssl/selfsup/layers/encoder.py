@@ -7,9 +7,9 @@ import torch.nn as nn
 class ImageEncoder(nn.Module):
     """Images (N, channels, H, W) -> features (N, dim). A subclass sets `dim` and defines `layers`.
 
-    An encoder says which column of the data it takes and prepares that column itself. One of another column than images
-    is any module with `takes`, `prepare`, `dim`, `layers`, `features` and `forward`; what its `prepare` needs to know of
-    the data it is told by `normalised_with`, and keeps in buffers or in its arguments.
+    An encoder says which column of the data it takes and prepares that column itself. One of another column than
+    images is any module with `takes`, `prepare`, `dim` and `forward` (`layers` and `features` for what asks for maps);
+    what its `prepare` needs to know of the data it is told by `normalised_with`, and keeps in buffers or arguments.
     """
 
     takes = "image"

@@ -38,9 +38,9 @@ def build(name, card=None, **kwargs):
     """The network `name` with `.config` recording how it was built; a name not ours is looked up in timm.
 
     Encoders map images (N, C, H, W), normalised floats, to features (N, encoder.dim); `encoder.features(x)` is the
-    map (N, dim, h, w) before pooling and `encoder.layers(x)` the list of maps from shallow to deep. `encoder.takes` names
-    the column of the data that it is made for, and `encoder.prepare(column)` makes of it what it takes. From a data card
-    come the arguments SIZES, unless they are given, and what images are normalised with.
+    map (N, dim, h, w) before pooling and `encoder.layers(x)` the list of maps from shallow to deep. `encoder.takes`
+    names the column of the data that it is made for, and `encoder.prepare(column)` makes of it what `forward` takes.
+    From a data card come the arguments SIZES, unless they are given, and what images are normalised with.
     Raises UserError for a name that neither we nor timm know, or for arguments that the network does not take.
     """
     make = network(name)

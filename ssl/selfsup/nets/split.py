@@ -12,8 +12,8 @@ class Split(ImageEncoder):
     """Lab's L to one network of the kind `half`, its a and b to another; features are the two side by side.
 
     Split-brain autoencoders (Zhang et al. 2017) and CMC (Tian et al. 2020) need the halves to see nothing of each other.
-    half: configuration of either network, as for nets.build; it is given `channels` and, where it names one, `size`. Images come normalised, and the
-    trainer states with what by `normalised_with`; that is part of the weights.
+    half: configuration of either network, as for nets.build; it is given `channels` and, where it names one, `size`.
+    Images come normalised, with what the trainer states by `normalised_with`; that is part of the weights.
     """
 
     def __init__(self, half: dict, size: Count = 32):

@@ -16,7 +16,13 @@ class ViT(ImageEncoder):
     """
 
     def __init__(
-        self, size: Count = 32, patch: Count = 4, dim: Count = 128, depth: Count = 6, heads: Count = 4, channels: Count = 3
+        self,
+        size: Count = 32,
+        patch: Count = 4,
+        dim: Count = 128,
+        depth: Count = 6,
+        heads: Count = 4,
+        channels: Count = 3,
     ):
         super().__init__()
         if size % patch:
