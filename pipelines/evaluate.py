@@ -45,9 +45,10 @@ def planned(params, protocol, key):
 def judge(protocol, run, seed, shards, item):
     """The result of one seed's encoder."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = evals.Data(shards, reader=run.train.reader, labels=item.get("labels"), seed=seed)
     parts = {part: selfsup.load(config.encoders(run.name), seed, part).to(device)
              for part in ("encoder", *getattr(evals.load(protocol), "parts", ()))}
+    columns = (getattr(parts["encoder"], "takes", "image"), "label")
+    data = evals.Data(shards, item.get("labels"), seed, reader=run.train.reader, columns=columns)
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
                                f"{data.card['size']}: it can be judged at its own size alone")

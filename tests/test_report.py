@@ -18,6 +18,7 @@ from PIL import Image
 
 from selfsup import config, evals, nets, report
 from selfsup import encoder
+from selfsup.data import tars
 from selfsup.report import figures, pictures
 from selfsup import shards
 
@@ -374,20 +375,30 @@ def test_the_metrics_file_is_written_and_says_where_it_was_judged(built):
 def test_encoders_judged_on_several_data_sets_have_a_table_of_them(built, tmp_path):
     root, params, _ = built
     (tmp_path / "data").mkdir()
-    for name in ("encoders", "shards"):
-        (tmp_path / "data" / name).symlink_to(root / "data" / name)
-    shutil.copytree(root / "data/results", tmp_path / "data/results")
+    (tmp_path / "data/encoders").symlink_to(root / "data/encoders")
+    for name in ("results", "shards"):
+        shutil.copytree(root / "data" / name, tmp_path / "data" / name)
+    spec = {**params.datasets["scenes"].model_dump(exclude_none=True), "train": 8, "seed": 1}
+    for seed, name in ((1, "fresh"), (0, "elsewhere")):
+        shards.write(name, {**spec, "seed": seed}, tmp_path / "data/shards" / name, workers=1)
+    place = tmp_path / "data/shards"
+    shutil.copy(tars.hashes_of(place / "scenes", "train"), tars.hashes_of(place / "elsewhere", "test"))
     other = {"accuracy": 61.0, "low": 60.0, "high": 62.0, "seeds": {}}
     folder = tmp_path / config.results("tiny-simclr") / "elsewhere"
     folder.mkdir()
     (folder / "linear.json").write_text(json.dumps(other))
-    more = params.model_copy(update={"datasets": {**params.datasets, "elsewhere": params.datasets["scenes"]}})
+    (folder.with_name("fresh")).mkdir()
+    (folder.with_name("fresh") / "linear.json").write_text(json.dumps(other))
+    both = {name: params.datasets["scenes"] for name in ("elsewhere", "fresh")}
+    more = params.model_copy(update={"datasets": {**params.datasets, **both}})
     text, table = report.build(more, tmp_path).read_text(), (tmp_path / "data/report/tiny/table.md").read_text()
     (page,) = [rows for rows in Page(text).tables if any("elsewhere" in title for title in rows[0])]
     heads, row = [title.strip() for title in page[0]], next(row for row in page if row[0].strip() == "simclr")
     assert row[heads.index("elsewhere, Linear")].strip() == "61.0 60.0–62.0"
     assert row[heads.index("scenes, Linear")].strip() == "40.0 36.0–44.0"
     assert "elsewhere, Linear" in table and "61.0 [60.0, 62.0]" in table
+    assert "Test images of elsewhere that stand in the training split of scenes, pixel by pixel: 20." in text
+    assert text.count("pixel by pixel") == table.count("pixel by pixel") == 1
     assert "simclr on elsewhere" in (tmp_path / "data/results/tiny.yaml").read_text()
     assert [row for row in Page(text).table if row[0].strip() == "simclr"] == [
         row for row in Page(built[2].read_text()).table if row[0].strip() == "simclr"]  # the verdict is of its own data

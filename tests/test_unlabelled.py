@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from selfsup import config, evals, report
 from tests.test_bad_inputs import PARAMS, TARS, script
 
 RUNS = {"tiny-random": {"method": "random", "data": "plain", "seeds": [0]},
@@ -68,3 +69,33 @@ def test_plots_and_metrics(folder):
     assert json.loads((folder / "data/report/tiny/accuracy.json").read_text()) == []
     assert {row["run"] for row in json.loads((folder / "data/report/tiny/loss.json").read_text())} == {"simclr"}
     assert yaml.safe_load((folder / "data/results/tiny.yaml").read_text()) == {"Run": "random\nsimclr"}
+
+
+def test_samples_without_a_label_are_left_out_by_judges_and_nobody_else(tmp_path, monkeypatch):
+    """Two thirds have a label; which the others would have had, and that they are there at all, changes no judgement."""
+    generator = np.random.default_rng(1)
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars/one.tar", "w") as tar:
+        for i in range(150):
+            file = io.BytesIO()
+            colour = generator.integers(60, size=(16, 16, 3), dtype=np.uint8) + np.uint8(190 * (i % 2))
+            Image.fromarray(colour).save(file, "png")
+            for end, content in [("png", file.getvalue()), ("cls", b"%d" % (i % 2 if i % 3 < 2 else -1))]:
+                member = tarfile.TarInfo(f"{i:04d}.{end}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELFSUP_TRACKING", "off")
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    runs = {"tiny-random": RUNS["tiny-random"]}
+    Path("params.yaml").write_text(yaml.safe_dump({**PARAMS, "datasets": {"plain": TARS}, "runs": runs}, sort_keys=False))
+    assert script("shard", "plain") == script("pretrain", "tiny-random") == script("evaluate", "knn", "tiny-random") == 0
+    card = json.loads(Path("data/shards/plain/card.json").read_text())
+    assert sum(card["unlabelled"].values()) == 50 and sum(card["counts"].values()) == 150
+    data = evals.Data("data/shards/plain")
+    for name in ("train", "val", "test"):
+        split = getattr(data, name)
+        assert len(split) == card["counts"][name] - card["unlabelled"][name] and (split.values["label"] >= 0).all()
+    assert json.loads(Path("data/results/tiny/tiny-random/knn.json").read_text())["accuracy"] > 90
+    page = report.build(config.load(), tmp_path).read_text()
+    assert "2 classes (50 without a label)" in page and "coloured by class" in page

@@ -76,7 +76,7 @@ def test(encoder, data, chosen, bootstrap):
 def bought(train, labels, seed):
     """Rows of train in the order in which their labels (N,) are bought, which is that of a run's own budget of labels: a
     function of the seed and of where a sample stands in the whole split, of which train may be a part."""
-    if not hasattr(train, "index"):
+    if not isinstance(train, Subset):                    # the whole split
         return purchase(labels, seed)
     whole = torch.full((int(train.index.max()) + 1,), -1)
     whole[train.index] = labels

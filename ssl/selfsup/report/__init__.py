@@ -8,11 +8,12 @@ protocol's file in `evals`, which is given this package: nothing here knows any 
 from pathlib import Path
 
 import selfsup.data
+from selfsup.data import tars
 from selfsup.report.figures import ACCENT, BAD, GOOD, INK, MUTED, PALETTE, pyplot, svg
 from selfsup.report.numbers import metrics
 from selfsup.report.page import TEMPLATES, render
 from selfsup.report.panels import Panel, crossed, listed, shown
-from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, read
+from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, needed, read
 from selfsup.report.table import duration, interval, markdown, notes, overlaps, quantity
 
 __all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "crossed", "listed",
@@ -24,10 +25,9 @@ def build(params, root="."):
     path of the page."""
     root = Path(root)
     rows = collect(params, root)
-    val = {name: selfsup.data.open(root / "data/shards" / name, "val", cache=root / "data/cache")
-           for name in dict.fromkeys(row.run.data for row in rows)}
-    cards = {name: split.card for name, split in val.items()}
-    samples = {name: Sample(split) for name, split in val.items()}
+    cards = {name: tars.card_of(root / "data/shards" / name) for name in dict.fromkeys(row.run.data for row in rows)}
+    samples = {name: Sample(selfsup.data.open(root / "data/shards" / name, "val", cache=root / "data/cache",
+                                              columns=needed(rows, card))) for name, card in cards.items()}
     embed(rows, samples)
     found = shown(params, rows)
     said = [*notes(params, rows, cards), *overlaps(rows, root)]

@@ -123,6 +123,12 @@ def labelled(card):
     return "label" in card["columns"] and card.get("unlabelled", {}).get("val") != card["counts"]["val"]
 
 
+def needed(rows, card):
+    """The columns of a data set that are shown or that an encoder takes."""
+    takes = {getattr(encoder.load(row.first), "takes", "image") for row in rows if row.first and row.run.data == card["name"]}
+    return [column for column in card["columns"] if column in {"image", "label", *takes}]
+
+
 class Sample:
     """Up to SAMPLES samples of a split, drawn by a fixed seed: `columns`, tensors (n, …), of these `images` uint8
     (n, C, H, W) or None and `labels` (n,). Samples without a label are left out, unless none has one: then all labels are -1.

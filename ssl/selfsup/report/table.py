@@ -93,8 +93,6 @@ def notes(params, rows, cards):
 def overlaps(rows, root):
     """How many test images stand in the shards that an encoder was trained on, in sentences; nothing where none does, or
     where it is unknown."""
-    if not hasattr(selfsup.data, "shared"):  # until data/ has it
-        return
     for judged, trained in sorted({(data, row.run.data) for row in rows for data in (row.run.data, *row.elsewhere)}):
         found = selfsup.data.shared(root / "data/shards" / judged, "test", root / "data/shards" / trained, "train")
         if found:
