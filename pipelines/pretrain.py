@@ -34,11 +34,25 @@ def main():
     costs = {}
     for seed in run.seeds:
         tracker = tracking.Tracker(params, run, seed, out / str(seed)) if accelerator.is_main_process else None
-        costs[str(seed)] = loop.pretrain(run, seed, accelerator, shards, out / str(seed), tracker=tracker)
+        judge = watch(params, run, seed, shards)
+        costs[str(seed)] = loop.pretrain(run, seed, accelerator, shards, out / str(seed), tracker=tracker, judge=judge)
         if tracker:
             tracker.close()
     if accelerator.is_main_process:
         write_costs(config.results(run.name) / "cost.json", costs, out)
+
+
+def watch(params, run, seed, shards):
+    """What kNN's choosing half says of an encoder in training, by val alone; None where that is not asked for or there
+    are no labels. Here, since training knows no judges."""
+    from selfsup import evals
+
+    data = evals.Data(shards, reader=run.train.reader, labels=run.labels, seed=seed)
+    if not run.train.judge_every or not data.labelled or not data.card["counts"]["val"]:
+        return None
+    options = config.protocol(params, "knn")
+    options.pop("bootstrap")
+    return lambda encoder, step: {f"knn_{name}": value for name, value in evals.judge("knn", encoder, data, **options).items()}
 
 
 def write_costs(path, costs, encoders):

@@ -178,7 +178,7 @@ TABLE = {
     "an unknown data set in a run": (run(data="tinny"), PRETRAIN, 'did you mean "tiny"'),
     "an unknown encoder": (run(encoder={"name": "resnet81"}), PRETRAIN, "resnet18"),
     "an encoder's unknown argument": (run(encoder={"name": "convnet", "widht": 4}), PRETRAIN, "widht"),
-    "an encoder for another size": (run(encoder=VIT), PRETRAIN, "size"),
+    "an encoder for another size": (run(encoder={**VIT, "size": 32}), PRETRAIN, "size"),
     # names on the command line
     "a run that is not there": (None, ("pretrain", "tiny-ranom"), 'did you mean "tiny-random"'),
     "a data set that is not there": (None, ("shard", "tin"), 'did you mean "tiny"'),
