@@ -46,7 +46,7 @@ def built(tmp_path_factory):
     raw["notes"] = {"tiny-rotation": "A scene's ground tells <which way> is up."}
     (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     params = config.load(root / "params.yaml")
-    card = shards.write("scenes", params.datasets["scenes"], root / "data/shards/scenes", workers=1)
+    card = shards.write("scenes", params.datasets["scenes"].model_dump(exclude_none=True), root / "data/shards/scenes", workers=1)
     for name in ACCURACY:                                 # moco has nothing yet
         make(root, params, f"tiny-{name}", card, *ACCURACY[name])
     return root, params, report.build(params, root)
