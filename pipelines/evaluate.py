@@ -47,7 +47,7 @@ def judge(protocol, run, seed, shards, item):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parts = {part: selfsup.load(config.encoders(run.name), seed, part).to(device)
              for part in ("encoder", *getattr(evals.load(protocol), "parts", ()))}
-    columns = (getattr(parts["encoder"], "takes", "image"), "label")
+    columns = (parts["encoder"].takes, "label")
     data = evals.Data(shards, item.get("labels"), seed, reader=run.train.reader, columns=columns)
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "

@@ -31,7 +31,8 @@ ACCURACY = {"random": (20, 17, 23), "supervised": (80, 77, 83), "simclr": (40, 3
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
     raw = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
-    scenes = {"source": "scenes", "root": "x", "size": 32, "train": 20, "val": 60, "test": 20, "seed": 0, "max_bad": 0}
+    scenes = {"source": "scenes", "size": 32, "train": 20, "val": 60, "test": 20, "seed": 0, "max_bad": 0}
+    del raw["plan"]
     raw.update(experiment="tiny", fetch=[], datasets={"scenes": scenes}, encoder={"name": "convnet", "width": 4})
     for protocol in raw["protocols"].values():
         if "runs" in protocol:
@@ -45,7 +46,7 @@ def built(tmp_path_factory):
     raw["notes"] = {"tiny-rotation": "A scene's ground tells <which way> is up."}
     (root / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     params = config.load(root / "params.yaml")
-    card = shards.write("scenes", params.datasets["scenes"], root / "data/shards/scenes", workers=1)
+    card = shards.write("scenes", params.datasets["scenes"].model_dump(exclude_none=True), root / "data/shards/scenes", workers=1)
     for name in ACCURACY:                                 # moco has nothing yet
         make(root, params, f"tiny-{name}", card, *ACCURACY[name])
     return root, params, report.build(params, root)

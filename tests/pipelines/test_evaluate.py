@@ -17,25 +17,32 @@ from selfsup import shards
 
 REPOSITORY = Path(__file__).parents[2]
 RUNS = {"tiny-clip": {"method": "clip", "data": "scenes", "seeds": [0, 1]},
-        "tiny-random": {"method": "random", "data": "scenes", "seeds": [0]}}
+        "tiny-random": {"method": "random", "data": "scenes", "seeds": [0]},
+        "tiny-few": {"method": "random", "data": "scenes", "seeds": [0], "labels": 12}}
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
-    scenes = {"source": "scenes", "root": "x", "size": 32, "train": 60, "val": 40, "test": 40, "seed": 0, "max_bad": 0}
-    params.update(experiment="tiny", fetch=[], datasets={"scenes": scenes}, runs=RUNS)
+    scenes = {"source": "scenes", "size": 32, "train": 60, "val": 40, "test": 40, "seed": 0, "max_bad": 0}
+    sets = {"scenes": scenes, "other": {**scenes, "seed": 5}, "small": {**scenes, "size": 16}}
+    params.update(experiment="tiny", fetch=[], datasets=sets, runs=RUNS)
+    params["protocols"]["knn"]["on"] = ["other", "small"]
+    del params["plan"]
     params["encoder"] = {"name": "convnet", "width": 4}
     params["train"].update(threads=1, reader="resident")
     for protocol in ("finetune", "low_shot", "layerwise", "retrieval", "zero_shot"):
         params["protocols"][protocol]["runs"] = {"tiny-clip": "scenes"}
+    params["protocols"]["zero_shot"]["runs"]["tiny-random"] = "scenes"
     for budget in (params["protocols"]["finetune"], params["protocols"]["low_shot"]["finetune"]):
         budget.update(images=64, batch=32, lr=[0.001])
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     params = config.load(root / "params.yaml")
     spec = params.datasets["scenes"].model_dump(exclude_none=True)
     card = shards.write("scenes", spec, root / "data/shards/scenes", workers=1)
+    for name in ("other", "small"):
+        shards.write(name, params.datasets[name].model_dump(exclude_none=True), root / "data/shards" / name, workers=1)
     for name, run in params.runs.items():
         for seed in run.seeds:
             torch.manual_seed(seed)
@@ -99,7 +106,8 @@ def test_one_seed_has_a_bootstrap_interval(here):
 
 @pytest.mark.parametrize("protocol, run, sentence", [
     ("linaer", "tiny-clip", 'unknown protocol "linaer"; did you mean "linear"?'),
-    ("knn", "tiny-clap", 'no run "tiny-clap" in experiment tiny; did you mean "tiny-clip"?'),
+    ("knn", "tiny-clap", 'protocols.knn judges no "tiny-clap"; did you mean "tiny-clip"?'),
+    ("knn", "tiny-random--small", "tiny-random was trained at 32 pixels and data/shards/small has 16"),
     ("zero_shot", "tiny-random", "has no part 'image_head', only encoder"),
 ])
 def test_what_cannot_be_done_is_one_sentence(protocol, run, sentence, here, capsys):
@@ -120,49 +128,24 @@ def test_a_missing_encoder_is_said_by_the_script(here):
     assert done.stderr.startswith("error: data/encoders/tiny/tiny-random: no encoder here; run `dvc pull`")
 
 
-@pytest.fixture
-def planned(here, monkeypatch):
-    """A second data set of the same size and one of another, and a plan that judges the run on both."""
-    params = config.load()
-    for name, size in (("other", 32), ("small", 16)):
-        if not Path("data/shards", name).exists():
-            spec = params.datasets["scenes"].model_dump(exclude_none=True)
-            shards.write(name, {**spec, "size": size, "seed": 5}, Path("data/shards", name), workers=1)
-
-    def item(data, **more):
-        return {"run": "tiny-random", "data": data, "results": f"data/results/tiny/tiny-random/{data}",
-                "options": config.protocol(params, "knn"), **more}
-
-    plan = {"knn": {f"tiny-random--{data}": item(data) for data in ("other", "small")}}
-    plan["knn"]["tiny-random"] = {**item("scenes", labels=12), "results": "data/results/tiny/tiny-random"}
-    monkeypatch.setattr(config, "load", lambda: params.model_copy(update={"plan": plan}))
-    return params
-
-
-def test_a_run_is_judged_on_another_data_set(planned):
+def test_a_run_is_judged_on_another_data_set(here):
     evaluate.main(["knn", "tiny-random--other"])
     result = json.loads(Path("data/results/tiny/tiny-random/other/knn.json").read_text())
     assert (result["run"], result["data"]) == ("tiny-random", "other")
-    options = config.protocol(planned, "knn")
+    options = config.protocol(config.load(), "knn")
     encoder = selfsup.load(config.encoders("tiny-random"), 0)
     assert result["seeds"]["0"] == dict(evals.run("knn", encoder, evals.Data("data/shards/other"), **options))
 
 
-def test_an_encoder_of_another_size_is_one_sentence(planned, capsys):
-    with pytest.raises(SystemExit):
-        evaluate.main(["knn", "tiny-random--small"])
-    assert "tiny-random was trained at 32 pixels and data/shards/small has 16" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("reader", ["resident", "streaming"])
-def test_a_run_s_labels_are_all_that_its_judges_see(planned, reader):
+def test_a_run_s_labels_are_all_that_its_judges_see(here, reader):
     """As many as it may see, those of its seed, whatever the labels of the others are; val and test are whole."""
     few = [evals.Data("data/shards/scenes", labels=12, seed=seed, reader=reader) for seed in (0, 0, 1)]
     chosen = [part.train.index.tolist() for part in few]
     assert chosen[0] == chosen[1] != chosen[2] and len(chosen[0]) == 12 and (few[0].train.values["label"] >= 0).all()
     assert len(few[0].val) == len(few[0].test) == 40
-    evaluate.main(["knn", "tiny-random"])
-    result = json.loads(Path("data/results/tiny/tiny-random/knn.json").read_text())["seeds"]["0"]
-    encoder, options = selfsup.load(config.encoders("tiny-random"), 0), config.protocol(planned, "knn")
+    evaluate.main(["knn", "tiny-few"])
+    result = json.loads(Path("data/results/tiny/tiny-few/knn.json").read_text())["seeds"]["0"]
+    encoder, options = selfsup.load(config.encoders("tiny-few"), 0), config.protocol(config.load(), "knn")
     assert result == dict(evals.run("knn", encoder, few[0], **options))
     assert result != dict(evals.run("knn", encoder, evals.Data("data/shards/scenes"), **options))
