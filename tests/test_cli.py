@@ -174,25 +174,36 @@ def test_what_is_exported_has_the_same_features(work, run, to):
     torch.testing.assert_close(features, net(x), rtol=1e-4, atol=1e-5)
 
 
-BANDS = {"channels": 5, "mean": [0.5] * 5, "std": [0.25] * 5}
+BANDS = {"mean": [0.5] * 5, "std": [0.25] * 5}
 
 
 @pytest.mark.parametrize("net, to", [("tiny-resnet18", "torchvision"), ("tiny-resnet18", "timm"), ("tiny-vit", "timm"),
                                      ("tiny-timm", "timm")])  # fmt: skip
 def test_an_encoder_of_any_number_of_channels_is_exported(work, net, to):
-    save("tiny-bands", net={**NETS[net], "channels": 5}, mean=BANDS["mean"], std=BANDS["std"])
+    save("tiny-bands", net={**NETS[net], "channels": 5}, **BANDS)
     cli.main(["export", "tiny-bands", "--to", to, "-o", "bands.safetensors"])
     x = torch.randn(5, 5, 16, 16)
     features = runpy.run_path(f"bands.{to}.py")["features"](x).detach()
     torch.testing.assert_close(features, selfsup.load(config.encoders("tiny-bands"))(x), rtol=1e-4, atol=1e-5)
 
 
-def test_files_are_not_read_for_an_encoder_that_takes_other_things(work, capsys):
-    save("tiny-bands", net={**NETS["tiny-convnet"], "channels": 5}, mean=BANDS["mean"], std=BANDS["std"])
+def test_an_encoder_of_many_channels_reads_its_own_files(work, capsys):
+    column = {"kind": "image", "shape": [5, 16, 16], "dtype": "uint16", "picture": False}
+    save("tiny-bands", net={**NETS["tiny-convnet"], "channels": 5}, column=column, **BANDS)
+    Path("bands").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 2**16, (3, 16, 16, 5)).astype(np.uint16)
+    for name, image in zip("abc", pixels):
+        np.save(f"bands/{name}.npy", image)
+    cli.main(["embed", "tiny-bands", "bands", "-o", "bands.parquet"])
+    features = torch.tensor(pq.read_table("bands.parquet")["feature"].to_pylist())
+    x = torch.tensor(pixels / 65535.0, dtype=torch.float32).permute(0, 3, 1, 2).sub(0.5).div(0.25)
+    torch.testing.assert_close(features, selfsup.load(config.encoders("tiny-bands"))(x), rtol=1e-4, atol=1e-5)
+    capsys.readouterr()
+    cli.main(["neighbours", "tiny-bands", "bands", "bands/a.npy", "-k", "2"])
+    assert {*"bc"} == {line.split("/")[1][0] for line in capsys.readouterr().out.splitlines()[1:]}
     with pytest.raises(SystemExit):
-        cli.main(["embed", "tiny-bands", "pictures", "-o", "bands.parquet"])
-    assert "takes images of 5 channels, and only files of RGB images can be read" in capsys.readouterr().err
-    assert not Path("bands.parquet").exists()
+        cli.main(["neighbours", "tiny-bands", "bands", "bands/a.npy", "-o", "found.png"])
+    assert "bands/a.npy: not an image, and only pictures can be drawn" in capsys.readouterr().err
 
 
 def test_an_export_that_computes_something_else_is_not_kept(work, monkeypatch, capsys):

@@ -411,3 +411,10 @@ def test_annotations_need_nothing_but_the_module_of_arguments():
         for argument in given:
             assert argument.annotation is not None, f"{file.name}: {argument.arg} has no type"
             assert eval(ast.unparse(argument.annotation), {"__builtins__": {}}, scope)
+
+
+def test_data_without_the_encoders_column_are_refused(monkeypatch):
+    monkeypatch.setitem(nets.HEADS, "tone", Tone)
+    with pytest.raises(UserError, match=r"tone takes the column 'sound', which the data set does not have \(it has image, label\)"):
+        nets.build("tone", {"columns": ["image", "label"]})
+    assert nets.build("tone", {"columns": ["sound"], "mean": [], "std": []}).takes == "sound"

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -131,3 +133,14 @@ def test_small_views_show_a_small_part():
     extent = lambda x: x.flatten(2).amax(2) - x.flatten(2).amin(2)  # noqa: E731
     assert extent(out["small"]).max() < 0.14**0.5 * (4 / 3) ** 0.5 * 1.05
     assert extent(out["image"]).min() > 0.5**0.5 * (3 / 4) ** 0.5 * 0.9
+
+
+def test_a_judge_that_trains_feeds_an_encoder_the_column_that_it_takes():
+    images, sound = pictures(), torch.arange(24 * 8, dtype=torch.int16).view(24, 8)
+    data = batch(images, sound=sound)
+    seeing = SimpleNamespace(takes="image", mean=MEAN, std=STD)
+    view = View("crop_flip")(data, 3, MEAN, STD)["image"]
+    assert torch.equal(views.trained_on(data, seeing, 3)["image"], view)
+    hearing = SimpleNamespace(takes="sound", prepare=lambda column: column / 2)
+    out = views.trained_on(data, hearing, 3)
+    assert torch.equal(out["sound"], sound / 2) and torch.equal(out["image"], images)

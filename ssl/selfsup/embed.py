@@ -1,4 +1,5 @@
-"""Features of image files, as the protocols see these images in shards: batch by batch, with little in memory."""
+"""Features of files, as the protocols see these in shards: batch by batch, with little in memory. The files are images,
+or of the kind of column that the encoder takes."""
 
 import collections
 import json
@@ -14,24 +15,38 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from selfsup import evals
-from selfsup.data import images
+from selfsup.data import columns, images
 from selfsup.data.images import Unreadable
 from selfsup.errors import UserError, nearest_path
 from selfsup.sources import folder as image_folder
 
 BATCH = 512  # images, and fewer of large ones:
-PIXELS = 2**23  # a batch
+BYTES = 3 * 2**23  # a batch: 2^23 pixels in colour
 SHOWN = 20  # unreadable files that are named; all are counted
 TILE = 128  # pixels, of an image in the picture of neighbours
 
 
-def find(folder):
-    """Image files below `folder`: names relative to it, sorted. The same files as the source `folder` finds."""
+def reads(encoder):
+    """(the encoder's column, extensions of the files that its values can be read from). Raises UserError if none can."""
+    column = columns.picture(encoder.size) if encoder.takes == "image" else None
+    if "column" in encoder.info:
+        column = columns.of({"schema": {encoder.takes: encoder.info["column"]}})[encoder.takes]
+    if column is None or column.kind in ("text", "number"):
+        raise UserError(f"the encoder takes the column '{encoder.takes}', which is not read from files of its own; "
+                        f"judge it on shards")
+    if column.kind == "frames":
+        return column, columns.VIDEOS
+    return column, tuple(dict.fromkeys((*(images.EXTENSIONS if column.kind == "image" else ()), *column.extensions)))
+
+
+def find(folder, extensions=images.EXTENSIONS):
+    """Files below `folder` with one of the extensions: names relative to it, sorted. As the source `folder` finds them."""
     if not Path(folder).is_dir():
         raise UserError(f"no such folder: {folder}{nearest_path(folder)}")
-    names = image_folder.files(Path(folder))
+    names = image_folder.files(Path(folder), extensions)
     if not names:
-        raise UserError(f"no images in {folder}: looked for files ending in {', '.join(images.EXTENSIONS)}")
+        what = "images" if extensions[0] in images.EXTENSIONS else "files that the encoder takes"
+        raise UserError(f"no {what} in {folder}: looked for files ending in {', '.join(extensions)}")
     for name in names:
         try:
             name.encode()
@@ -40,28 +55,24 @@ def find(folder):
     return names
 
 
-def read(path, encoder):
-    """A file as a shard would hold it for the encoder's column: uint8 (3, size, size), through the same JPEG where a
-    shard stores one. The one place that knows how files of a column are read.
+def read(path, column):
+    """What a shard would hold of a file: of an image uint8 (3, size, size), through the same JPEG where it stores one.
 
-    Raises Unreadable; UserError where the encoder takes what no file is read as."""
-    if (encoder.takes, getattr(encoder, "channels", 3)) != ("image", 3):
-        what = f"images of {encoder.channels} channels" if encoder.takes == "image" else f"the column '{encoder.takes}'"
-        raise UserError(f"the encoder takes {what}, and only files of RGB images can be read; judge it on shards")
+    Raises Unreadable."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise Unreadable(error.strerror) from None
-    return images.encode(data, encoder.size)[2].transpose(2, 0, 1)
+    return column.encode(data)[1]
 
 
-def decoded(paths, encoder, ahead):
+def decoded(paths, column, ahead):
     """Yields (position, what `read` gives or Unreadable) in order, `ahead` files decoded in advance.
 
     Threads, as Pillow lets go of Python's lock while it decodes and resizes."""
     def attempt(position, path):
         try:
-            return position, read(path, encoder)
+            return position, read(path, column)
         except Unreadable as error:
             return position, error
 
@@ -82,15 +93,16 @@ def features(encoder, paths):
     """Yields (positions in `paths`, features float32 (n, encoder.dim) on the encoder's device), with a progress bar.
 
     Unreadable files are left out, counted and named on stderr; a UserError if no file can be read."""
-    batch = max(1, min(BATCH, PIXELS // encoder.size**2)) if encoder.takes == "image" else BATCH
+    column, _ = reads(encoder)
+    batch = max(1, min(BATCH, BYTES // column.bytes))
     positions, values, bad = [], [], []
 
     def embedded():
-        column = torch.from_numpy(np.stack(values))  # which keeps the order of an image's axes in memory
-        part = {encoder.takes: column, "label": torch.empty(len(column))}
+        batch = torch.from_numpy(np.stack(values))  # which keeps the order of an image's axes in memory
+        part = {encoder.takes: batch, "label": torch.empty(len(batch))}
         return positions, evals.embed(encoder, SimpleNamespace(in_order=lambda batch: [part]))[0]
 
-    for position, value in tqdm(decoded(paths, encoder, 2 * batch), "embed", len(paths), mininterval=1):
+    for position, value in tqdm(decoded(paths, column, 2 * batch), "embed", len(paths), mininterval=1):
         if isinstance(value, Unreadable):
             bad.append(f"{paths[position]}: {value}")
             continue
@@ -102,9 +114,9 @@ def features(encoder, paths):
     if values:
         yield embedded()
     if len(bad) == len(paths):
-        raise UserError(f"none of {len(paths)} images can be read; the first is {bad[0]}")
+        raise UserError(f"none of {len(paths)} files can be read; the first is {bad[0]}")
     if bad:
-        print(f"skipped {len(bad)} unreadable of {len(paths)} images", *bad[:SHOWN], sep="\n  ", file=sys.stderr)
+        print(f"skipped {len(bad)} unreadable of {len(paths)} files", *bad[:SHOWN], sep="\n  ", file=sys.stderr)
 
 
 def write(encoder, folder, out):
@@ -115,7 +127,7 @@ def write(encoder, folder, out):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = find(folder)
+    names = find(folder, reads(encoder)[1])
     about = {key: encoder.info[key] for key in ("run", "method", "seed", "data", "code", "size")}
     schema = pa.schema([("path", pa.string()), ("feature", pa.list_(pa.float32(), encoder.dim))],
                        {"selfsup": json.dumps(about)})
@@ -133,10 +145,11 @@ def neighbours(encoder, folder, queries, k):
     """The k images below `folder` most similar to each query, by cosine: a list [(similarity, path), …] for each.
 
     queries: image files. One that lies in `folder` is not its own neighbour. Raises UserError for an unreadable one."""
-    folder, names = Path(folder), find(folder)
+    column, extensions = reads(encoder)
+    folder, names = Path(folder), find(folder, extensions)
     for query in queries:
         try:
-            read(query, encoder)
+            read(query, column)
         except Unreadable as error:
             raise UserError(f"{query}: {error}{'' if Path(query).exists() else nearest_path(query)}") from None
     unit = torch.cat([F.normalize(x, dim=1) for _, x in features(encoder, queries)])
@@ -172,6 +185,10 @@ def draw(queries, rows, out):
         y = gap + i * (TILE + gap + line)
         for j, (path, words) in enumerate([(query, "query"), *((path, f"{s:.3f}") for s, path in row)]):
             x = gap + j * (TILE + gap) + (2 * gap if j else 0)
-            sheet.paste(images.square(images.load(Path(path).read_bytes()), TILE), (x, y))
+            try:
+                tile = images.square(images.load(Path(path).read_bytes()), TILE)
+            except Unreadable as error:
+                raise UserError(f"{path}: {error}, and only pictures can be drawn; leave -o out") from None
+            sheet.paste(tile, (x, y))
             pen.text((x, y + TILE + 2), words, "black", font)
     sheet.save(out, "PNG")

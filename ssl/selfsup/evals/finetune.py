@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from selfsup.arguments import Count, NotNegative, Positive, Range, Share
 from selfsup.errors import UserError
 from selfsup.evals import accuracy, embed, percent
-from selfsup.inputs.views import View
+from selfsup.inputs.views import trained_on
 from selfsup.training import step
 
 title = "Fine-tuned"
 SEED = 0                                                 # of order and crops: the same for every encoder
-INPUTS = View("crop_flip", columns=("image", "label"))
 
 
 def choose(
@@ -67,12 +66,12 @@ def fit(encoder, train, rate, images, batch, optimizer, weight_decay, warmup, cl
     """A Classifier on a copy of the encoder after `images` augmented images of train, or None where it diverges."""
     device = next(encoder.parameters()).device
     settings = SimpleNamespace(optimizer=optimizer, lr=rate, weight_decay=weight_decay, warmup=warmup, clip=clip)
-    parts = ({name: part[name].to(device) for name in ("image", "label", "index", "epoch")}
+    parts = ({name: part[name].to(device) for name in (encoder.takes, "label", "index", "epoch")}
              for part in train.batches(SEED, batch, images))
-    batches = (INPUTS(part, SEED, encoder.mean, encoder.std) for part in parts)
+    batches = (trained_on(part, encoder, SEED) for part in parts)
 
     def objective(part):
-        return {"loss": F.cross_entropy(net(part["image"]), part["label"])}
+        return {"loss": F.cross_entropy(net(part[encoder.takes]), part["label"])}
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(SEED)                          # for a network with dropout

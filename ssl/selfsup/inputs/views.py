@@ -75,6 +75,14 @@ class Pair:
         return View(self.augment)(batch, seed, mean, std)
 
 
+def trained_on(batch, encoder, seed, augment="crop_flip"):
+    """What a judge that trains the encoder feeds it: batch[encoder.takes] becomes one augmented view of images; any other
+    column is as the encoder prepares it."""
+    if encoder.takes == "image":
+        return View(augment)(batch, seed, encoder.mean, encoder.std)
+    return {**batch, encoder.takes: encoder.prepare(batch[encoder.takes])}
+
+
 def _keys(batch, seed):
     """A random key (N,) for each sample and epoch."""
     return rng.key(seed, batch["epoch"], batch["index"])

@@ -41,13 +41,15 @@ def build(name, card=None, **kwargs):
     map (N, dim, h, w) before pooling and `encoder.layers(x)` the list of maps from shallow to deep. `encoder.takes`
     names the column of the data that it is made for, and `encoder.prepare(column)` makes of it what `forward` takes.
     From a data card come the arguments SIZES, unless they are given, and what images are normalised with.
-    Raises UserError for a name that neither we nor timm know, or for arguments that the network does not take.
+    Raises UserError for a name that neither we nor timm know, for arguments that the network does not take, or for data
+    without its column.
     """
     make = network(name)
     if make is None:
         # Not by an import statement: runs with our own networks do not depend on that file.
         make = functools.partial(importlib.import_module(f"{__name__}.timm").Timm, name)
-    kwargs |= sizes(make, card or {}, kwargs)
+    card = card or {}
+    kwargs |= sizes(make, card, kwargs)
     try:
         net = make(**kwargs)
     except KeyError:
@@ -58,9 +60,18 @@ def build(name, card=None, **kwargs):
     except TypeError as error:
         raise UserError(f"encoder: {name} was given arguments it does not take ({error})") from None
     net.config = {"name": name, **kwargs}
-    if card and "mean" in card and hasattr(net, "normalised_with"):
-        net.normalised_with(card)
+    takes = getattr(net, "takes", None)  # a head takes what the method gives it
+    if takes is not None and takes not in card.get("columns", [takes]):
+        raise UserError(f"encoder.name: {name} takes the column '{takes}', which the data set does not have "
+                        f"(it has {', '.join(card['columns'])})")
+    normalise(net, card)
     return net
+
+
+def normalise(net, card):
+    """Tell a network what the images of a data card are normalised with, if it asks for it."""
+    if "mean" in card and hasattr(net, "normalised_with"):
+        net.normalised_with(card)
 
 
 def sizes(make, card, given):

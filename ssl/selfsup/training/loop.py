@@ -198,7 +198,7 @@ def build(run, seed, card, start=None):
     net = nets.build(**run.encoder, card=card)
     if start:
         start.initialise(net)
-        net.normalised_with(card)  # again: what it starts from may hold the numbers of other data
+        nets.normalise(net, card)  # again: what it starts from may hold the numbers of other data
     method = cls(net, **extra, **own)
     method.inputs = replace(method.inputs, **{name: value for name, value in run.args.items() if name not in takes})
     return method

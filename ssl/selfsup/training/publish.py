@@ -7,12 +7,16 @@ import shutil
 import torch
 
 from .. import data, encoder
+from ..data import columns
 from .checkpoint import settings
 
 
 def describe(run, seed, card, method, steps, code, start):
     """The facts of encoder.json."""
-    info = {"dim": method.encoder.dim, "mean": card["mean"], "std": card["std"], "size": card["size"]}
+    taken = columns.of(card).get(method.encoder.takes)
+    ordinary = taken in (None, columns.picture(card["size"]))  # else `embed` needs to know how its files are read
+    info = {} if ordinary else {"column": taken.entry()}
+    info |= {"dim": method.encoder.dim, "mean": card["mean"], "std": card["std"], "size": card["size"]}
     info |= {"run": run.name, "method": run.method, "seed": seed, "data": {"name": run.data, "hash": card["hash"]}}
     info |= {"args": run.args, "train": settings(run.train), "images": steps * run.train.batch, "steps": steps}
     labels = getattr(run, "labels", None)
