@@ -18,16 +18,21 @@ LABELLED, UNLABELLED, PARTNER, CLASSES = -2, -3, -4, -5  # each use of the rando
 
 @dataclass(frozen=True)
 class Shuffled:
-    """Each epoch a permutation of the whole split."""
+    """Each epoch a permutation of the whole split, or of its samples that have a label."""
+
+    labelled: bool = False
 
     group = 1
 
     def over(self, split, seed):
-        stream = _stream(len(split), seed)
+        some = (split.numbers("label") >= 0).nonzero()[:, 0] if self.labelled else torch.arange(len(split))
+        if not len(some):
+            raise UserError(f"{split.folder} has no samples with a label in {split.name}: see `labels` of the run")
+        stream = _stream(len(some), seed)
 
         def deal(place):
             index, epoch = stream(place)
-            return index[:, None], epoch[:, None]
+            return some[index][:, None], epoch[:, None]
 
         return deal
 

@@ -40,8 +40,11 @@ class Streaming(Split):
         return min(fits, key=lambda n: (abs(n - LANES), n))
 
     def _batches(self, seed, batch, steps, rank, world, start, workers, order):
-        if order is not None and not isinstance(order, Shuffled):
-            raise UserError(f"{type(order).__name__} batches need the whole split at hand: use train.reader: resident")
+        partial = isinstance(order, Shuffled) and order.labelled and (
+            "label" in self.hidden or self.card.get("unlabelled", {}).get(self.name))
+        if partial or order is not None and not isinstance(order, Shuffled):
+            what = "batches of labelled samples alone" if partial else f"{type(order).__name__} batches"
+            raise UserError(f"{what} need the whole split at hand: use train.reader: resident")
         lanes = self.lanes(batch, world)
         mine = range(rank * lanes // world, (rank + 1) * lanes // world)
         parts = [part.tolist() for part in np.array_split(mine, min(max(workers, 1), len(mine)))]

@@ -20,6 +20,7 @@ class Method(nn.Module):
     """
 
     inputs = View()  # what a sample becomes: see views.py
+    order = None  # who is in a batch, see data/order.py; every sample once an epoch unless said
     held_out = True  # False where the objective exists for training images only
 
     def __init__(self, encoder):

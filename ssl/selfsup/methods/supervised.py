@@ -3,14 +3,17 @@
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..data.order import Shuffled
 from ..inputs.views import View
 from .base import Method
 
 
 class Supervised(Method):
-    """Cross-entropy of a linear classifier on the encoder, from scratch, on as many images as every other run sees."""
+    """Cross-entropy of a linear classifier on the encoder, from scratch, on as many images as every other run sees: those
+    that have a label, of which `labels` of the run may hide some."""
 
     inputs = View("crop_flip", columns=("image", "label"))
+    order = Shuffled(labelled=True)
 
     def __init__(self, encoder, card):
         super().__init__(encoder)

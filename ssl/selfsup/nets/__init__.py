@@ -44,14 +44,10 @@ def build(name, card=None, **kwargs):
     Raises UserError for a name that neither we nor timm know, for arguments that the network does not take, or for data
     without its column.
     """
-    make = network(name)
-    if make is None:
-        # Not by an import statement: runs with our own networks do not depend on that file.
-        make = functools.partial(importlib.import_module(f"{__name__}.timm").Timm, name)
     card = card or {}
-    kwargs |= sizes(make, card, kwargs)
+    config = configured(card, name, **kwargs)
     try:
-        net = make(**kwargs)
+        net = maker(name)(**{key: value for key, value in config.items() if key != "name"})
     except KeyError:
         import timm
 
@@ -59,7 +55,7 @@ def build(name, card=None, **kwargs):
         raise UserError(f"encoder.name: unknown network '{name}'{nearest(name, known)}") from None
     except TypeError as error:
         raise UserError(f"encoder: {name} was given arguments it does not take ({error})") from None
-    net.config = {"name": name, **kwargs}
+    net.config = config
     takes = getattr(net, "takes", None)  # a head takes what the method gives it
     if takes is not None and takes not in card.get("columns", [takes]):
         raise UserError(f"encoder.name: {name} takes the column '{takes}', which the data set does not have "
@@ -72,6 +68,17 @@ def normalise(net, card):
     """Tell a network what the images of a data card are normalised with, if it asks for it."""
     if "mean" in card and hasattr(net, "normalised_with"):
         net.normalised_with(card)
+
+
+def maker(name):
+    """What makes the network `name`, one of timm's if it is none of ours."""
+    # Not by an import statement: runs with our own networks do not depend on that file.
+    return network(name) or functools.partial(importlib.import_module(f"{__name__}.timm").Timm, name)
+
+
+def configured(card, name, **kwargs):
+    """The configuration of an encoder with the arguments that follow the data, as encoder.json records it."""
+    return {"name": name, **kwargs, **sizes(maker(name), card, kwargs)}
 
 
 def sizes(make, card, given):

@@ -31,6 +31,7 @@ class Tracker:
         if importlib.util.find_spec("mlflow") is None:
             print("mlflow is not installed: training without it, `make track` adds the run later", file=sys.stderr)
             return
+        from selfsup import nets
         from selfsup.training.code import code_hash
         from selfsup.training.start import Start
 
@@ -38,9 +39,10 @@ class Tracker:
         card = root / "data/shards" / run.data / "card.json"
         if not card.exists():
             return  # training will say so
+        card = read(card)
         info = {  # as encoder.json will have it
             "run": run.name, "method": run.method, "seed": seed, "args": run.args, "train": run.train.model_dump(),
-            "data": {"name": run.data, "hash": read(card)["hash"]}, "parts": {"encoder": run.encoder},
+            "data": {"name": run.data, "hash": card["hash"]}, "parts": {"encoder": nets.configured(card, **run.encoder)},
             "code": code_hash(run), "init": run.init, "from": run.from_, "labels": run.labels,
             **{f"{key}_hash": value for key, value in Start(run, seed, root / "data/encoders").origin().items()},
         }

@@ -54,14 +54,17 @@ def pretrain(
     torch.set_num_threads(run.train.threads)
     # A run that may see some labels only opens its data so; others need not know of it.
     few = {} if getattr(run, "labels", None) is None else {"labels": run.labels, "seed": seed}
-    split = data.open(shards, "train", reader=run.train.reader, cache=cache, **few)
-    check_columns(run, methods.load(run.method), split.card)
+    method = methods.load(run.method)
+    check_columns(run, method, data.tars.card_of(shards))
+    # Columns that it has no use for cost nothing.
+    read = {"reader": run.train.reader, "cache": cache, "columns": method.inputs.columns}
+    split = data.open(shards, "train", **read, **few)
     start, code, main = Start(run, seed, encoders), code_hash(run), accelerator.is_main_process
     folder = Path(scratch) / f"{run.name}-{seed}-{fingerprint(run, seed, split.card, code, start.origin())}"
     with sole_writer(folder, f"{run.name} seed {seed}") if main else contextlib.nullcontext():
         training = Training(run, seed, accelerator, split, start, folder, tracker if main else None, judge)
         training.loop()
-        held_out = data.open(shards, "val", reader=run.train.reader, cache=cache) if training.method.held_out else None
+        held_out = data.open(shards, "val", **read) if training.method.held_out else None
         training.finish(held_out)
         if main:
             info = describe(run, seed, split.card, training.method, training.steps, code, start)
@@ -94,6 +97,7 @@ class Training:
         self.started = time.monotonic() - self.progress.seconds
         if tracker:
             tracker.log(self.progress.history)
+            tracker.log(self.progress.judged)
 
     def prepare(self, batch):
         """A batch of the loader's, on the device, through the method's inputs."""

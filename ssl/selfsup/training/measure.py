@@ -64,7 +64,7 @@ def validate(method, split, prepare, batch, seed):
     """The objective on held-out images, {val_<name>: mean over the batches}."""
     batch = min(batch, len(split) // distributed.world() * distributed.world())
     sums, n = {}, 0
-    for part in split.batches(seed, batch, len(split), distributed.rank(), distributed.world()):
+    for part in split.batches(seed, batch, len(split), distributed.rank(), distributed.world(), order=method.order):
         out = method(prepare(part))
         for name, value in {**scalars(out), **spread_of(out)}.items():
             sums[name] = sums.get(name, 0) + distributed.mean(value.double())
