@@ -27,6 +27,7 @@ from selfsup.errors import UserError
 from selfsup.sources import SPLITS
 
 SHARD = 1000  # items a shard
+COUNTED = 1 << 18  # bytes of images
 SHOWN = 20  # unreadable samples that are named; all are counted
 
 
@@ -99,6 +100,7 @@ def _part(split, file, schema):
     if "image" in schema:
         image = schema["image"]
         part["histogram"] = np.zeros((image.shape[0], np.iinfo(image.dtype).max + 1), np.int64)
+        part["uncounted"] = []  # images that the histogram lacks as yet: counted together it takes half the time
     return part
 
 
@@ -106,14 +108,23 @@ def _count_good(part, schema, values):
     """values: {column: decoded value}, a text or number as it is."""
     part["count"] += 1
     main = values[next(iter(schema))]
-    data = main.tobytes() if isinstance(main, np.ndarray) else str(main).encode()
-    part["hashes"].append(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big"))
+    main = np.ascontiguousarray(main) if isinstance(main, np.ndarray) else str(main).encode()
+    part["hashes"].append(int.from_bytes(hashlib.blake2b(main, digest_size=8).digest(), "big"))
     if "label" in schema:
         part["labels"][values["label"]] += 1
     if part["split"] == "train":
         if "image" in schema:
-            part["histogram"] += histogram(values["image"])
+            part["uncounted"].append(values["image"])
+            if len(part["uncounted"]) * values["image"].nbytes > COUNTED:
+                _count_pixels(part)
         part["texts"] += [values[name] for name, column in schema.items() if column.kind == "text"]
+
+
+def _count_pixels(part):
+    """Bring the histogram up to date."""
+    if part.get("uncounted"):
+        part["histogram"] += histogram(np.stack(part["uncounted"]), part["histogram"].shape[1])
+        part["uncounted"].clear()
 
 
 def _pack(name, source, spec, folder, workers):
@@ -154,6 +165,7 @@ def _pack_one(writer, source, schema, folder, task):
                     continue
                 tar.write(members)
                 _count_good(part, schema, values)
+    _count_pixels(part)
     with open(path, "rb") as file:
         part["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     return part
@@ -264,6 +276,7 @@ def _index_one(ranges, schema, task):
             part["torn"] = True
         [*parts.values()][-1]["reasons"].append((path, f"torn tar, its rest is lost: {error}"))
     for part in parts.values():
+        _count_pixels(part)
         part["sha256"] = digest.hexdigest()
     return [part for part in parts.values() if part["images"] or part["torn"]]
 
@@ -294,9 +307,9 @@ def _report(name, found, bad, limit, seen=None):
         print(f"  {where}: {why}", file=sys.stderr)
 
 
-def histogram(pixels):
-    """(C, H, W) of integers -> how often each value occurs, int64 (C, values): sums of these are exact in any order."""
-    return np.stack([np.bincount(channel.ravel(), minlength=np.iinfo(pixels.dtype).max + 1) for channel in pixels])
+def histogram(pixels, values=256):
+    """(N, C, H, W) of integers -> how often each of so many values occurs, int64 (C, values): exact in any order."""
+    return np.stack([np.bincount(pixels[:, c].ravel(), minlength=values) for c in range(pixels.shape[1])])
 
 
 def _moments(counts):
