@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from selfsup import shards, sources
 from selfsup.data import columns, images, tars
 from selfsup.errors import UserError
+from selfsup.shards import tally
 from tests.data.making import encoded, folder_spec, image_folder, img2dataset, picture, tar_spec, write_tar
 
 
@@ -237,8 +238,8 @@ def test_existing_tars_get_only_a_card(tmp_path):
     root = img2dataset(tmp_path / "raw", tars=3, each=20)
     out = tmp_path / "shards" / "toy"
     card = shards.write("toy", tar_spec(root, urls="{00000..00002}.tar"), out, workers=2)
-    assert sorted(path.name for path in out.iterdir()) == ["card.json", "test.hashes.npy", "tokenizer.json", "train.hashes.npy",
-                                                         "val.hashes.npy"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "card.json", "test.hashes.npy", "tokenizer.json", "train.hashes.npy", "val.hashes.npy"]
     assert card["columns"] == ["image", "caption"] and card["classes"] == []
     keys = [sample["caption"] for split in sources.SPLITS for sample in contents(out, card, split)]
     assert len(keys) == len(set(keys)) == 60 and min(card["counts"].values()) > 0
@@ -358,7 +359,7 @@ def test_a_damaged_card(tmp_path, harm, words):
 def test_moments_are_exact(sizes, seed):
     rng = np.random.default_rng(seed)
     pictures = [rng.integers(0, 256, (n, 3, 3), np.uint8) for n in sizes]
-    mean, std = shards._moments(sum(shards.histogram(p.transpose(2, 0, 1)) for p in pictures))
+    mean, std = tally.moments(sum(tally.histogram(p.transpose(2, 0, 1)[None]) for p in pictures))
     pixels = np.concatenate([p.reshape(-1, 3) for p in pictures]) / 255
     np.testing.assert_allclose(mean, pixels.mean(0), atol=1e-12)
     np.testing.assert_allclose(std, np.maximum(pixels.std(0), 1 / 255), atol=1e-12)

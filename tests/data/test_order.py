@@ -60,7 +60,8 @@ def test_ranks_workers_and_resuming_change_nothing(toy, deal):
     assert torch.equal(again["index"], whole[0]["index"]) and not torch.equal(other["index"], whole[0]["index"])
 
 
-@given(seed=st.integers(0, 2**40), labels=st.lists(st.integers(-1, 3), min_size=4, max_size=40), ratio=st.integers(1, 5))
+@given(seed=st.integers(0, 2**40), ratio=st.integers(1, 5),
+       labels=st.lists(st.integers(-1, 3), min_size=4, max_size=40))
 @settings(max_examples=50, deadline=None)
 def test_a_labelled_batch_beside_an_unlabelled_one(seed, labels, ratio):
     labels = torch.tensor(labels)

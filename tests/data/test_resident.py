@@ -45,7 +45,8 @@ def test_what_a_split_holds(toy):
     read = [sample for entry in split.entries for sample in tars.samples(toy, split.card, entry)]
     assert len(split) == len(read) == 53 and split.columns == ["image", "label", "caption"]
     assert split.values["image"].dtype == torch.uint8 and split.values["image"].shape == (53, 3, 16, 16)
-    assert split.values["label"].tolist() == [sample["label"] for sample in read] and split.values["label"].dtype == torch.int64
+    assert split.values["label"].tolist() == [sample["label"] for sample in read]
+    assert split.values["label"].dtype == torch.int64
     for pixels, sample in zip(split.values["image"], read):
         assert (pixels.permute(1, 2, 0).numpy() == images.decode(sample["image"], 16)).all()
     decoded = [split.tokenizer.decode(row.tolist()) for row in split.values["caption"]]
@@ -206,4 +207,5 @@ def test_unlabelled(tmp_path):
 
 def test_uint8_means_what_the_card_says(toy):
     split = opened(toy)
-    np.testing.assert_allclose((split.values["image"] / 255).double().mean((0, 2, 3)).numpy(), split.card["mean"], atol=1e-6)
+    mean = (split.values["image"] / 255).double().mean((0, 2, 3))
+    np.testing.assert_allclose(mean.numpy(), split.card["mean"], atol=1e-6)

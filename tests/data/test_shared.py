@@ -23,7 +23,8 @@ def test_images_of_a_test_set_that_stand_in_the_training_shards(tmp_path):
     folder(tmp_path / "b", range(100, 110))
     folder(tmp_path / "b", [5, 6, 200, 201, 7], "test")
     for name in "ab":
-        shards.write(name, folder_spec(tmp_path / name, val_share=0.0, test_share=0.0), tmp_path / f"out_{name}", workers=1)
+        spec = folder_spec(tmp_path / name, val_share=0.0, test_share=0.0)
+        shards.write(name, spec, tmp_path / f"out_{name}", workers=1)
     a, b = tmp_path / "out_a", tmp_path / "out_b"
     assert data.shared(b, "test", a, "train") == 3 and data.shared(a, "train", b, "test") == 3
     assert data.shared(b, "train", a, "train") == 0 and data.shared(a, "train", a, "train") == 30
@@ -32,7 +33,8 @@ def test_images_of_a_test_set_that_stand_in_the_training_shards(tmp_path):
 @pytest.mark.parametrize("existing", [False, True])
 def test_hashes_are_of_pixels_in_split_order(tmp_path, existing, monkeypatch):
     monkeypatch.setattr(shards, "SHARD", 7)
-    spec = tar_spec(img2dataset(tmp_path / "raw", tars=3)) if existing else folder_spec(folder(tmp_path / "raw", range(60)))
+    raw = tmp_path / "raw"
+    spec = tar_spec(img2dataset(raw, tars=3)) if existing else folder_spec(folder(raw, range(60)))
     card = shards.write("toy", spec, tmp_path / "out", workers=2)
     for split, count in card["counts"].items():
         hashes = np.load(tars.hashes_of(tmp_path / "out", split))

@@ -50,7 +50,8 @@ def test_files_that_name_their_split(tmp_path):
     assert len(found) == 61
     for key, (split, group) in found.items():
         i = first[split] + int(key.removeprefix(f"{split}-"))
-        assert group["png"] == encoded(picture(i)) and int(group["cls"]) == i % 3 and group["txt"] == f"number {i}".encode()
+        assert group["png"] == encoded(picture(i))
+        assert int(group["cls"]) == i % 3 and group["txt"] == f"number {i}".encode()
     order = [tars.fraction(key) for key, (split, _) in found.items() if split == "train"]
     assert order == sorted(order)
     again = shards.write("toy", spec(tmp_path / "raw", caption="text"), tmp_path / "again", workers=1)
@@ -61,7 +62,8 @@ def test_one_file_carved_with_bytes_and_missing_labels(tmp_path):
     labels = [None if i % 4 == 0 else -1 if i % 4 == 1 else i % 3 for i in range(60)]
     write(tmp_path / "all.parquet", 0, 60, names=None, plain=True, fine_label=labels)
     card = shards.write("toy", spec(tmp_path / "all.parquet"), tmp_path / "out", workers=1)
-    assert sum(card["unlabelled"].values()) == 30 and card["classes"] == ["0", "1", "2"] and min(card["counts"].values()) > 0
+    assert sum(card["unlabelled"].values()) == 30 and card["classes"] == ["0", "1", "2"]
+    assert min(card["counts"].values()) > 0
     for key, (_, group) in contents(tmp_path / "out", card).items():
         label = labels[int(key.removeprefix("train-"))]
         assert int(group["cls"]) == (-1 if label is None else label)
@@ -91,7 +93,8 @@ def test_a_bad_image_is_counted(tmp_path):
 
 def test_mistakes_are_one_sentence(tmp_path):
     write(tmp_path / "raw/train-0.parquet", 0, 5)
-    for changes, words in [({"image": "imag"}, 'train-0.parquet has no column "imag"; did you mean "img".*it has img, fine_label'),
+    have = "it has img, fine_label, text"
+    for changes, words in [({"image": "imag"}, f'train-0.parquet has no column "imag"; did you mean "img".*{have}'),
                            ({"root": str(tmp_path / "rwa")}, 'no such file or folder: .*rwa; did you mean "raw"')]:
         with pytest.raises(UserError, match=words):
             sources.open({**spec(tmp_path / "raw"), **changes})
@@ -105,7 +108,8 @@ def test_mistakes_are_one_sentence(tmp_path):
 
 def test_images_are_kept_as_they_are_when_they_fit(tmp_path):
     write(tmp_path / "all.parquet", 0, 10)
-    card = shards.write("toy", spec(tmp_path / "all.parquet", val_share=0.0, test_share=0.0), tmp_path / "out", workers=1)
+    whole = spec(tmp_path / "all.parquet", val_share=0.0, test_share=0.0)
+    card = shards.write("toy", whole, tmp_path / "out", workers=1)
     split = data.open(tmp_path / "out", "train", cache=tmp_path / "cache")
     keys = [key for entry in split.entries for key, _ in tars.members(split.folder, entry)]
     for key, pixels in zip(keys, split.values["image"], strict=True):

@@ -145,7 +145,8 @@ def test_images_beside_class_folders_may_lack_a_label(tmp_path):
 def test_images_of_other_channels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 2**16, (30, 13, 12, 8), np.uint16)
     for i in range(30):
-        save(tmp_path / "raw" / "ab"[i % 2] / f"{i:02d}.npy", images.npy(pixels[i].transpose(1, 2, 0) if i % 3 else pixels[i]))
+        either_way = pixels[i].transpose(1, 2, 0) if i % 3 else pixels[i]
+        save(tmp_path / "raw" / "ab"[i % 2] / f"{i:02d}.npy", images.npy(either_way))
     card = shards.write("toy", spec(root=tmp_path / "raw", channels=13), tmp_path / "out", workers=1)
     assert card["channels"] == len(card["mean"]) == 13 and card["schema"]["image"] == {
         "kind": "image", "shape": [13, 8, 8], "dtype": "uint16", "picture": False}

@@ -58,7 +58,8 @@ def shared(shards, split, others, other_split):
 
 
 class Split:
-    """One split of a data set. `card` is its data card, `columns` the names of what is read of its samples, `reader` how."""
+    """One split of a data set. `card` is its data card, `columns` the names of what is read of its samples, `reader`
+    how."""
 
     reader = ""
 

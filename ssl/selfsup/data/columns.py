@@ -1,9 +1,9 @@
 """Kinds of column: which members of a tar hold its values, how a value becomes bytes and back, and its shape and type.
 
-A sample's members are named KEY.COLUMN.EXTENSION, those of the columns image, label, caption, sound and frames KEY.EXTENSION
-alone, as other tools write them; the extensions are those that any WebDataset reader decodes. All values of a column have
-one shape and one type, so that a batch is an array. `parse` is cheap (a reader may hold many parsed samples in memory),
-`stack` is what takes the time.
+A sample's members are named KEY.COLUMN.EXTENSION, those of the columns image, label, caption, sound and frames
+KEY.EXTENSION alone, as other tools write them; the extensions are those that any WebDataset reader decodes. All values
+of a column have one shape and one type, so that a batch is an array. `parse` is cheap (a reader may hold many parsed
+samples in memory), `stack` is what takes the time.
 """
 
 import dataclasses
@@ -70,7 +70,8 @@ class Column:
 
     def checked(self, array):
         if array.shape != tuple(self.shape) or array.dtype != self.dtype:
-            raise Unreadable(f"the {self.name} is {array.dtype} of shape {array.shape}, not {self.dtype} of {tuple(self.shape)}")
+            raise Unreadable(f"the {self.name} is {array.dtype} of shape {array.shape}, not {self.dtype} of "
+                             f"{tuple(self.shape)}")
         return array
 
 
@@ -120,7 +121,8 @@ class Number(Column):
 
 @dataclass(frozen=True)
 class Text(Column):
-    """Token ids (L,), as many as the longest training text has: cut, or padded with 0. `tokenizer` is the data set's."""
+    """Token ids (L,), as many as the longest training text has: cut, or padded with 0. `tokenizer` is the data
+    set's."""
 
     tokenizer: object = field(default=None, compare=False, repr=False)
 
@@ -152,9 +154,12 @@ class Sound(Column):
     kind, extensions, bare = "sound", ("wav", "flac"), ("sound",)
 
     def encode(self, value):
-        """-> ({member: bytes}, (channels, samples)) of file bytes, or of an array (samples,) or (channels, samples) that
-        has the right rate."""
-        pcm = self.decode(value) if isinstance(value, bytes) else self.checked(sound.fitted(np.atleast_2d(value), *self.shape))
+        """-> ({member: bytes}, (channels, samples)) of file bytes, or of an array (samples,) or (channels, samples)
+        that has the right rate."""
+        if isinstance(value, bytes):
+            pcm = self.decode(value)
+        else:
+            pcm = self.checked(sound.fitted(np.atleast_2d(value), *self.shape))
         return {self.member("wav"): sound.wav(pcm, self.rate)}, pcm
 
     def decode(self, value):
@@ -181,7 +186,8 @@ class Frames(Column):
         return self.pattern.fullmatch(member) is not None
 
     def find(self, group):
-        found = [(match[1], data) for match, data in ((self.pattern.fullmatch(name), group[name]) for name in group) if match]
+        matches = ((self.pattern.fullmatch(name), data) for name, data in group.items())
+        found = [(match[1], data) for match, data in matches if match]
         numbered = sorted((int(number), data) for number, data in found if number is not None)
         return [data for _, data in numbered] or next((data for _, data in found), None)
 
@@ -193,7 +199,8 @@ class Frames(Column):
         return [frames[i] for i in np.linspace(0, len(frames) - 1, self.shape[0]).round().astype(int)]
 
     def encode(self, value):
-        """-> ({member: bytes}, (T, 3, H, W)) of the bytes of a video file, or a list of what an Image is encoded from."""
+        """-> ({member: bytes}, (T, 3, H, W)) of the bytes of a video file, or a list of what an Image is encoded
+        from."""
         frames = self.spaced(_video(value) if isinstance(value, bytes) else value)
         encoded = [images.encode(frame, self.shape[-1], self.fit) for frame in frames]
         members = {self.member(f"{i:03d}.{extension}"): data for i, (extension, data, _) in enumerate(encoded)}
@@ -268,15 +275,16 @@ def refuse_judges(method, wanted):
     """A UserError where the method called `method` asks for a column that is for judges alone."""
     for name in wanted:
         if name in JUDGES:
-            raise UserError(f"method {method} asks for the column '{name}', which only judges may read: it is the truth that "
-                            f"they measure by (as are {', '.join(other for other in JUDGES if other != name)})")
+            others = ", ".join(other for other in JUDGES if other != name)
+            raise UserError(f"method {method} asks for the column '{name}', which only judges may read: it is the "
+                            f"truth that they measure by (as are {others})")
 
 
 def _video(data):
     try:
         import av
     except ImportError:
-        raise UserError("video files need the package av: pip install av (or store frames as numbered images)") from None
+        raise UserError("video files need the package av: pip install av (or number the frames as images)") from None
 
     try:
         with av.open(io.BytesIO(data)) as file:

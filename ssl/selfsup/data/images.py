@@ -24,8 +24,8 @@ class Unreadable(Exception):
 def decode(data, size, fit="crop"):
     """Image file bytes -> (size, size, C), uint8 RGB of a picture, upright; uint8 or uint16 of an `.npy` file.
 
-    fit "crop": the shorter side resized to `size`, centre cropped; "stretch": each side resized to it; "pad": the longer
-    side resized to it, black beside. Raises Unreadable for whatever cannot be read in full."""
+    fit "crop": the shorter side resized to `size`, centre cropped; "stretch": each side resized to it; "pad": the
+    longer side resized to it, black beside. Raises Unreadable for whatever cannot be read in full."""
     if data.startswith(NPY):
         return resized(bands(data), size, fit)
     return np.asarray(square(load(data), size, fit))
@@ -34,9 +34,9 @@ def decode(data, size, fit="crop"):
 def encode(image, size, fit="crop", channels=None):
     """What a shard stores of an image, and its pixels: (extension, bytes, (size, size, C)).
 
-    `image` is file bytes, a Pillow image or an array (H, W, C) or (H, W). channels None: it becomes uint8 RGB. An upright
-    RGB JPEG or PNG of the right size keeps its bytes. All else is encoded anew: as PNG, or if lossy before or a large photo
-    as JPEG, quality 95. Otherwise it has that many channels of 8 or 16 bits, and becomes `.npy`."""
+    `image` is file bytes, a Pillow image or an array (H, W, C) or (H, W). channels None: it becomes uint8 RGB. An
+    upright RGB JPEG or PNG of the right size keeps its bytes. All else is encoded anew: as PNG, or if lossy before or a
+    large photo as JPEG, quality 95. Otherwise it has that many channels of 8 or 16 bits, and becomes `.npy`."""
     if channels is not None:
         pixels = resized(bands(image, channels), size, fit)
         return "npy", npy(pixels), pixels
@@ -172,7 +172,7 @@ def _tiff(data):
     try:
         import tifffile
     except ImportError:
-        raise UserError("images of many channels in .tif files need the package tifffile: pip install tifffile") from None
+        raise UserError("many channels in .tif files need the package tifffile: pip install tifffile") from None
     try:
         return tifffile.imread(io.BytesIO(data))
     except Exception as error:

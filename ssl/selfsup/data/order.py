@@ -1,9 +1,10 @@
 """Who is in a batch, and which labels a run may see: counter-based, so the same for one process and for many.
 
-An order deals *groups*: a sample, an anchor and its partner, an episode. `over(split, seed)` binds it to a split's samples and
-gives a function from places (G,) in the endless stream of groups to the positions of their samples in the split and
-to their epochs, both int64 (G, order.group). A batch is a row of groups, and a process reads a contiguous part of it, so
-every process has the same composition. Epochs count how often the samples were gone through; views depend on them.
+An order deals *groups*: a sample, an anchor and its partner, an episode. `over(split, seed)` binds it to a split's
+samples and gives a function from places (G,) in the endless stream of groups to the positions of their samples in the
+split and to their epochs, both int64 (G, order.group). A batch is a row of groups, and a process reads a contiguous
+part of it, so every process has the same composition. Epochs count how often the samples were gone through; views
+depend on them.
 """
 
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Labelled:
         kinds = [(labels >= 0).nonzero()[:, 0], (labels < 0).nonzero()[:, 0]]
         for some, words in zip(kinds, ("with", "without")):
             if not len(some):
-                raise UserError(f"{split.folder} has no samples {words} a label in {split.name}: see `labels` of the run")
+                raise UserError(f"{split.folder} has no samples {words} a label in {split.name} (`labels` of the run)")
         streams = [_stream(len(some), seed, salt) for some, salt in zip(kinds, (LABELLED, UNLABELLED))]
 
         def deal(place):
@@ -112,8 +113,8 @@ class Episodes:
         each = self.shots + self.queries
         members = _members(split, self.column, each)
         if len(members) < self.ways:
-            raise UserError(f"{split.folder} has {len(members)} classes of {each} samples or more in {split.name}: too few "
-                            f"for episodes of {self.ways}")
+            raise UserError(f"{split.folder} has {len(members)} classes of {each} samples or more in {split.name}: too "
+                            f"few for episodes of {self.ways}")
 
         def one(episode):
             chosen = rng.permutation(len(members), seed, CLASSES, episode)[:self.ways].tolist()
@@ -145,8 +146,8 @@ class Steps(torch.utils.data.Dataset):
 
 
 def _stream(n, seed, *salt):
-    """A function from places (P,) in the stream of all epochs to (index (P,), epoch (P,)): place p is entry p % n of the
-    permutation of (seed, epoch p // n)."""
+    """A function from places (P,) in the stream of all epochs to (index (P,), epoch (P,)): place p is entry p % n of
+    the permutation of (seed, epoch p // n)."""
     orders = {}
 
     def order(epoch):
@@ -184,8 +185,8 @@ def purchase(labels, seed=0):
     """Positions of all labelled samples in the order in which their labels are bought: at random, one of each class in
     turn.
 
-    labels: (N,), -1 where there is none. Any first part is as balanced as the classes' sizes let it be, and contained in
-    any longer one."""
+    labels: (N,), -1 where there is none. Any first part is as balanced as the classes' sizes let it be, and contained
+    in any longer one."""
     order = rng.uniform(rng.key(seed, torch.arange(len(labels)))).argsort(stable=True)
     order = order[labels[order] >= 0]
     by_class = labels[order].argsort(stable=True)
@@ -198,13 +199,14 @@ def purchase(labels, seed=0):
 def revealed(labels, budget, seed):
     """Which labels a run may see: bool (N,), a function of the labels and the seed, nested in the budget and balanced.
 
-    labels: int64 (N,), -1 where there is none. budget: a number (int), or a share of them (float), at least one a class.
-    Raises UserError for more than there are."""
+    labels: int64 (N,), -1 where there is none. budget: a number (int), or a share of them (float), at least one a
+    class. Raises UserError for more than there are."""
     order = purchase(labels, seed)
     classes = len(labels[order].unique())
     count = budget if isinstance(budget, int) else max(classes, round(budget * len(order)))
     if not 0 < count <= len(order):
-        raise UserError(f"labels: {budget} should be a number between 1 and {len(order)}, as many as there are, or a share of them")
+        raise UserError(f"labels: {budget} should be a number between 1 and {len(order)}, as many as there are, or a "
+                        "share of them")
     shown = torch.zeros(len(labels), dtype=torch.bool)
     shown[order[:count]] = True
     return shown

@@ -58,8 +58,8 @@ class Resident(Split):
 
 
 def decoded(split, wanted, cache):
-    """{column: tensor (N, …)} of the Columns `wanted` of any Split, mapped from `cache`: what lacks there is decoded, by one
-    process, while others wait for it."""
+    """{column: tensor (N, …)} of the Columns `wanted` of any Split, mapped from `cache`: what lacks there is decoded,
+    by one process, while others wait for it."""
     key = hashlib.sha256(json.dumps([split.card["hash"], split.name, FORMAT]).encode()).hexdigest()[:32]
     folder = Path(cache) / key
     paths = {name: folder / f"{name}.npy" for name in wanted}
@@ -79,8 +79,10 @@ def _fill(split, wanted, folder):
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
-        offsets = {name: np.lib.format.open_memmap(part / f"{name}.npy", "w+", column.dtype,
-                                                   (len(split), *column.shape)).offset for name, column in wanted.items()}
+        offsets = {}
+        for name, column in wanted.items():
+            shape = (len(split), *column.shape)
+            offsets[name] = np.lib.format.open_memmap(part / f"{name}.npy", "w+", column.dtype, shape).offset
         work = functools.partial(_decode_one, split.folder, split.card, wanted, part, offsets)
         for _ in tars.parallel(work, split.entries, f"decode {split.card['name']} {split.name}", total=len(split)):
             pass

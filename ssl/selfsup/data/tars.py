@@ -69,7 +69,8 @@ def hashes_of(folder, split):
 
 
 def samples(folder, card, entry, wanted=None):
-    """{column: parsed value} of the samples of one shard in order, of the columns `wanted`: {name: Column}, by default all.
+    """{column: parsed value} of the samples of one shard in order, of the columns `wanted`: {name: Column}, by default
+    all.
 
     A UserError if the tar is not what the card says."""
     wanted = columns.of(card) if wanted is None else wanted
@@ -107,7 +108,8 @@ def _advice(folder):
 
 
 def members(folder, entry, wanted=None):
-    """(key, {extension: bytes}) of the samples of one shard in order, of the Columns `wanted` only, by default all members.
+    """(key, {extension: bytes}) of the samples of one shard in order, of the Columns `wanted` only, by default all
+    members.
 
     A UserError if the tar is not what the card says."""
     path, advice = _path(folder, entry), _advice(folder)
@@ -128,8 +130,8 @@ def members(folder, entry, wanted=None):
 
 
 def groups(path, digest=None, wanted=None):
-    """(key, {extension: bytes}) of each sample of a tar, local or remote, plain or gzipped, in order. Members that are of
-    none of the Columns `wanted` are passed over.
+    """(key, {extension: bytes}) of each sample of a tar, local or remote, plain or gzipped, in order. Members that are
+    of none of the Columns `wanted` are passed over.
 
     Nothing is written to disk, links and special files are passed over. Raises Torn at the end if the tar is cut off or
     turns into garbage, a boundary between two members included. `digest`, a hashlib object, is fed all bytes read."""

@@ -1,5 +1,5 @@
-"""Where samples come from: a source is a module here, `sources/NAME.py`, with a function `source` whose arguments are the keys
-of its entry in `datasets`. It gives a Source, which the shard stage reads piece by piece, in parallel.
+"""Where samples come from: a source is a module here, `sources/NAME.py`, with a function `source` whose arguments are
+the keys of its entry in `datasets`. It gives a Source, which the shard stage reads piece by piece, in parallel.
 
 Which split a sample belongs to depends on nothing but a hash of its key (or on the source, where that has splits of its
 own), so adding images later moves none of the old ones from val to train. Within a split, samples stand in the order of
@@ -23,10 +23,10 @@ UNKNOWN = "unknown; see the source"
 
 @dataclass
 class Source:
-    """`origin`: where it is from, in words. `counts`: items a split. `read(split, start, stop)` yields (name, sample) for those
-    items in order; a sample is a dict of key, a value for each of `columns` (a list of Columns; as their `encode` takes it)
-    and where there are such meta; or the Unreadable that says why there is none. `classes`: names of the labels, where
-    there is a column `label`. `facts` stand in the card besides."""
+    """`origin`: where it is from, in words. `counts`: items a split. `read(split, start, stop)` yields (name, sample)
+    for those items in order; a sample is a dict of key, a value for each of `columns` (a list of Columns; as their
+    `encode` takes it) and where there are such meta; or the Unreadable that says why there is none. `classes`: names of
+    the labels, where there is a column `label`. `facts` stand in the card besides."""
 
     origin: str
     counts: dict
@@ -53,7 +53,8 @@ class Tars:
 def names():
     """The sources there are: the modules of this folder."""
     here = Path(__file__).parent
-    return sorted({path.stem for path in here.glob("[!_]*.py")} | {path.parent.name for path in here.glob("[!_]*/__init__.py")})
+    files = [*here.glob("[!_]*.py"), *(path.parent for path in here.glob("[!_]*/__init__.py"))]
+    return sorted(path.stem for path in files)
 
 
 def load(name):
@@ -95,8 +96,8 @@ def carve(val_share, test_share=None, have=()):
 
 
 def divide(items, val_share, test_share=None, unlabelled=()):
-    """Items by split, those of missing splits taken out of train. `items`: {split: [(key, …), …]}. Those in `unlabelled`
-    all go to train."""
+    """Items by split, those of missing splits taken out of train. `items`: {split: [(key, …), …]}. Those in
+    `unlabelled` all go to train."""
     ordered = {split: sorted((fraction(item[0]), item) for item in some) for split, some in items.items()}
     ranges = carve(val_share, test_share, have=items)
     pool = ordered.pop("train", [])
@@ -115,7 +116,8 @@ def named_split(url):
 
 
 def split_files(files, kind):
-    """Sorted (file, split) pairs of `files` (paths or URLs), by their names, or all for training if no name says a split."""
+    """Sorted (file, split) pairs of `files` (paths or URLs), by their names, or all for training if no name says a
+    split."""
     files = list(files)
     splits = [named_split(file) for file in files]
     if any(splits) and not all(splits):

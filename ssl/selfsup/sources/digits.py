@@ -18,6 +18,6 @@ def source(size: Count, val_share: Share, test_share: Share | None = None):
         for key, i in items[split][start:stop]:
             yield key, {"key": key, "image": pixels[i], "label": int(data.target[i])}
 
-    return Source("", {split: len(items[split]) for split in SPLITS}, read, [columns.picture(size), columns.Number("label")],
-                  [str(n) for n in data.target_names],
+    kinds = [columns.picture(size), columns.Number("label")]
+    return Source("", {split: len(items[split]) for split in SPLITS}, read, kinds, [str(n) for n in data.target_names],
                   licence="CC BY 4.0; Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI")

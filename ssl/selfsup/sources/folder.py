@@ -14,8 +14,8 @@ from selfsup.sources import ALIASES, SPLITS, Source, divide
 def source(root: Text, size: Count, val_share: Share, test_share: Share | None = None, class_level: Count = 1,
            unlabelled: bool = False, channels: Count | None = None):
     """class_level: which of the folders below root (or below a split's) is the class, counted from there. unlabelled:
-    images in no class folder are for training, without a label. channels: images of so many, 8 or 16 bit, in `.npy`, `.tif`
-    or other files, where they are no pictures, which become RGB."""
+    images in no class folder are for training, without a label. channels: images of so many, 8 or 16 bit, in `.npy`,
+    `.tif` or other files, where they are no pictures, which become RGB."""
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"no such folder: {root}{nearest_path(root)}")

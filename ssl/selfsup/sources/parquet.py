@@ -17,11 +17,13 @@ ROWS = 256  # read at a time
 
 def source(root: Text, size: Count, val_share: Share, test_share: Share | None = None, image: Text = "image",
            label: Text | None = None, caption: Text | None = None, limit: Count | None = None):
-    """root: a file, or a folder with files anywhere below, of which names that start with train, val(idation) or test say the
-    split. image, label, caption: names of columns. An image is bytes or {bytes, path}; a label an integer, -1 or null where
-    it is missing; a caption a text, or a list of which the first is taken. Classes have the names that the file gives.
+    """root: a file, or a folder with files anywhere below, of which names that start with train, val(idation) or test
+    say the split. image, label, caption: names of columns. An image is bytes or {bytes, path}; a label an integer, -1
+    or null where it is missing; a caption a text, or a list of which the first is taken. Classes have the names that
+    the file gives.
 
-    The files are read once, in their order, into a temporary file (in $TMPDIR), from which images are taken in any order."""
+    The files are read once, in their order, into a temporary file (in $TMPDIR), from which images are taken in any
+    order."""
     import pyarrow.parquet as pq
 
     root = Path(root)
@@ -50,7 +52,8 @@ def source(root: Text, size: Count, val_share: Share, test_share: Share | None =
             sample = {"key": key, "image": os.pread(row["file"].fileno(), row["length"], row["at"])}
             yield name, sample | {column: row[column] for column in ("label", "caption") if column in row}
 
-    kinds = [columns.picture(size)] + [columns.Number("label")] * bool(label) + [columns.Text("caption")] * bool(caption)
+    kinds = [columns.picture(size)] + [columns.Number("label")] * (label is not None)
+    kinds += [columns.Text("caption")] * (caption is not None)
     return Source(str(root), {split: len(items[split]) for split in SPLITS}, read, kinds, classes)
 
 
@@ -67,7 +70,8 @@ def _opened(pq, path, wanted):
 
 
 def _spooled(tables, wanted, image, label, caption):
-    """{row number: {file, at, length, label, caption}} of the rows `wanted`, the images copied into one temporary file."""
+    """{row number: {file, at, length, label, caption}} of the rows `wanted`, the images copied into one temporary
+    file."""
     file, found, number, at = tempfile.TemporaryFile(), {}, 0, 0
     names = [name for name in (image, label, caption) if name is not None]
     with naming(tempfile.gettempdir()):

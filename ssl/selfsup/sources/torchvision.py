@@ -13,7 +13,8 @@ from selfsup.sources import SPLITS, Source, divide
 
 def source(dataset: Text, root: Text, size: Count, val_share: Share, test_share: Share | None = None,
            unlabelled: bool = False):
-    """dataset: the class. unlabelled: the images of its split `unlabeled` (STL-10) are for training, without a label."""
+    """dataset: the class. unlabelled: the images of its split `unlabeled` (STL-10) are for training, without a
+    label."""
     made = splits(dataset, root, unlabelled=unlabelled)
     labelled = _is_label(made["train"][0][1])
     classes = _classes(made["train"]) if labelled else None

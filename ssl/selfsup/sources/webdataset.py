@@ -9,11 +9,11 @@ from selfsup.sources import Tars, carve, split_files
 
 
 def source(root: Text, urls: Text | Annotated[list[Text], Range(min_length=1)], val_share: Share,
-           test_share: Share | None = None, columns: Annotated[list[Text], Range(min_length=1, distinct=True)] | None = None,
-           limit: Count | None = None):
-    """urls: a pattern such as "{000..009}.tar" or "*.tar", or a list of such, below `root` or with a scheme of their own; a
-    file name that starts with train, val or test says the split. columns: of members NAME.npy, NAME.wav, NAME.cls …
-    (selfsup.data.columns); by default image, label and caption, as far as there are such."""
+           test_share: Share | None = None, limit: Count | None = None,
+           columns: Annotated[list[Text], Range(min_length=1, distinct=True)] | None = None):
+    """urls: a pattern such as "{000..009}.tar" or "*.tar", or a list of such, below `root` or with a scheme of their
+    own; a file name that starts with train, val or test says the split. columns: of members NAME.npy, NAME.wav,
+    NAME.cls … (selfsup.data.columns); by default image, label and caption, as far as there are such."""
     from braceexpand import braceexpand
 
     patterns = [urls] if isinstance(urls, str) else list(urls)

@@ -19,8 +19,9 @@ from selfsup.sources import SPLITS, Source
 
 def source(size: Count, train: Count, val: Count, test: Count, seed: Whole,
            imbalance: Annotated[float, Range(ge=1)] = 1.0, aberration: Annotated[float, Range(ge=0, lt=0.5)] = 0.0):
-    """Pictures with classes and captions. `train`, `val`, `test`: how many. `imbalance`: how many times as many training
-    images the most frequent class has as the rarest. `aberration`: by what share the lens draws green smaller."""
+    """Pictures with classes and captions. `train`, `val`, `test`: how many. `imbalance`: how many times as many
+    training images the most frequent class has as the rarest. `aberration`: by what share the lens draws green
+    smaller."""
     from selfsup.sources.scenes import describe
 
     counts = dict(zip(SPLITS, (train, val, test)))

@@ -88,8 +88,8 @@ def labels(split, index, seed=0):
 
 def selected(split, count, seed=0, imbalance=1.0):
     """Indices (count,) of a split's scenes. Of the endless sequence of scenes the training split leaves some out where
-    imbalance > 1: of class c of C it keeps the share imbalance^(-c / (C - 1)), evenly spread, so that the first class has
-    `imbalance` times as many as the last (the exponential profile of Cui et al. 2019, section 5.1,
+    imbalance > 1: of class c of C it keeps the share imbalance^(-c / (C - 1)), evenly spread, so that the first class
+    has `imbalance` times as many as the last (the exponential profile of Cui et al. 2019, section 5.1,
     https://arxiv.org/abs/1901.05555). All of them are scenes that the balanced sequence has, too."""
     if split != "train" or imbalance == 1:
         return np.arange(count)

@@ -12,8 +12,8 @@ CHUNK = 1 << 17  # pixels rendered at a time; chosen for the processor's cache
 
 
 def render(s, size=32, aberration=0.0):
-    """Draw a description: uint8 (N, size, size, 3). Upright, lit from above, far things first. aberration: by what share
-    the lens draws green smaller than red and blue, about the image's centre."""
+    """Draw a description: uint8 (N, size, size, 3). Upright, lit from above, far things first. aberration: by what
+    share the lens draws green smaller than red and blue, about the image's centre."""
     step = max(1, CHUNK // (size * SUPERSAMPLE) ** 2)
     n = len(s["label"])
     parts = [_render({k: v[i:i + step] for k, v in s.items()}, size, aberration) for i in range(0, n, step)]
