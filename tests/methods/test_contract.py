@@ -370,7 +370,6 @@ def test_a_step_reads_nothing_back_from_a_gpu_and_sends_no_constants(name, args)
     step_on_a_gpu(method, prepare(method, raw(0)))
 
 
-@pytest.mark.xfail(strict=True, reason="views make constants on the device in every step")
 @pytest.mark.parametrize("inputs", sorted({methods.load(name).inputs for name in NAMES}, key=repr), ids=str)
 def test_inputs_read_nothing_back_from_a_gpu_and_send_no_constants(inputs):
     method = build("rotation")
