@@ -36,9 +36,7 @@ def main():
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             return subprocess.Popen(["dvc", "repro", "--single-item", *words], cwd=clone, env=env, **quiet)
 
-        compose = "from dvc.utils.hydra import compose_and_dump as c; import os; "
-        compose += "c('params.yaml', os.path.abspath('conf'), None, 'config', '', ['experiment=tiny'])"
-        subprocess.run([sys.executable, "-c", compose], cwd=clone, env=env, check=True)
+        subprocess.run([sys.executable, "pipelines/experiment.py", "tiny"], cwd=clone, env=env, check=True)
         params = yaml.safe_load((clone / "params.yaml").read_text())
         params["train"] |= {"images": 25600, "checkpoint_every": 0.2, "threads": 1}
         (clone / "params.yaml").write_text(yaml.safe_dump(params))

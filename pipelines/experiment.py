@@ -59,17 +59,11 @@ def save():
 
 
 def choose(name):
-    from dvc.utils.hydra import compose_and_dump
-    from omegaconf.errors import InterpolationResolutionError
-
     if name not in experiments():
         raise errors.UserError(f'there is no experiment "{name}"{errors.nearest(name, experiments())} '
                                f"(there are: {', '.join(experiments())})")
     part = PARAMS.with_suffix(".part.yaml")
-    try:
-        compose_and_dump(part, str(CONF.resolve()), None, "config", str(CONF.resolve()), [f"experiment={name}"])
-    except InterpolationResolutionError as error:  # raised from the checker's own, which says all
-        raise errors.UserError(str(error).removeprefix("UserError raised while resolving interpolation: ")) from None
+    compose.write(part, CONF, f"experiment={name}")
     present = entries(LOCK)
     if PARAMS.exists():
         save()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfsup.config import signature
+from selfsup.config import compose, signature
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -165,9 +165,7 @@ def test_every_protocol_is_a_stage():
 
 
 def composed(path, *overrides):
-    from dvc.utils.hydra import compose_and_dump
-
-    compose_and_dump(path, str(ROOT / "conf"), None, "config", str(ROOT / "conf"), list(overrides))
+    compose.write(path, ROOT / "conf", *overrides)
     return path
 
 

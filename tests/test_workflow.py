@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,12 +33,35 @@ def test_everything_once_then_nothing(ran):
     assert (ran / "data/report/tiny/report.html").stat().st_size > 0
 
 
+def test_a_repetition_changes_nothing_that_git_sees(clone):
+    """Seconds differ, and are those of the first time; and the environment's own dvc needs no activation."""
+    shutil.rmtree(clone / "data/runs")
+    dvc = Path(sys.executable).with_name("dvc")
+    printed = clone.run(dvc, "repro", "--force", "--single-item", "pretrain@tiny-simclr", PATH="/usr/bin:/bin")
+    assert "Running stage 'pretrain@tiny-simclr'" in printed
+    assert not clone.run("git", "status", "--porcelain")
+    assert clone.stale() == set()
+
+
+def test_no_environment_is_one_sentence(tmp_path):
+    done = subprocess.run([ROOT / "pipelines/python", "-c", ""], env={"PATH": "/nowhere:/bin:/usr/bin"}, cwd=tmp_path,
+                          capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    if done.returncode == 0:
+        pytest.skip("the system's own Python has the project's packages")
+    assert lines == ["error: no Python with the project's packages was found: run `make repro`, or `source "
+                     ".venv/bin/activate` first"]
+
+
 def test_an_edited_parameter_reruns_its_run_alone(clone):
     clone.edit(lambda params: params["runs"]["tiny-simclr"].update(train={"lr": 0.01}))
     assert clone.repro() == {"report@tiny"} | stages("pretrain", "knn", "linear", *JUDGED, runs=["tiny-simclr"])
     assert clone.stale() == set()
-    changed = json.loads(clone.run("dvc", "metrics", "diff", "--json"))["data/results/tiny.json"]
-    assert {name.partition(".")[0] for name in changed} == {"tiny-simclr"}
+    changed = json.loads(clone.run("dvc", "metrics", "diff", "--json"))["data/results/tiny.yaml"]
+    rows = {name: [pair[key].splitlines() for key in ("old", "new")] for name, pair in changed.items()}
+    titles = yaml.safe_load((clone / "data/results/tiny.yaml").read_text())["Run"].splitlines()
+    for old, new in rows.values():
+        assert {title for title, a, b in zip(titles, old, new) if a != b} == {"simclr"}
     plots = json.loads(clone.run("dvc", "plots", "diff", "--json"))
     assert {"accuracy", "loss"} <= set(plots.get("data", plots))
 
@@ -51,6 +76,45 @@ def test_edited_code_reruns_what_depends_on_it(clone):
     assert after("ssl/selfsup/methods/simclr.py") == {"pretrain@tiny-simclr"}
     assert after("ssl/selfsup/evals/knn.py") == {"pretrain@tiny-simclr", "report@tiny"} | stages("knn")
     assert after("ssl/selfsup/inputs/views.py") == {"report@tiny"} | stages("pretrain", "knn")
+
+
+def test_a_part_more_makes_nothing_else_stale(clone):
+    """One of each: a method, a source, an encoder, a protocol, an augmentation, a data set."""
+    library = clone / "ssl/selfsup"
+    for folder, model in (("methods", "rotation"), ("sources", "digits"), ("nets", "convnet"), ("evals", "knn")):
+        shutil.copy(library / folder / f"{model}.py", library / folder / "another.py")
+    assert clone.stale() <= {"report@tiny"}, "the files alone"
+    text = (clone / "dvc.yaml").read_text()
+    stage = text[text.index("\n  knn:"):text.index("\n  linear:")]
+    clone.append("dvc.yaml", stage.replace("knn", "another"))
+
+    def change(params):
+        params["datasets"]["more"] = {"source": "another", "size": 16, "val_share": 0.2, "max_bad": 0.0}
+        params["protocols"]["another"] = {**params["protocols"]["knn"], "runs": {"tiny-more": "more"}}
+        params["protocols"]["knn"]["runs"] = {run: "tiny" for run in RUNS}
+        params["protocols"]["linear"]["runs"] = {run: "tiny" for run in RUNS}
+        params["runs"]["tiny-more"] = {"method": "another", "data": "more", "seeds": [0], "init": "tiny-random",
+                                       "encoder": {"name": "another", "width": 8}, "args": {"augment": {"flip": 0.5}}}
+
+    clone.edit(change)
+    assert clone.stale() == {"shard@more", "pretrain@tiny-more", "another@tiny-more", "report@tiny"}
+    clone.repro()
+    assert clone.stale() == set()
+    assert json.loads((clone / "data/results/tiny/tiny-more/another.json").read_text())["accuracy"] > 0
+
+
+def test_a_comment_changes_no_byte_of_an_encoder(clone):
+    def outputs():
+        locked = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+        return {out["path"]: out["md5"] for stage in locked.values() for out in stage["outs"]}
+
+    before = outputs()
+    clone.append("ssl/selfsup/methods/simclr.py", "\n# a remark\n")
+    clone.append("ssl/selfsup/core/rng.py", "\n# a remark\n")
+    assert clone.stale() >= stages("pretrain")
+    assert clone.repro() == {"shard@tiny", "report@tiny"} | stages("pretrain"), "the report reads core by itself"
+    assert outputs() == before
+    assert not clone.run("git", "status", "--porcelain", "--", "data")
 
 
 def test_experiments_live_side_by_side(clone):

@@ -193,11 +193,9 @@ def panels(root="."):
 
 def compose(root, experiment):
     """The params of an experiment that is not the one in params.yaml."""
-    from dvc.utils.hydra import compose_and_dump
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "params.yaml")
-        compose_and_dump(str(path), str((root / "conf").resolve()), None, "config", "", [f"experiment={experiment}"])
+        config.compose.write(path, root / "conf", f"experiment={experiment}")
         return config.load(path)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from selfsup.config import compose
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,10 +39,7 @@ def locked(tree, path="dvc.lock"):
 def test_what_was_chosen_stays_chosen(tree):
     experiment(tree, "tiny")
     assert yaml.safe_load((tree / "params.yaml").read_text())["experiment"] == "tiny"
-    from dvc.utils.hydra import compose_and_dump
-
-    conf = str(tree / "conf")  # as `dvc exp run` composes, without being told which
-    compose_and_dump(tree / "again.yaml", conf, None, "config", conf, [])
+    compose.write(tree / "again.yaml", tree / "conf")  # as `dvc exp run` does, without being told which
     assert (tree / "again.yaml").read_text() == (tree / "params.yaml").read_text()
 
 

@@ -8,6 +8,7 @@ params`); nothing here needs torch.
 
 from pathlib import Path
 
+from ..errors import UserError
 from . import signature
 
 RESULTS, ENCODERS, SHARDS = Path("data/results"), Path("data/encoders"), Path("data/shards")
@@ -92,3 +93,15 @@ def file(folder, name):
     if folder == "nets" and name not in signature.names("nets"):
         name = "timm"
     return signature.place(folder, name).relative_to(signature.PACKAGE.parents[1]).as_posix()
+
+
+def write(path, conf, *overrides):
+    """A params file from the folder `conf` as DVC composes it, with Hydra's overrides as `experiment=cifar10`."""
+    from dvc.utils.hydra import compose_and_dump
+    from omegaconf.errors import InterpolationResolutionError
+
+    folder = str(Path(conf).resolve())
+    try:
+        compose_and_dump(str(path), folder, None, "config", folder, list(overrides))
+    except InterpolationResolutionError as error:  # raised from the checker's own, which says all
+        raise UserError(str(error).removeprefix("UserError raised while resolving interpolation: ")) from None
