@@ -37,11 +37,13 @@ METHODS = {
 }  # fmt: skip
 
 
+SPEC = {"source": "scenes", "size": 16, "max_bad": 0.0, "train": 100, "val": 40, "test": 40, "seed": 0}
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards") / "tiny"
-    spec = {"source": "scenes", "size": 16, "max_bad": 0.0, "train": 100, "val": 40, "test": 40, "seed": 0}
-    shards.write("tiny", spec, folder, workers=1)
+    shards.write("tiny", SPEC, folder, workers=1)
     return folder
 
 
@@ -57,12 +59,8 @@ def make_run(method, **changes):
 
 
 def having(run, train=None, **more):
-    """The run with fields that its schema may not know yet."""
-    train = SimpleNamespace(**{**dict(run.train), **(train or {})})
-    train.model_dump = lambda: {name: value for name, value in vars(train).items() if name != "model_dump"}
-    run = SimpleNamespace(**{**dict(run), **more, "train": train})
-    run.model_dump = lambda include: {name: getattr(run, name) for name in include}
-    return run
+    """The run with other values of these fields."""
+    return run.model_copy(update={"train": run.train.model_copy(update=train or {}), **more})
 
 
 def pretrain(run, scenes, folder, tracker=None, seed=0, **more):
@@ -345,7 +343,7 @@ def test_fingerprint_covers_params_data_code_and_other_weights():
 
     base = fingerprint()
     run = make_run("simclr").model_dump(include={"method", "encoder", "args", "train"})
-    del run["train"]["checkpoint_every"]
+    del run["train"]["checkpoint_every"], run["train"]["judge_every"]
     plain = json.dumps([run, 0, "a", "code", torch.__version__], sort_keys=True)
     assert base == hashlib.sha256(plain.encode()).hexdigest()[:12], "what a run does not set leaves no trace"
     for same in ({"checkpoint_every": 5.0}, {"judge_every": 100}, {"judge_every": None}):
@@ -494,3 +492,32 @@ def test_encoders_of_colours_know_what_images_were_normalised_with():
     net = build(name="pixel_transformer", pixels=8, dim=16)
     shown = net.image(net.quantise((x - mean) / std)) * std + mean
     assert (shown - x).abs().max() <= 0.5 / net.levels + 1e-4  # the palette's nearest colour
+
+
+def test_labels_that_a_run_may_not_see_change_neither_its_encoder_nor_its_judgement(scenes, tmp_path, monkeypatch):
+    """Of a run with 20 labels. The others are made wrong in the tars, after it was settled which are revealed."""
+    from selfsup import evals
+    from selfsup.data import order
+    from selfsup.sources import scenes as source
+
+    whole = data.open(scenes, "train", cache=tmp_path / "cache").numbers("label")
+    shown = order.revealed(whole, 20, 0)
+    wrong, original = ((whole + 1) % 10).where(~shown, whole), source.samples
+
+    def changed(split, *args, **options):
+        for i, sample in enumerate(original(split, *args, **options), options["start"]):
+            yield {**sample, "label": int(wrong[i])} if split == "train" else sample
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "samples", changed)
+        shards.write("tiny", SPEC, tmp_path / "other", workers=1)
+    monkeypatch.setattr(order, "revealed", lambda labels, budget, seed: shown)
+    found = []
+    for folder in (scenes, tmp_path / "other"):
+        out, _ = pretrain(having(make_run("supervised"), labels=20), folder, tmp_path / folder.name)
+        judged, net = evals.Data(folder, labels=20, seed=0, cache=tmp_path / "cache"), selfsup.load(out)
+        found.append([(out / "weights.safetensors").read_bytes(), evals.judge("knn", net, judged, k=[3], temperature=[0.1]),
+                      evals.judge("linear", net, judged, weight_decay=[0.01])])
+    assert found[0] == found[1]
+    whole, _ = pretrain(make_run("supervised"), scenes, tmp_path / "whole")
+    assert (whole / "weights.safetensors").read_bytes() != found[0][0]

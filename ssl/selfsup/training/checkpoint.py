@@ -69,7 +69,7 @@ def fingerprint(run, seed, card, code, origin=None):
         what["train"].pop(name, None)
     if origin:
         what["origin"] = origin
-    if getattr(run, "labels", None) is not None:
+    if run.labels is not None:
         what["labels"] = run.labels
     text = json.dumps([what, seed, card["hash"], code, torch.__version__], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -52,13 +52,11 @@ def pretrain(
     Returns what it cost. Raises UserError for a missing column, a non-finite loss, or a second trainer of the same run.
     """
     torch.set_num_threads(run.train.threads)
-    # A run that may see some labels only opens its data so; others need not know of it.
-    few = {} if getattr(run, "labels", None) is None else {"labels": run.labels, "seed": seed}
     method = methods.load(run.method)
     check_columns(run, method, data.tars.card_of(shards))
     # Columns that it has no use for cost nothing.
     read = {"reader": run.train.reader, "cache": cache, "columns": method.inputs.columns}
-    split = data.open(shards, "train", **read, **few)
+    split = data.open(shards, "train", **read, labels=run.labels, seed=seed)
     start, code, main = Start(run, seed, encoders), code_hash(run), accelerator.is_main_process
     folder = Path(scratch) / f"{run.name}-{seed}-{fingerprint(run, seed, split.card, code, start.origin())}"
     with sole_writer(folder, f"{run.name} seed {seed}") if main else contextlib.nullcontext():
@@ -82,7 +80,7 @@ class Training:
         train, device, card = run.train, accelerator.device, split.card
         self.run, self.seed, self.split, self.device, self.tracker = run, seed, split, device, tracker
         self.main = accelerator.is_main_process
-        self.judge = judge if getattr(train, "judge_every", None) else None
+        self.judge = judge if train.judge_every else None
         self.mean, self.std = (torch.tensor(card[key], device=device) for key in ("mean", "std"))
         method = build(run, seed, card, start)
         if distributed.world() > 1 and device.type == "cuda":

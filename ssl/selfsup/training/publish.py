@@ -19,8 +19,7 @@ def describe(run, seed, card, method, steps, code, start):
     info |= {"dim": method.encoder.dim, "mean": card["mean"], "std": card["std"], "size": card["size"]}
     info |= {"run": run.name, "method": run.method, "seed": seed, "data": {"name": run.data, "hash": card["hash"]}}
     info |= {"args": run.args, "train": settings(run.train), "images": steps * run.train.batch, "steps": steps}
-    labels = getattr(run, "labels", None)
-    info |= {"code": code, "classes": card["classes"]} | ({} if labels is None else {"labels": labels})
+    info |= {"code": code, "classes": card["classes"]} | ({} if run.labels is None else {"labels": run.labels})
     return info | start.described()
 
 

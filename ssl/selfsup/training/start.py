@@ -21,9 +21,9 @@ class Start:
 
     def __init__(self, run, seed, encoders="data/encoders"):
         self.run, self.weights, self.teacher, self.fits = run, None, None, None
-        if init := getattr(run, "init", None):
+        if init := run.init:
             self.weights = pretrained(run) if init == "timm" else self._load(init, seed, encoders).state_dict()
-        if from_ := getattr(run, "from_", None):
+        if from_ := run.from_:
             self.teacher = self._load(from_, seed, encoders)
 
     def _load(self, where, seed, encoders):
