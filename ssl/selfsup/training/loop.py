@@ -109,7 +109,8 @@ class Training:
         step = Step(self.method, self.model, self.optimizer, train, self.seed, self.steps, self.method.after_step)
         place, batches = (distributed.rank(), distributed.world()), ()
         if self.steps:
-            batches = self.split.batches(self.seed, train.batch, train.images, *place, first, train.workers)
+            asked = self.seed, train.batch, train.images, *place, first, train.workers, self.method.order
+            batches = self.split.batches(*asked)
         title = f"{self.run.name} seed {self.seed}"
         bar = tqdm(batches, title, self.steps, initial=first, disable=not self.main, mininterval=1)
         self.method.train()
