@@ -147,7 +147,7 @@ def tars(label=b"0", torn=False):
 
 
 def digits_for_clip():
-    digits = {"source": "digits", "root": ".", "size": 16, "val_share": 0.2, "test_share": 0.2, "max_bad": 0.0}
+    digits = {"source": "digits", "size": 16, "val_share": 0.2, "test_share": 0.2, "max_bad": 0.0}
     params("datasets", "tiny", value=digits)()
     shutil.rmtree("data/shards/tiny")
     assert script("shard", "tiny") == 0
@@ -211,9 +211,10 @@ TABLE = {
     "a seed that was not trained": (run(seeds=[0, 1]), KNN, "seed 1"),
     "damaged weights": (cut(f"{ENCODER}/weights.safetensors", 0.5), KNN, "damaged"),
     "a damaged encoder.json": (file(f"{ENCODER}/encoder.json", b"{"), KNN, "damaged"),
-    "zero-shot without a text encoder": (None, ("evaluate", "zero_shot", "tiny-random"), "image_head"),
-    "fine-tuning that diverges": (params("protocols", "finetune", "lr", value=[1e30]),
+    "zero-shot without a text encoder": (params("protocols", "zero_shot", "runs", value={"tiny-random": "tiny"}), ("evaluate", "zero_shot", "tiny-random"), "image_head"),
+    "fine-tuning that diverges": (params("protocols", "finetune", value={**BUDGET, "lr": [1e30], "bootstrap": 10}),
                                   ("evaluate", "finetune", "tiny-random"), "diverges"),
+    "a judge that does not judge this run": (None, ("evaluate", "finetune", "tiny-random"), 'judges no "tiny-random"'),
     "a report before training": (remove(ENCODER), ("report",), "tiny-random"),
     "a dead MLflow server": (None, ("track",), "127.0.0.1:9"),
 }  # fmt: skip

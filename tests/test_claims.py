@@ -211,7 +211,7 @@ def test_page_and_markdown(results, tmp_path, monkeypatch):
     assert "20,480 images of d seen by each convnet (width 32)" in html and "seen by each convnet (width 32). `make" in text
 
 
-DATA = {"source": "digits", "root": ".", "size": 32, "max_bad": 0, "val_share": 0.1}
+DATA = {"source": "digits", "size": 32, "max_bad": 0, "val_share": 0.1}
 
 
 def base():

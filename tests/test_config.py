@@ -276,3 +276,8 @@ def test_a_key_that_comes_later_changes_no_plan(monkeypatch, tmp_path):
     monkeypatch.setattr(checker, "Run", create_model("Run", __base__=schema.Run, train=(schema.Train, ...), **later))
     monkeypatch.setitem(checker.JUDGED, "later", (int, None))
     assert planned(tmp_path) == PLAN
+
+
+def test_a_teacher_is_asked_for_by_methods_that_have_one(tmp_path):
+    with pytest.raises(UserError, match="runs.quick-simclr.from: method simclr has no use for another run's encoder"):
+        config.check(load(tmp_path, setting(f"{RUN}.from", "quick-moco")))

@@ -18,6 +18,7 @@ def run(folder, script, *words):
 
 def project(folder, **changes):
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    del params["plan"]
     params["datasets"]["scenes"] |= {"train": 12, "val": 4, "test": 4, **changes}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder

@@ -62,6 +62,8 @@ def check(params: Params) -> None:
                 raise UserError(
                     f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
                 )
+        if entry.from_ and "teacher" not in inspect.signature(method.__init__).parameters:
+            raise UserError(f"runs.{entry.name}.from: method {entry.method} has no use for another run's encoder")
         augmentation(entry.args.get("augment", method.inputs.augment), f"runs.{entry.name}.args.augment")
         size = params.datasets[entry.data].size
         if entry.encoder.get("size", size) != size:
