@@ -38,8 +38,14 @@ def write(path, stages):
     replace(path, "schema: '2.0'\nstages:\n" + "".join(stages.values()))
 
 
+def owner(stage):
+    """The experiment that a stage belongs to; None for data, which several may share."""
+    kind, _, key = stage.partition("@")
+    return None if kind in ("fetch", "shard") else key.partition("-")[0]
+
+
 def of(params, stages):
-    """Those of a lock's stages that belong to an experiment: `dvc exp run -S experiment=…` leaves those of two in one."""
+    """Those of a lock's stages that an experiment has."""
     plan = params.get(compose.OWN, {})
 
     def belongs(stage):
@@ -50,12 +56,14 @@ def of(params, stages):
 
 
 def save():
-    """Keep dvc.lock, which is that of the experiment in params.yaml."""
-    params = checker.read(PARAMS)
-    if found := of(params, entries(LOCK)):
-        place = kept(params["experiment"])
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write(place, found)
+    """Keep dvc.lock, which is that of the experiment in params.yaml. `dvc exp run -S experiment=…` leaves stages of another
+    one in it: those are kept as that one's."""
+    params, stages = checker.read(PARAMS), entries(LOCK)
+    for name in {owner(stage) for stage in stages} - {None}:
+        own = {stage: text for stage, text in stages.items() if owner(stage) in (None, name)}
+        found = of(params, own) if name == params["experiment"] else {**entries(kept(name)), **own}
+        kept(name).parent.mkdir(parents=True, exist_ok=True)
+        write(kept(name), found)
 
 
 def choose(name):

@@ -54,7 +54,7 @@ class Clone:
         """`change(params)` of params.yaml, and what derives from it."""
         params = yaml.safe_load((self / "params.yaml").read_text())
         change(params)
-        (self / "params.yaml").write_text(yaml.safe_dump(params))
+        (self / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         self.run(sys.executable, "pipelines/experiment.py", "--params")
 
     def append(self, name, text):

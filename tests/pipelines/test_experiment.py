@@ -61,6 +61,7 @@ def test_two_experiments_in_one_lock_are_parted(tree):
     lock(tree, "fetch@CIFAR10", "shard@tiny", "pretrain@tiny-simclr", "pretrain@quick-moco", "knn@quick-moco")
     experiment(tree, "--save")
     assert locked(tree, "data/results/tiny/dvc.lock") == {"fetch@CIFAR10", "shard@tiny", "pretrain@tiny-simclr"}
+    assert locked(tree, "data/results/quick/dvc.lock") >= {"pretrain@quick-moco", "knn@quick-moco"}
     experiment(tree, "quick")
     assert locked(tree) == {"fetch@CIFAR10", "pretrain@quick-moco", "knn@quick-moco"}
     experiment(tree, "tiny")
