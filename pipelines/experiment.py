@@ -83,6 +83,7 @@ def choose(name):
     else:
         LOCK.unlink(missing_ok=True)
     part.replace(PARAMS)
+    print(f"params.yaml holds the experiment {name}, {len(params['runs'])} runs: `make repro` runs what is out of date of it")
 
 
 def renew():

@@ -192,7 +192,7 @@ def names(found, params):
             elif value and "/" not in value and not (key == "init" and value == "timm"):
                 found.one_of(f"runs.{name}.{key}", "run", value, runs)
     for name, spec in datasets.items():
-        if spec.source == "clusters":
+        if getattr(spec, "data", None):  # made from another one
             found.one_of(f"datasets.{name}.data", "data set", spec.data, datasets)
     for protocol, section in params.protocols.items():
         for name, sets in (section.runs or {}).items():
