@@ -446,7 +446,7 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
     for protocol in params["protocols"].values():
         if "runs" in protocol:
             protocol["runs"] = {}
-    tiny = {"source": "scenes", "root": ".", "size": 16, "max_bad": 0.0, "train": 100, "val": 40, "test": 40, "seed": 0}
+    tiny = {"source": "scenes", "size": 16, "max_bad": 0.0, "train": 100, "val": 40, "test": 40, "seed": 0}
     params["datasets"] = {"tiny": tiny}
     env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "MLFLOW_TRACKING_URI": "", "CUDA_VISIBLE_DEVICES": ""}
     curves = {}

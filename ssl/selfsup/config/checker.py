@@ -100,7 +100,7 @@ def check(path, raw):
     protocols = {}
     if found.keys("protocols", raw["protocols"], signature.names("evals")):
         protocols = {name: protocol(found, name, options) for name, options in raw["protocols"].items()}
-    runs = {name: one_run(found, name, own, raw) for name, own in entries(found, raw, "runs")}
+    runs = {name: one_run(found, name, own, raw, train) for name, own in entries(found, raw, "runs")}
     found.end()
     rest = {key: raw[key] for key in ("experiment", "fetch", "encoder", "notes", "claims")}
     params = found.make("", Params, {**rest, "datasets": datasets, "train": train, "protocols": protocols, "runs": runs,
@@ -155,7 +155,8 @@ def encoder(found, where, raw):
     return True
 
 
-def one_run(found, name, raw, params):
+def one_run(found, name, raw, params, defaults):
+    """The Run; defaults: its `train`'s, None where these are at fault and have been told."""
     where = f"runs.{name}"
     fields = {field.alias or key: field for key, field in Run.model_fields.items() if key != "name"}
     if not found.keys(where, raw, fields, [key for key in ("method", "data", "seeds")]):
@@ -166,7 +167,7 @@ def one_run(found, name, raw, params):
             found.append(f"{where}.{key} should be a mapping of keys to values, not {raw[key]!r}")
     found.one_of(f"{where}.method", "method", raw["method"], [n for n in signature.names("methods") if n not in METHODS_OWN])
     found.one_of(f"{where}.data", "data set", raw["data"], params["datasets"] if isinstance(params["datasets"], dict) else ())
-    if len(found) > before or not isinstance(params["train"], dict) or not isinstance(params["encoder"], dict):
+    if len(found) > before or defaults is None or not isinstance(params["encoder"], dict):
         return None
     whole = compose.run(params, name)
     train = found.make(f"{where}.train", Train, {key: value for key, value in whole["train"].items()
