@@ -20,7 +20,8 @@ def load(path="params.yaml") -> Params:
     """Read and check a params file; raises UserError with one sentence."""
     raw = checker.read(path)
     params = checker.check(path, raw)
-    if raw.get(compose.OWN, params.plan) != params.plan:  # a file without one is no stage's
+    there = raw.get(compose.OWN, params.plan)  # a file without one is no stage's
+    if {stage: items for stage, items in there.items() if items} != {s: items for s, items in params.plan.items() if items}:
         raise UserError(f"{path} was edited by hand and its `{compose.OWN}` was not: run `make params`, which renews it, or edit "
                         "conf/ and run `make experiment`")
     return params

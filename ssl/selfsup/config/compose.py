@@ -28,11 +28,13 @@ def results(run: str, data: str | None = None) -> Path:
 
 
 def plan(raw):
-    """The plan of params (a mapping, as in params.yaml, whose names have been checked): {stage: {key: item}}."""
+    """The plan of params (a mapping, as in params.yaml, whose names have been checked): {stage: {key: item}}. Every
+    protocol is there, since dvc.yaml has a stage for it in every experiment; one that judges nobody has no items."""
     runs = {name: run(raw, name) for name in raw["runs"]}
     return {"shard": {name: shard(spec) for name, spec in raw["datasets"].items()},
             "pretrain": {name: pretrain(item, runs) for name, item in runs.items()},
-            **{protocol: judge(protocol, options, runs) for protocol, options in raw["protocols"].items()}}
+            **{protocol: judge(protocol, options, runs) for protocol, options in raw["protocols"].items()},
+            **{protocol: {} for protocol in signature.names("evals") if protocol not in raw["protocols"]}}
 
 
 def run(raw, name):
