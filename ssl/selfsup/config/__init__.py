@@ -20,11 +20,15 @@ def load(path="params.yaml") -> Params:
     """Read and check a params file; raises UserError with one sentence."""
     raw = checker.read(path)
     params = checker.check(path, raw)
-    there = raw.get(compose.OWN, params.plan)  # a file without one is no stage's
-    if {stage: items for stage, items in there.items() if items} != {s: items for s, items in params.plan.items() if items}:
+    if compose.OWN in raw and busy(raw[compose.OWN]) != busy(params.plan):  # a file without one is no stage's
         raise UserError(f"{path} was edited by hand and its `{compose.OWN}` was not: run `make params`, which renews it, or edit "
                         "conf/ and run `make experiment`")
     return params
+
+
+def busy(plan):
+    """The stages of a plan that have items."""
+    return {stage: items for stage, items in plan.items() if items} if isinstance(plan, dict) else plan
 
 
 def run(params: Params, name: str) -> Run:
