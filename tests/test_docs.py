@@ -15,10 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not (ROOT / ".venv/installed"
 def test_a_page_works_as_it_stands(clone, page):
     before = (clone / "dvc.lock").read_text()
     for language, more, name, text in BLOCK.findall((ROOT / f"docs/{page}.md").read_text()):
-        if language == "sh" and name == "fails":
-            with pytest.raises(AssertionError, match='did you mean "'):
-                clone.run("bash", "-ec", text)
-        elif language == "sh":
+        if language == "sh":
             clone.run("bash", "-ec", text)
         elif name:
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
