@@ -441,6 +441,7 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
         "tiny-clip": {"method": "clip", "args": {"dim": 16}},
     }
     params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"experiment": "tiny", "train": TRAIN}
+    del params["plan"]
     params["encoder"] = {"name": "convnet", "width": 4, "norm": "group"}
     params["runs"] = {name: {**entry, "data": "tiny", "seeds": [0]} for name, entry in runs.items()}
     for protocol in params["protocols"].values():
