@@ -97,12 +97,26 @@ def file(folder, name):
     return signature.place(folder, name).relative_to(signature.PACKAGE.parents[1]).as_posix()
 
 
+def register():
+    """Tell OmegaConf the resolver behind `plan` in conf/config.yaml: the plan of all that stands beside it."""
+    from omegaconf import OmegaConf
+
+    from . import checker
+
+    def resolve(_root_):
+        rest = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != OWN])
+        return OmegaConf.create(checker.check("conf", OmegaConf.to_container(rest, resolve=True)).plan)
+
+    OmegaConf.register_new_resolver("plan", resolve, replace=True)
+
+
 def write(path, conf, *overrides):
     """A params file from the folder `conf` as DVC composes it, with Hydra's overrides as `experiment=cifar10`."""
     from dvc.utils.hydra import compose_and_dump
     from omegaconf.errors import InterpolationResolutionError
 
     folder = str(Path(conf).resolve())
+    register()  # Hydra looks for plugins once a process
     try:
         compose_and_dump(str(path), folder, None, "config", folder, list(overrides))
     except InterpolationResolutionError as error:  # raised from the checker's own, which says all
