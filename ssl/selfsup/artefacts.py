@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
@@ -137,9 +138,10 @@ Row = dict[str, int | float | str | bool | list | None]  # of history.jsonl and 
 
 def encoder(folder, *needed):
     """encoder.json of an encoder folder, with the keys `needed`."""
-    info = read(Path(folder) / "encoder.json", Encoder, "get it with `dvc checkout` or `dvc pull`")
+    path = Path(folder) / "encoder.json"
+    info = read(path, Encoder)
     if missing := [key for key in needed if key not in info]:
-        raise UserError(f"{folder}/encoder.json lacks {', '.join(missing)}; get it with `dvc checkout` or `dvc pull`")
+        raise UserError(f"{path} lacks {', '.join(missing)}; {remedy(path)}")
     return info
 
 
@@ -153,32 +155,33 @@ def result(path):
 
 def rows(path):
     """The rows of a history.jsonl or judged.jsonl."""
-    remedy = "get it with `dvc checkout` or `dvc pull`"
-    return [_checked(path, line, Row, remedy) for line in _text(path, remedy).splitlines()]
+    return [_checked(path, line, Row, None) for line in _text(path, None).splitlines()]
 
 
-def read(path, schema, remedy):
-    """The contents of a JSON file. Raises UserError, with the remedy, where it is damaged or not what `schema` says."""
-    return _checked(path, _text(path, remedy), schema, remedy)
+def read(path, schema, again=None):
+    """The contents of a JSON file. Raises UserError where it is damaged or not what `schema` says, with what to do
+    `again`; by default that is what DVC can do for an output of a stage."""
+    return _checked(path, _text(path, again), schema, again)
 
 
-def _text(path, remedy):
+def _text(path, again):
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is damaged ({error}); {remedy}") from None
+        raise UserError(f"{path} is damaged ({error}); {again or remedy(path)}") from None
 
 
-def _checked(path, text, schema, remedy):
+def _checked(path, text, schema, again):
     try:
         content = json.loads(text)
         _adapter(schema).validate_python(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"] if not str(step).startswith(("list[", "constrained")))
-        raise UserError(f"{path} is damaged ({where}: {first['msg']}, not {first['input']!r:.60}); {remedy}") from None
+        raise UserError(f"{path} is damaged ({where}: {first['msg']}, not {first['input']!r:.60}); "
+                        f"{again or remedy(path)}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); {remedy}") from None
+        raise UserError(f"{path} is damaged ({error}); {again or remedy(path)}") from None
     return content
 
 
@@ -190,3 +193,29 @@ def _adapter(schema):
 def sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remedy(path):
+    """What brings a damaged file of a stage's output back, in words.
+
+    DVC believes its cache: an object that came damaged from a remote without `verify` is checked out again and again,
+    so where it is one, it has to go first."""
+    usual = "get it with `dvc checkout --force` or `dvc pull`"
+    path = Path(path).resolve()
+    root = next((folder for folder in path.parents if (folder / "dvc.lock").exists()), None)
+    if root is None:
+        return usual
+    cache = root / ".dvc/cache/files/md5"
+    try:
+        stages = yaml.load((root / "dvc.lock").read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+        outs = {root / out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+        top = next(folder for folder in path.parents if folder in outs)
+        files = json.loads((cache / outs[top][:2] / outs[top][2:]).read_text())
+        md5 = next(file["md5"] for file in files if file["relpath"] == path.relative_to(top).as_posix())
+        kept = cache / md5[:2] / md5[2:]
+        with open(kept, "rb") as file:
+            if hashlib.file_digest(file, "md5").hexdigest() == md5:
+                return usual
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, yaml.YAMLError):
+        return usual  # there may be no cache here, or the lock be of another experiment
+    return f"DVC's copy is damaged, too: `rm {kept.relative_to(root)}`, `rm -r {top.relative_to(root)}` and `dvc pull`"

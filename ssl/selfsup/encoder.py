@@ -68,7 +68,7 @@ def load(folder, seed=None, part="encoder"):
                 setattr(net, key, info[key])
     except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError, FileNotFoundError) as error:
         what = type(error).__name__ + ": " + str(error).partition("\n")[0].rstrip(":")
-        raise UserError(f"{folder}: damaged encoder ({what}); get it with `dvc checkout` or `dvc pull`") from error
+        raise UserError(f"{folder}: damaged encoder ({what}); {artefacts.remedy(folder / 'weights.safetensors')}") from error
     net.info = info
     return net.eval().requires_grad_(False)
 
@@ -86,5 +86,5 @@ def vouch(folder):
     if known is None:
         print(f"{folder}: no results here vouch for these weights", file=sys.stderr)
     elif artefacts.sha256(folder / "weights.safetensors") != known:
-        raise UserError(f"{folder}/weights.safetensors is not what {costs} says that was trained: get it with "
-                        f"`dvc checkout --force {folder.parents[0]}`, or train it again with `dvc repro --force`")
+        raise UserError(f"{folder}/weights.safetensors is not what {costs} says that was trained; "
+                        f"{artefacts.remedy(folder / 'weights.safetensors')}")
