@@ -25,12 +25,13 @@ def main(words=None):
     result = {"run": item["run"], "protocol": protocol}
     if item["data"] != run.data:
         result["data"] = item["data"]
-    if evals.Data(shards).labelled:
+    lacking = evals.lacking(evals.Data(shards).card)
+    if not lacking:
         seeds = {str(seed): judge(protocol, run, seed, shards, item) for seed in run.seeds}
         result |= {**evals.summarise(seeds), "seeds": seeds}
     else:
-        result["skipped"] = "the data has no labels"
-        print(f"{protocol} of {args.key} is skipped: the data has no labels")
+        result["skipped"] = lacking
+        print(f"{protocol} of {args.key} is skipped: {lacking}")
     write(Path(item["results"]) / f"{protocol}.json", result)
 
 

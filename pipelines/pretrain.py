@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 from selfsup import config, errors, process
@@ -23,7 +24,7 @@ def main():
     import torch
     from accelerate import Accelerator
 
-    from selfsup import tracking
+    from selfsup import evals, tracking
     from selfsup.training import loop
 
     # On CPUs alone, Accelerate takes part in what torchrun started only if told that CPUs are meant.
@@ -31,6 +32,9 @@ def main():
     accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if run.train.precision == "bf16" else "no")
     process.check_process_count(accelerator.num_processes)
     shards, out = Path("data/shards") / run.data, config.encoders(run.name)
+    lacking = evals.lacking(evals.Data(shards).card)
+    if lacking and accelerator.is_main_process:
+        print(f"{run.name}: nothing will be judged: {lacking}", file=sys.stderr)
     costs = {}
     for seed in run.seeds:
         tracker = tracking.Tracker(params, run, seed, out / str(seed)) if accelerator.is_main_process else None
@@ -48,7 +52,7 @@ def watch(params, run, seed, shards):
     from selfsup import evals
 
     data = evals.Data(shards, reader=run.train.reader, labels=run.labels, seed=seed)
-    if not run.train.judge_every or not data.labelled or not data.card["counts"]["val"]:
+    if not run.train.judge_every or evals.lacking(data.card):
         return None
     options = config.protocol(params, "knn")
     options.pop("bootstrap")
