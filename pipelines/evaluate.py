@@ -5,10 +5,15 @@ import json
 import os
 from pathlib import Path
 
-import torch
+from selfsup import process
 
-import selfsup
-from selfsup import config, errors, evals
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
+import torch  # noqa: E402
+
+import selfsup  # noqa: E402
+from selfsup import config, errors, evals  # noqa: E402
 
 
 @errors.main

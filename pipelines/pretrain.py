@@ -7,7 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from selfsup import config, errors, process
+from selfsup import process
+
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
+from selfsup import config, errors, launch  # noqa: E402
 
 
 @errors.main
@@ -19,8 +24,9 @@ def main():
     params = config.load(args.params)
     run = config.run(params, args.run)
     config.check(params)
-    process.die_with_launcher()
 
+    if any(name.startswith("ACCELERATE_") for name in os.environ):  # `accelerate launch` by hand
+        launch.check_accelerate_config()
     import torch
     from accelerate import Accelerator
 
@@ -30,7 +36,7 @@ def main():
     # On CPUs alone, Accelerate takes part in what torchrun started only if told that CPUs are meant.
     cpu = "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
     accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if run.train.precision == "bf16" else "no")
-    process.check_process_count(accelerator.num_processes)
+    launch.check_process_count(accelerator.num_processes)
     shards, out = Path("data/shards") / run.data, config.encoders(run.name)
     lacking = evals.lacking(evals.Data(shards).card)
     if lacking and accelerator.is_main_process:
