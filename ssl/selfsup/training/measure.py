@@ -65,7 +65,7 @@ def held_out(method, split, batch, seed):
     whole = world * getattr(order, "group", 1)
     batch = min(batch, len(split) // whole * whole)
     if not batch:
-        raise UserError(f"val has {len(split)} samples, and the smallest batch of this method and {world} processes has {whole}")
+        raise UserError(f"val has {len(split)} samples, and a batch of this method in {world} processes has {whole} at least")
     return split.batches(seed, batch, len(split), distributed.rank(), world, order=order)
 
 
