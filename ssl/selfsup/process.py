@@ -47,6 +47,31 @@ def locked(path, patience, what):
         yield
 
 
+class _Late(BaseException):
+    """Past those who catch every Exception and try again."""
+
+
+@contextlib.contextmanager
+def limit(seconds, what):
+    """Give the block `seconds`; then it ends with the UserError `what`. In the main thread, where signals are heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(number, frame):
+        raise _Late
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _Late:
+        raise UserError(what) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 # Started and ended with others
 
 
