@@ -4,13 +4,11 @@ Apart from what writes them: what reads an encoder's data can change the encoder
 """
 
 import contextlib
-import ctypes
 import gzip
 import hashlib
 import multiprocessing
 import os
 import re
-import signal
 import sys
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selfsup import artefacts
+from selfsup import artefacts, process
 from selfsup.data import columns
 from selfsup.data.images import Unreadable
 from selfsup.errors import UserError, nearest, nearest_path
@@ -248,6 +246,10 @@ def parallel(work, tasks, title, total=None, workers=None):
                 yield result
         except BrokenProcessPool:
             raise UserError(f"{title}: a worker process was killed, perhaps for want of memory") from None
+        except BaseException:  # what they are at is not wanted any more, and a tar takes them long
+            for one in (pool._processes or {}).values():
+                one.kill()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -255,10 +257,7 @@ def parallel(work, tasks, title, total=None, workers=None):
 def _prepare(work, parent):
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends its workers
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no orphans
-    if os.getppid() != parent:
-        os._exit(1)
+    process.worker(parent)
     if "torch" in sys.modules:  # its thread pool does not survive a fork
         sys.modules["torch"].set_num_threads(1)
 
