@@ -7,7 +7,7 @@ import hashlib
 import os
 
 from selfsup.data import columns
-from selfsup.data.images import EXTENSIONS, Unreadable
+from selfsup.data.images import EXTENSIONS, Unreadable, blamed
 from selfsup.data.tars import Torn, fraction, groups, parallel, within
 from selfsup.errors import UserError
 from selfsup.shards.tally import count_bad, count_good, count_pixels, part_of
@@ -93,9 +93,10 @@ def _index_one(ranges, schema, task):
                 continue
             part["images"] += 1
             try:
-                parsed = {name: column.parse(column.find(group)) for name, column in schema.items()}
-                values = {name: value if schema[name].kind in ("text", "number") else schema[name].decode(value)
-                          for name, value in parsed.items()}
+                with blamed():
+                    parsed = {name: column.parse(column.find(group)) for name, column in schema.items()}
+                    values = {name: value if schema[name].kind in ("text", "number") else schema[name].decode(value)
+                              for name, value in parsed.items()}
             except Unreadable as error:
                 count_bad(part, f"{path}: {key}", error)
                 part["skip"].append(position)

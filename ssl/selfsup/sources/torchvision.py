@@ -3,6 +3,7 @@
 import inspect
 
 import numpy as np
+from PIL import EpsImagePlugin
 
 from selfsup.arguments import Count, Share, Text
 from selfsup.data import columns
@@ -15,6 +16,7 @@ def source(dataset: Text, root: Text, size: Count, val_share: Share, test_share:
            unlabelled: bool = False):
     """dataset: the class. unlabelled: the images of its split `unlabeled` (STL-10) are for training, without a
     label."""
+    EpsImagePlugin.gs_binary = False  # its classes open any format, and PostScript is a program
     made = splits(dataset, root, unlabelled=unlabelled)
     labelled = _is_label(made["train"][0][1])
     classes = _classes(made["train"]) if labelled else None
