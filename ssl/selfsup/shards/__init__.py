@@ -46,6 +46,8 @@ def write(name, spec, out, workers=None):
             classes = source.classes or []
         bad = {split: sum(part["bad"] for part in found if part["split"] == split) for split in SPLITS}
         _report(name, found, sum(bad.values()), spec["max_bad"])
+        if source.skipped:
+            print(f"{name}: skipped: {'; '.join(source.skipped)}", file=sys.stderr)
         counts = {split: sum(entry["count"] for entry in files[split]) for split in SPLITS}
         if not counts["train"]:
             raise UserError(f"{name}: nothing is left for the training split")

@@ -1,6 +1,7 @@
 """A torchvision data set by its class name, from files that are already at `root` (or made by the class itself)."""
 
 import inspect
+import os
 
 import numpy as np
 
@@ -8,13 +9,15 @@ from selfsup.arguments import Count, Share, Text
 from selfsup.data import columns
 from selfsup.data.images import Unreadable
 from selfsup.errors import UserError, nearest
-from selfsup.sources import SPLITS, Source, divide
+from selfsup.sources import SPLITS, Source, divide, listed
 
 
 def source(dataset: Text, root: Text, size: Count, val_share: Share, test_share: Share | None = None,
            unlabelled: bool = False):
     """dataset: the class. unlabelled: the images of its split `unlabeled` (STL-10) are for training, without a
     label."""
+    if os.path.isdir(root):
+        listed(root)  # for its errors
     made = splits(dataset, root, unlabelled=unlabelled)
     labelled = _is_label(made["train"][0][1])
     classes = _classes(made["train"]) if labelled else None
