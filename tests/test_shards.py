@@ -143,9 +143,8 @@ def test_a_class_that_training_lacks(tmp_path):
 def test_a_wrong_label(tmp_path):
     root = tmp_path / "raw"
     root.mkdir()
-    png = encoded(picture(0))
     labels = [b"0", b"1", b"two", b"-1", b"", b"1\n"] + [b"1"] * 20
-    write_tar(root / "a.tar", [(f"{i:03d}", {"png": png, "cls": label}) for i, label in enumerate(labels)])
+    write_tar(root / "a.tar", [(f"{i:03d}", {"png": encoded(picture(i)), "cls": label}) for i, label in enumerate(labels)])
     card = shards.write("toy", tar_spec(root, max_bad=0.2), tmp_path / "out", workers=1)
     assert sum(card["bad"].values()) == 2 and sum(card["counts"].values()) == 24 and card["classes"] == ["0", "1"]
     assert sum(card["unlabelled"].values()) == 1  # -1 is a missing label

@@ -1,6 +1,7 @@
 """The main table, in words and in Markdown."""
 
 import selfsup.data
+from selfsup.data import tars
 from selfsup.report import panels
 from selfsup.report.rows import FLOOR, labelled
 
@@ -84,6 +85,7 @@ def notes(params, rows, cards):
     for name, card in cards.items():
         if not labelled(card):
             yield f"Data set {name} has no labels: what is trained on it has curves and pictures, no accuracy and no verdict."
+        yield from selfsup.data.twins(card)
     yield from panels.notes(params, rows)
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
     if any(row.note for row in rows):
@@ -94,6 +96,8 @@ def overlaps(rows, root):
     """How many test images stand in the shards that an encoder was trained on, in sentences; nothing where none does, or
     where it is unknown."""
     for judged, trained in sorted({(data, row.run.data) for row in rows for data in (row.run.data, *row.elsewhere)}):
+        if judged == trained and "twins" in tars.card_of(root / "data/shards" / judged):
+            continue  # told by `notes`
         found = selfsup.data.shared(root / "data/shards" / judged, "test", root / "data/shards" / trained, "train")
         if found:
             yield (f"Test images of {judged} that stand in the training split of {trained}, pixel by pixel: {found:,}. Encoders "

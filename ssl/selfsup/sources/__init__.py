@@ -10,6 +10,7 @@ import importlib
 import inspect
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ SPLITS = ("train", "val", "test")
 ALIASES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
            "test": "test", "testing": "test"}
 COMMON = ("source", "size", "max_bad", "limit", "fit", "licence")  # keys of every entry, which the shard stage reads
+NAMES = ("classes.txt", "classnames.txt")  # of files of class names
 UNKNOWN = "unknown; see the source"
 OTHERS = {"special": "special file{s}", "hidden": "hidden name{s}", "empty folder": "empty folder{s}"}  # see `scan`
 
@@ -41,6 +43,7 @@ class Source:
     licence: str = UNKNOWN
     facts: dict = field(default_factory=dict)
     skipped: list = field(default_factory=list)  # what lies under root and is no sample, in words
+    carved: tuple = ()  # the splits that were carved out of one pool: `divide` gives them
 
 
 @dataclass
@@ -55,6 +58,11 @@ class Tars:
     limit: int | None = None  # most samples of a split: those of the smallest hashes
     licence: str = UNKNOWN
     skipped: list = field(default_factory=list)
+    classes: list | None = None  # their names, where a file says them
+
+    @property
+    def carved(self):
+        return tuple(self.carve) if len(self.carve) > 1 else ()
 
 
 def names():
@@ -105,8 +113,8 @@ def carve(val_share, test_share=None, have=()):
 
 
 def divide(items, val_share, test_share=None, unlabelled=()):
-    """Items by split, those of missing splits taken out of train. `items`: {split: [(key, …), …]}. Those in
-    `unlabelled` all go to train."""
+    """(items by split, splits that are carved): those of missing splits are taken out of train. `items`: {split:
+    [(key, …), …]}. Those in `unlabelled` all go to train."""
     ordered = {split: sorted((fraction(item[0]), item) for item in some) for split, some in items.items()}
     ranges = carve(val_share, test_share, have=items)
     pool = ordered.pop("train", [])
@@ -114,7 +122,8 @@ def divide(items, val_share, test_share=None, unlabelled=()):
         ordered[split] = [(at, item) for at, item in pool if low <= at < high]
     if unlabelled:
         ordered["train"] = sorted([*ordered["train"], *((fraction(item[0]), item) for item in unlabelled)])
-    return {split: [item for _, item in ordered.get(split, [])] for split in SPLITS}
+    carved = tuple(ranges) if len(ranges) > 1 else ()
+    return {split: [item for _, item in ordered.get(split, [])] for split in SPLITS}, carved
 
 
 # Which split a path says
@@ -146,6 +155,32 @@ def split_files(files, kind, root):
         raise UserError(f"none of the {len(files)} {kind} is for training: {files[0]} says {splits[0]}, and none says "
                         f"train")
     return sorted(zip(files, splits))
+
+
+# Names of classes
+
+
+def numbered(most, samples, where):
+    """Names of classes that are only numbered, up to `most`. A UserError where there would be more than samples."""
+    if most >= samples > 0:
+        raise UserError(f"{where}: labels up to {most} of {samples} samples are ids rather than classes: leave the "
+                        f"column label out, or name the classes in a file classes.txt beside, one a line")
+    return [str(i) for i in range(most + 1)]
+
+
+def named(folder):
+    """Names of classes from the file classes.txt, or classnames.txt, in a folder, one a line in the order of their
+    numbers; None without such."""
+    path = next((path for path in (Path(folder) / name for name in NAMES) if path.is_file()), None)
+    if path is None:
+        return None
+    try:
+        names = [unicodedata.normalize("NFC", line.strip()) for line in path.read_text("utf-8").rstrip().splitlines()]
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8") from None
+    if not all(names):
+        raise UserError(f"{path}, line {names.index('') + 1 if names else 1}: a class has no name")
+    return names
 
 
 # What lies under root

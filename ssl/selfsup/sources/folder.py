@@ -40,7 +40,7 @@ def source(root: Text, size: Count, val_share: Share, test_share: Share | None =
     if unlabelled and classes:
         loose = [item for item in keyed["train"] if _class(item[1], class_level) is None]
         keyed["train"] = [item for item in keyed["train"] if _class(item[1], class_level) is not None]
-    items = divide(keyed, val_share, test_share, loose)
+    items, carved = divide(keyed, val_share, test_share, loose)
 
     def read(split, start, stop):
         for key, name, path in items[split][start:stop]:
@@ -51,7 +51,8 @@ def source(root: Text, size: Count, val_share: Share, test_share: Share | None =
                 yield path, error
 
     kinds = [image] + [columns.Number("label")] * (classes is not None)
-    return Source(str(root), {split: len(items[split]) for split in SPLITS}, read, kinds, classes, skipped=skipped)
+    return Source(str(root), {split: len(items[split]) for split in SPLITS}, read, kinds, classes, skipped=skipped,
+                  carved=carved)
 
 
 def files(top, extensions=EXTENSIONS):
@@ -83,7 +84,8 @@ def _split(names, root):
     clear = [one for one in splits if len(one) == 1]
     if len(set().union(*clear)) > 1 and {"train"} in clear and 2 * len(clear) > len(names):
         if len(clear) < len(names):
-            odd, example = (next(name for name, one in zip(names, splits) if (len(one) == 1) == says) for says in (0, 1))
+            odd, example = (next(name for name, one in zip(names, splits) if (len(one) == 1) is says)
+                            for says in (False, True))
             raise UserError(f"{root}: most files' names say a split, as {example} does, but {odd} says none or two: "
                             f"name all so, or put the splits into folders train, val and test")
         found = {split: [(name, name) for name, one in zip(names, splits) if split in one] for split in SPLITS}
@@ -169,8 +171,8 @@ def _bands(channels, size, root, found):
 
 
 def _keyed(found):
-    """(key, name, path) of (name, path) pairs. A WebDataset key ends at the first dot of the file's name, so dots within it are escaped;
-    files that differ in the extension alone keep it, escaped."""
+    """(key, name, path) of (name, path) pairs. A WebDataset key ends at the first dot of the file's name, so dots within
+    it are escaped; files that differ in the extension alone keep it, escaped."""
     def escape(name):
         parent, _, base = name.rpartition("/")
         base = base.replace("%", "%25").replace(".", "%2E")
