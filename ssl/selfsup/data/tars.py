@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import gzip
 import hashlib
-import json
 import multiprocessing
 import os
 import re
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from selfsup import artefacts
 from selfsup.data import columns
 from selfsup.data.images import Unreadable
 from selfsup.errors import UserError, nearest, nearest_path
@@ -43,16 +43,9 @@ def card_of(folder):
     again = f"make it with `dvc repro shard@{Path(folder).name}` or fetch it with `dvc pull`"
     if not Path(folder).is_dir():
         raise UserError(f"no such data set: {folder}{nearest_path(folder)}; {again}")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"size", "columns", "classes", "counts", "shards", "mean", "std", "hash"} - card.keys()
-    except FileNotFoundError:
-        raise UserError(f"no data card: {path}; {again}") from None
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"the data card {path} is damaged ({error}); {again}") from None
-    if missing:
-        raise UserError(f"the data card {path} lacks {', '.join(sorted(missing))}; {again}")
-    return card
+    if not path.exists():
+        raise UserError(f"no data card: {path}; {again}")
+    return artefacts.read(path, artefacts.Card, again)
 
 
 def entries_of(card, folder, split):
