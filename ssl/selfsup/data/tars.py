@@ -25,6 +25,12 @@ from selfsup.errors import UserError, nearest, nearest_path
 
 MEMBER = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # key and extension, as WebDataset splits a member's name
 
+UNNAMED, SPECIAL = "member{s} of hidden names or without an ending", "member{s} that are links or special files"
+# How files begin that are no plain tars.
+OTHER = {"compressed by xz": rb"\xfd7zXZ\0", "compressed by bzip2": rb"BZh[1-9]1AY&SY",
+         "compressed by zstd": rb"\x28\xb5/\xfd",
+         "compressed by gzip, though its name does not end in .gz": rb"\x1f\x8b", "a zip": rb"PK\x03\x04"}
+
 
 HEADER = 1 << 20  # bytes; most of what a tar says about a member beside it, as a long name, and where it does:
 ABOUT = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -153,14 +159,15 @@ def members(folder, entry, wanted=None):
         raise UserError(f"the shard {path} holds {count} samples where its card says {entry['count']}; {advice}")
 
 
-def groups(path, digest=None, wanted=None):
+def groups(path, digest=None, wanted=None, passed=None):
     """(key, {extension: bytes}) of each sample of a tar, local or remote, plain or gzipped, in order. Members that are
     of none of the Columns `wanted` are passed over.
 
-    Nothing is written to disk, links and special files are passed over. Where the members of a sample take more than
-    BYTES, an Unreadable stands in the place of those beyond, as a gzip of a few MB may hold GBs. Raises Torn at the end
-    if the tar is cut off or turns into garbage, a boundary between two members included. `digest`, a hashlib object, is
-    fed all bytes read."""
+    Nothing is written to disk; links, special files and names without an extension are passed over, and counted in the
+    Counter `passed`. Where the members of a sample take more than BYTES, an Unreadable stands in the place of those
+    beyond, as a gzip of a few MB may hold GBs. Raises Torn at the end if the tar is cut off or turns into garbage, a
+    boundary between two members included; UserError where a sample has one member twice, as two in a row of one key
+    have. `digest`, a hashlib object, is fed all bytes read."""
     key, group, held = None, {}, 0
     try:
         with contextlib.closing(_Watched(path, digest)) as stream, _Tar.open(fileobj=stream, mode="r|") as tar:
@@ -168,18 +175,25 @@ def groups(path, digest=None, wanted=None):
                 tar.members.clear()  # else it remembers every member
                 match = MEMBER.fullmatch(member.name)
                 if match is None or not member.isreg() or member.issparse():
+                    if passed is not None and not member.isdir():
+                        passed[UNNAMED if member.isreg() and match is None else SPECIAL] += 1
                     continue
                 if match[1] != key and key is not None:
                     yield key, group
                     group, held = {}, 0
                 key, extension = match[1], match[2].lower()
                 if wanted is None or any(column.owns(extension) for column in wanted):
+                    if extension in group:
+                        raise UserError(f"{path}: {member.name} is there twice, so that one sample would overwrite "
+                                        f"another: give each a key of its own")
                     held += member.size
                     group[extension] = tar.extractfile(member).read() if held <= BYTES else Unreadable(
                         f"{held:,} bytes with its {extension}, more than {BYTES:,}")
             stream.check_end(tar.offset)
     except (tarfile.TarError, EOFError, gzip.zlib.error, gzip.BadGzipFile) as error:
         raise Torn(str(error) or type(error).__name__) from None
+    except (ValueError, ArithmeticError, LookupError, RecursionError) as error:  # tarfile's own, of a header
+        raise Torn(f"a header that makes no sense ({error})") from None
     if key is not None:
         yield key, group
 
@@ -190,10 +204,13 @@ class _Watched:
     def __init__(self, path, digest):
         self.raw = open_bytes(path)
         self.stream = gzip.open(self.raw) if str(path).endswith(("gz", "tgz")) else self.raw
-        self.digest, self.length, self.content = digest, 0, 0
+        self.path, self.digest, self.length, self.content = path, digest, 0, 0
 
     def read(self, size):
         data = self.stream.read(size)
+        kind = None if self.length else next((kind for kind, start in OTHER.items() if re.match(start, data)), None)
+        if kind:
+            raise UserError(f"{self.path} is {kind}, which is not read: make it a plain .tar, or a .tar.gz")
         self.length += len(data)
         stripped = len(data.rstrip(b"\0"))
         if stripped:
