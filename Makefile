@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 EXPERIMENT = $(shell sed -n 's/^experiment: //p' params.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := ssl
+# DVC asks for it, and the system knows no name for some users.
+export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 
 .PHONY: help repro parallel test bench ui track claims experiment params
 .DEFAULT_GOAL := help
