@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 
 from selfsup import config, errors, process
-from selfsup.errors import UserError, nearest, nearest_path
+from selfsup.errors import UserError, elsewhere, nearest, nearest_path
 
 ENCODER = "a run's name, such as quick-simclr, or an encoder folder: a run's, or that of one of its seeds"
 
@@ -158,7 +158,7 @@ def place(word):
     folder = config.encoders(word)
     if not folder.is_dir():
         there = [folder.name for folder in Path("data/encoders").glob("*/*")]
-        hint = nearest(word, there) if there else "; `dvc pull` or `dvc repro` makes that folder"
+        hint = nearest(word, there) if there else elsewhere(folder) or "; `dvc pull` or `dvc repro` makes that folder"
         raise UserError(f'no run "{word}" in data/encoders{hint}')
     return folder
 
