@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ssl"))
+from selfsup import process  # noqa: E402
+
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
 from selfsup import errors  # noqa: E402
 from selfsup.config import checker, compose  # noqa: E402
 

@@ -13,7 +13,7 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-from selfsup import config, errors
+from selfsup import config, errors, process
 from selfsup.errors import UserError, nearest, nearest_path
 
 ENCODER = "a run's name, such as quick-simclr, or an encoder folder: a run's, or that of one of its seeds"
@@ -21,6 +21,7 @@ ENCODER = "a run's name, such as quick-simclr, or an encoder folder: a run's, or
 
 @errors.main
 def main(words=None):
+    process.answer_interrupts()
     args = parser().parse_args(words)
     try:
         args.command(args)
@@ -29,8 +30,6 @@ def main(words=None):
         if error.name.startswith("selfsup"):
             raise
         raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -7,6 +7,7 @@ every random number is a function of (seed, step) or of (seed, epoch, sample).
 import contextlib
 import inspect
 import math
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..process import sole_writer
 from . import optim
 from .checkpoint import Checkpoint, fingerprint
 from .code import code_hash
-from .measure import cost, diverged, embed, flops, judged, scalars, sound, spread_of, validate
+from .measure import cost, diverged, embed, flops, held_out, judged, scalars, sound, spread_of, validate
 from .publish import describe, pictures, publish
 from .start import Start
 from .state import Teacher
@@ -61,9 +62,9 @@ def pretrain(
     folder = Path(scratch) / f"{run.name}-{seed}-{fingerprint(run, seed, split.card, code, start.origin())}"
     with sole_writer(folder, f"{run.name} seed {seed}") if main else contextlib.nullcontext():
         training = Training(run, seed, accelerator, split, start, folder, tracker if main else None, judge)
+        batches = training.held_out(shards, read)
         training.loop()
-        held_out = data.open(shards, "val", **read) if training.method.held_out else None
-        training.finish(held_out)
+        training.finish(batches)
         if main:
             info = describe(run, seed, split.card, training.method, training.steps, code, start)
             images = pictures(training.method, shards, cache, training.prepare)
@@ -184,15 +185,27 @@ class Training:
             self.method.train()
         self.started += time.monotonic() - paused
 
-    def finish(self, held_out):
-        """The objective on the split `held_out`, if there is one, and what it all cost; once."""
+    def held_out(self, shards, read):
+        """The batches of val for `finish`; None, before training and with the reason, where val does not make any."""
+        if not self.steps or not self.method.held_out:
+            return None
+        val = data.open(shards, "val", **read) if self.split.card["counts"]["val"] else ()
+        try:
+            return held_out(self.method, val, self.run.train.batch, self.seed)
+        except UserError as error:
+            if self.main:
+                print(f"{self.run.name} seed {self.seed}: no val_loss: {error}", file=sys.stderr)
+            return None
+
+    def finish(self, batches):
+        """The objective on the held-out `batches`, if there are any, and what it all cost; once."""
         self.method.eval()
         if self.progress.cost:
             return
         if self.steps:
             self.sound()
-        if self.steps and held_out and not any("val_loss" in row for row in self.progress.history):
-            self.record(**validate(self.method, held_out, self.prepare, self.run.train.batch, self.seed))
+        if batches is not None and not any("val_loss" in row for row in self.progress.history):
+            self.record(**validate(self.method, batches, self.prepare))
         seconds, batch = time.monotonic() - self.started, self.run.train.batch
         self.progress.cost = cost(self.method, self.steps, batch, seconds, self.progress.flops, self.device)
         if self.steps:

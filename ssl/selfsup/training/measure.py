@@ -75,12 +75,21 @@ def flops(method, batch):
     return counter.get_total_flops() // len(part["image"])
 
 
+def held_out(method, split, batch, seed):
+    """The batches of `split`, the held-out images, for `validate`. Raises UserError where they make no batch of the method's."""
+    order, world = method.order, distributed.world()
+    whole = world * getattr(order, "group", 1)
+    batch = min(batch, len(split) // whole * whole)
+    if not batch:
+        raise UserError(f"val has {len(split)} samples, and a batch of this method in {world} processes has {whole} at least")
+    return split.batches(seed, batch, len(split), distributed.rank(), world, order=order)
+
+
 @torch.no_grad()
-def validate(method, split, prepare, batch, seed):
+def validate(method, batches, prepare):
     """The objective on held-out images, {val_<name>: mean over the batches}."""
-    batch = min(batch, len(split) // distributed.world() * distributed.world())
     sums, n = {}, 0
-    for part in split.batches(seed, batch, len(split), distributed.rank(), distributed.world(), order=method.order):
+    for part in batches:
         out = method(prepare(part))
         for name, value in {**scalars(out), **spread_of(out)}.items():
             sums[name] = sums.get(name, 0) + distributed.mean(value.double())
