@@ -14,10 +14,12 @@ class AMDIM(Method):
     """Bachman et al. 2019, "Learning Representations by Maximizing Mutual Information Across Views", eqs. 3-6.
     https://arxiv.org/abs/1906.00910
 
+    Views are SimCLR's, each with a flip of its own; the paper's colours are weaker, and its flip is the same for both.
     Deep InfoMax between two views, at several scales. The paper predicts 7 × 7 and 5 × 5 maps of one view from the 1 × 1
     of the other, and 5 × 5 from 5 × 5; here these are the encoder's middle map and the next, 4 × 4 and 2 × 2 for the ConvNet
     at 32 pixels. Each pair goes both ways. The paper's mixture of features is left out.
-    clip: scores are softly kept in -clip..clip. penalty: weight of their squares before that (section 3.4).
+    clip: scores are softly kept in -clip..clip. penalty: weight of their squares before that (section 3.4),
+    0.05 in the authors' code.
     """
 
     inputs = Views(2, augment="simclr")

@@ -13,7 +13,8 @@ from .base import Method
 class BYOL(Method):
     """Grill et al. 2020, "Bootstrap Your Own Latent", eqs. 1 and 2, Algorithm 1. https://arxiv.org/abs/2006.07733
 
-    hidden, dim: widths of the projector's and the predictor's two layers.
+    hidden, dim: widths of the projector's and the predictor's two layers; the second ones have a bias, which the authors'
+    have not.
     momentum: of the target network (the paper's τ), which rises to 1 along a cosine. 0.996 averages over hundreds of
     steps and the paper trains for hundreds of thousands; a run of some hundred steps needs about 0.95.
     Views are the paper's without blur (see views.py).

@@ -18,7 +18,8 @@ class CLIP(Method):
 
     The view is a crop without a flip, as in the paper: a flip would make "left of" wrong. Equal captions in a batch count
     as negatives of each other, as in the paper, where they hardly occur. dim: of the joint space. depth, heads: of the
-    text encoder, small like the captions are short.
+    text encoder, small like the captions are short; it reads in both directions and its feature is the mean over the tokens,
+    where the paper's is causal, takes that of the last token, and projects it linearly.
     """
 
     inputs = Pair("image", "caption", augment="crop")

@@ -22,8 +22,9 @@ class Colorization(Method):
     """Zhang et al. 2016, "Colorful Image Colorization", eq. 1-5. https://arxiv.org/abs/1603.08511
 
     loss: "classes", eq. 2 with class rebalancing, or "l2", eq. 1, which averages over what is possible and so is grey.
-    Bins are those cells of a grid of 10 in ab into which some colour of a screen falls; the paper counts 313 in gamut,
-    a few more at the border. Their frequencies are counted over the training images as these come, where the paper
+    Bins are those 261 cells of a grid of 10 in ab into which some colour of a screen falls; the paper has 313, a fifth more,
+    at the border. Grey images teach like all others, where the authors' code leaves those out that have no colour
+    above 5. Bins' frequencies are counted over the training images as these come, where the paper
     counts ImageNet beforehand. Colours are predicted at half the image's resolution, the paper's quarter being 8 pixels
     here, and losses are means over pixels. The encoder sees the grey image of the same lightness in three channels, so
     that it can be given any image afterwards; the paper's has one channel, L.

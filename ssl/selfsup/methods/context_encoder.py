@@ -21,7 +21,8 @@ class ContextEncoder(Method):
 
     A square of half the side is replaced by the mean colour, at a place of each sample's own: the paper found that
     learning from one fixed place makes poorer features (section 3.3); `region: central` is its inpainting set-up. The
-    critic judges the region alone, as in the authors' code, and learns at a tenth of the rate (section 5.1);
+    critic judges the region alone, as in the authors' code for the central one (with random regions, which there are no
+    squares, it judges the whole image), and learns at a tenth of the rate (section 5.1);
     `adversarial: 0` has none. It has GroupNorm where theirs has BatchNorm: no statistics for a second use to disturb.
     Left out: the heavier weight on a border of overlap.
     norm: the decoder's, "batch" or "group".

@@ -19,7 +19,8 @@ class CPC(Method):
 
     The encoder sees each patch of a grid on its own. A network that looks to the sides and upwards alone makes a context of
     each place; from it a linear map for each distance predicts the patch that many rows below, among all patches of the
-    batch that have as many rows above them. Predictions go downwards, as in 2018; in 2020 to all four sides.
+    batch that have at least as many rows above them; in the pseudocode, all. Predictions go
+    downwards, as in 2018; in 2020 to all four sides.
     patch, stride: in pixels. The papers' 64 and 32 of 256 would be 8 and 4 of 32, of which the encoder's last layers see
     a single place; patches of 16 teach them more.
     nearest, farthest: rows from a context to what it predicts. A near patch shares pixels with its context, so that 1

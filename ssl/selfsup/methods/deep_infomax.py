@@ -24,8 +24,9 @@ class DeepInfoMax(Method):
     to 8: the local objective, DIM(L), with prior matching. https://arxiv.org/abs/1808.06670
 
     Places are those of the encoder's middle map, 4 × 4 for the ConvNet at 32 pixels. Code and places are mapped to `dim`
-    numbers and multiplied, the paper's encode-and-dot critic. code: size of the code, 64 as in the paper, made by a linear
-    layer of the features that are judged.
+    numbers and multiplied, the paper's encode-and-dot critic; products are divided by √dim, which the authors' are not. The
+    prior's critic has one hidden layer of 200, the authors' 1,000 and 200.
+    code: size of the code, 64 as in the paper, made by a linear layer of the features that are judged.
     estimator: "jsd" (eq. 4) or "infonce" (eq. 5), of the mutual information. local, prior: the paper's β and γ. The prior is
     uniform on (0, 1)^code; the encoder plays the non-saturating game, as is usual, where eq. 7 has min max.
     """

@@ -25,6 +25,8 @@ class MoCo(Method):
     group: images that share BatchNorm's statistics. With a whole batch's statistics a query could tell its key from the
     older ones by them alone; the paper computes keys on shuffled GPUs of 32 images each. Here a process splits its
     images into groups of about 32, shuffled for the keys, so nothing is exchanged; without BatchNorm it has no effect.
+    It needs at least twice as many images a process as a group has: with fewer there is one group, and query and key share
+    their statistics. On several GPUs BatchNorm is synchronised, and a group is one of as many images on each of them.
     """
 
     inputs = Views(2, augment="moco_v2")

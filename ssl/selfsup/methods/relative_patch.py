@@ -28,6 +28,7 @@ class RelativePatch(Method):
     the green-magenta axis away; "drop" keeps one channel of each patch, drawn at random, and fills the others with noise
     of a hundredth of its deviation; "none" leaves the shortcut open, for the audit. The paper finds the two alike. Here
     whole images, in colour, are what the encoder is judged on, and only "projection" leaves most of that.
+    A patch keeps its mean and contrast, by which neighbours are alike; the authors' code takes both away.
     Left out: the random down- and upsampling of patches, which have no pixels to spare here.
     """
 

@@ -14,7 +14,8 @@ class SimCLR(Method):
     """Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", Algorithm 1 and eq. 1.
     https://arxiv.org/abs/2002.05709
 
-    layers: of the projector; 1 is linear, 0 leaves it out (section 4.2, figure 8).
+    layers: of the projector; 1 is linear, 0 leaves it out (section 4.2, figure 8). BatchNorm stands between them and not
+    after the last, which has a bias; the authors' code has one after each and no bias, the paper names none.
     The temperature is the paper's best for CIFAR-10 (appendix B.9); for ImageNet it is 0.1.
     The views' crops, from 8 % of the area on, take for granted that the object fills the image; where it does not,
     `augment: moco_v1` keeps more of it.

@@ -17,6 +17,7 @@ class VICReg(Method):
 
     invariance, variance, covariance: weights λ, μ, ν of eq. 6. The invariance is averaged over the coordinates too, as
     in Algorithm 1, to which the weights belong; eq. 5 sums.
+    The variance term is eq. 6's, the sum over both views; the authors' code halves it, which is `variance: 12.5` here.
     hidden, dim: of the expander's three layers; the paper's 8,192 on ImageNet are 2,048 here, solo-learn's for CIFAR.
     Variance and covariance are those of the global batch.
     """
