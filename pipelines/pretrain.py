@@ -3,9 +3,15 @@
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
-from selfsup import artefacts, config, errors, process
+from selfsup import process
+
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
+from selfsup import artefacts, config, errors, launch  # noqa: E402
 
 
 @errors.main
@@ -17,21 +23,25 @@ def main():
     params = config.load(args.params)
     run = config.run(params, args.run)
     config.check(params)
-    process.die_with_launcher()
 
+    if any(name.startswith("ACCELERATE_") for name in os.environ):  # `accelerate launch` by hand
+        launch.check_accelerate_config()
     import torch
     from accelerate import Accelerator
 
-    from selfsup import tracking
+    from selfsup import evals, tracking
     from selfsup.training import loop
 
     # On CPUs alone, Accelerate takes part in what torchrun started only if told that CPUs are meant.
     cpu = "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
     accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if run.train.precision == "bf16" else "no")
-    process.check_process_count(accelerator.num_processes)
+    launch.check_process_count(accelerator.num_processes)
     shards, out = Path("data/shards") / run.data, config.encoders(run.name)
     costs, file = {}, config.results(run.name) / "cost.json"
     before = artefacts.costs(file)["seeds"] if file.exists() else {}
+    lacking = evals.lacking(evals.Data(shards).card)
+    if lacking and accelerator.is_main_process:
+        print(f"{run.name}: nothing will be judged: {lacking}", file=sys.stderr)
     for seed in run.seeds:
         tracker = tracking.Tracker(params, run, seed, out / str(seed)) if accelerator.is_main_process else None
         judge = watch(params, run, seed, shards)
@@ -51,7 +61,7 @@ def watch(params, run, seed, shards):
     from selfsup import evals
 
     data = evals.Data(shards, reader=run.train.reader, labels=run.labels, seed=seed)
-    if not run.train.judge_every or not data.labelled or not data.card["counts"]["val"]:
+    if not run.train.judge_every or evals.lacking(data.card):
         return None
     options = config.protocol(params, "knn")
     options.pop("bootstrap")

@@ -338,8 +338,8 @@ def test_a_killed_worker_is_an_error_not_a_hang(tmp_path):
 
 @pytest.mark.parametrize("harm, words", [
     (lambda out: (out / "card.json").unlink(), "no data card.*card.json; make it with `dvc repro shard@toy`"),
-    (lambda out: (out / "card.json").write_text("{"), "the data card .* is damaged"),
-    (lambda out: (out / "card.json").write_text("{}"), "the data card .* lacks classes"),
+    (lambda out: (out / "card.json").write_text("{"), "card.json is damaged"),
+    (lambda out: (out / "card.json").write_text("{}"), "card.json is damaged .size: Field required"),
 ])
 def test_a_damaged_card(tmp_path, harm, words):
     import selfsup.data

@@ -59,9 +59,12 @@ class Column:
         return _told(group["json"], self.name) if found is None and "json" in group and self.owns("json") else found
 
     def parse(self, raw):
-        """A value, still encoded. Raises Unreadable where it is none or not what it should be."""
+        """A value, still encoded. Raises Unreadable where it is none or not what it should be, or `raw` if that says
+        why there is none."""
         if raw is None:
             raise Unreadable(f"no {self.name}")
+        if isinstance(raw, Unreadable):
+            raise raw
         return raw
 
     def stack(self, values):
@@ -110,7 +113,7 @@ class Number(Column):
     kind, extensions, bare, told = "number", ("cls",), ("label",), True
 
     def parse(self, raw):
-        text = (raw or b"").decode("utf-8", "replace").strip()
+        text = super().parse(raw).decode("utf-8", "replace").strip()
         if len(text) > DIGITS:
             raise Unreadable(f"the {self.name} {text[:DIGITS]!r} … has {len(text)} characters")
         if text != "-1" and not (text.isascii() and text.isdigit()):
@@ -196,7 +199,8 @@ class Frames(Column):
         matches = ((self.pattern.fullmatch(name), data) for name, data in group.items())
         found = [(match[1], data) for match, data in matches if match]
         numbered = sorted((int(number), data) for number, data in found if number is not None)
-        return [data for _, data in numbered] or next((data for _, data in found), None)
+        bad = next((data for _, data in found if isinstance(data, Unreadable)), None)
+        return bad or [data for _, data in numbered] or next((data for _, data in found), None)
 
     def parse(self, raw):
         raw = super().parse(raw)
@@ -278,12 +282,12 @@ def found(name, group, size):
             return dataclasses.replace(column, shape=(many, *column.shape[1:])) if column.kind == "frames" else column
     raw = Sound(name).find(group)
     if raw is not None:
-        pcm, rate = sound.load(raw)
+        pcm, rate = sound.load(Sound(name).parse(raw))
         return Sound(name, pcm.shape, rate=rate)
     raw = Array(name).find(group)
     if raw is None:
         return None
-    array = images.load_npy(raw)
+    array = images.load_npy(Array(name).parse(raw))
     return Array(name, array.shape, str(array.dtype))
 
 

@@ -1,7 +1,7 @@
 """The report: one page that compares an experiment's runs and opens offline, its table in Markdown, and its metrics file.
 
 Everything in it is read from the encoder folders and result files; a run without results yet has blanks. Pictures of
-data come from val only, never from test. What is said of a protocol, and its own table or figure, stand in the
+data come from val (of a data set without one from train), never from test. What is said of a protocol, and its own table or figure, stand in the
 protocol's file in `evals`, which is given this package: nothing here knows any protocol in particular.
 """
 
@@ -26,8 +26,9 @@ def build(params, root="."):
     root = Path(root)
     rows = collect(params, root)
     cards = {name: tars.card_of(root / "data/shards" / name) for name in dict.fromkeys(row.run.data for row in rows)}
-    samples = {name: Sample(selfsup.data.open(root / "data/shards" / name, "val", cache=root / "data/cache",
-                                              columns=needed(rows, card))) for name, card in cards.items()}
+    samples = {name: Sample(selfsup.data.open(root / "data/shards" / name, "val" if card["counts"]["val"] else "train",
+                                              cache=root / "data/cache", columns=needed(rows, card)))
+               for name, card in cards.items()}
     embed(rows, samples)
     found = shown(params, rows)
     said = [*notes(params, rows, cards), *overlaps(rows, root)]

@@ -1,6 +1,7 @@
 """The main table, in words and in Markdown."""
 
 import selfsup.data
+from selfsup import evals
 from selfsup.data import tars
 from selfsup.report import panels
 from selfsup.report.rows import FLOOR, labelled
@@ -76,15 +77,17 @@ def describe(card):
 def notes(params, rows, cards):
     """How the numbers were made, in sentences."""
     several = any(len(row.run.seeds) > 1 for row in rows)
-    if any(map(labelled, cards.values())):
+    if not all(map(evals.lacking, cards.values())):
         yield ("Accuracy on test, which is read once, with its 95 % interval: a bootstrap over test images"
                + ("; for a run of several seeds Student's t over the seeds." if several else "."))
         yield ("Verdict: above the floor if, on at least one protocol, the 95 % interval of the run's lead over "
                f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same "
                "encoder trained on all labels, for as many images seen.")
     for name, card in cards.items():
-        if not labelled(card):
-            yield f"Data set {name} has no labels: what is trained on it has curves and pictures, no accuracy and no verdict."
+        if lacking := evals.lacking(card):
+            yield f"Data set {name}: {lacking}: what is trained on it has curves and pictures, no accuracy and no verdict."
+        if not card["counts"]["val"]:
+            yield f"Pictures of {name} are of its training split."
         yield from selfsup.data.twins(card)
     yield from panels.notes(params, rows)
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."

@@ -21,7 +21,7 @@ import numpy as np
 
 from selfsup import data, sources
 from selfsup.data import columns, text
-from selfsup.data.images import Unreadable
+from selfsup.data.images import Unreadable, blamed
 from selfsup.data.tars import hashes_of, naming, parallel
 from selfsup.errors import UserError
 from selfsup.shards import twins
@@ -162,7 +162,8 @@ def _members(sample, schema, classes):
     for name, column in schema.items():
         if sample.get(name) is None:
             raise Unreadable(f"no {name}")
-        some, values[name] = column.encode(sample[name])
+        with blamed():
+            some, values[name] = column.encode(sample[name])
         members |= some
     if "meta" in sample:
         members["json"] = json.dumps(sample["meta"], sort_keys=True).encode()

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 
 from selfsup.data import columns
-from selfsup.data.images import EXTENSIONS, Unreadable
+from selfsup.data.images import EXTENSIONS, Unreadable, blamed
 from selfsup.data.tars import Torn, fraction, groups, parallel, within
 from selfsup.errors import UserError
 from selfsup.shards import twins
@@ -138,9 +138,10 @@ def _index_one(ranges, schema, usual, task):
             try:
                 if lacks:
                     raise Unreadable(f"no {lacks[0]} among {_members(group)}")
-                parsed = {name: column.parse(column.find(group)) for name, column in schema.items()}
-                values = {name: value if schema[name].kind in ("text", "number") else schema[name].decode(value)
-                          for name, value in parsed.items()}
+                with blamed():
+                    parsed = {name: column.parse(column.find(group)) for name, column in schema.items()}
+                    values = {name: value if schema[name].kind in ("text", "number") else schema[name].decode(value)
+                              for name, value in parsed.items()}
             except Unreadable as error:
                 count_bad(part, f"{path}: {key}", error)
                 part["skip"].append(position)

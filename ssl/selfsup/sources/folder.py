@@ -8,6 +8,7 @@ from pathlib import Path
 
 from selfsup.arguments import Count, Share, Text
 from selfsup.data import columns
+from selfsup.data.files import content
 from selfsup.data.images import EXTENSIONS, Unreadable, bands
 from selfsup.errors import UserError, nearest, nearest_path
 from selfsup.sources import ALIASES, SPLITS, Source, by_ending, divide, listed, phrases, said, scan
@@ -163,8 +164,8 @@ def _bands(channels, size, root, found):
     """The column of images of many channels; the first readable file says how many bits they have."""
     for _, path in found:
         try:
-            array = bands(Path(root, path).read_bytes(), channels)
-        except (Unreadable, OSError):
+            array = bands(content(Path(root, path)), channels)
+        except Unreadable:
             continue
         return columns.Image("image", (channels, size, size), str(array.dtype), picture=False)
     raise UserError(f"none of the {len(found)} files in {root} is an image of {channels} channels")
@@ -191,8 +192,4 @@ def _sample(path, key, group, classes, unlabelled):
         if group is not None and group not in classes:
             raise Unreadable(f'the class "{group}" is not in the training split{nearest(group, classes)}')
         sample["label"] = -1 if group is None else classes.index(group)
-    try:
-        sample["image"] = Path(path).read_bytes()
-    except OSError as error:
-        raise Unreadable(error.strerror) from None
-    return sample
+    return sample | {"image": content(path)}

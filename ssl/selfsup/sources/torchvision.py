@@ -4,6 +4,7 @@ import inspect
 import os
 
 import numpy as np
+from PIL import EpsImagePlugin
 
 from selfsup.arguments import Count, Share, Text
 from selfsup.data import columns
@@ -16,6 +17,7 @@ def source(dataset: Text, root: Text, size: Count, val_share: Share, test_share:
            unlabelled: bool = False):
     """dataset: the class. unlabelled: the images of its split `unlabeled` (STL-10) are for training, without a
     label."""
+    EpsImagePlugin.gs_binary = False  # its classes open any format, and PostScript is a program
     if os.path.isdir(root):
         listed(root)  # for its errors
     made = splits(dataset, root, unlabelled=unlabelled)
