@@ -147,6 +147,19 @@ def tars(label=b"0", torn=False):
     return spoil
 
 
+def pictures(*names, link=None):
+    """The data set is the folder `pictures` with such files, and with a linked folder."""
+    def spoil():
+        params("datasets", "tiny", value=FOLDER)()
+        for name in names:
+            file(f"pictures/{name}", picture())()
+        if link:
+            Path("elsewhere").mkdir()
+            Path("pictures", link).symlink_to("../elsewhere")
+
+    return spoil
+
+
 def digits_for_clip():
     digits = {"source": "digits", "size": 16, "val_share": 0.2, "test_share": 0.2, "max_bad": 0.0}
     params("datasets", "tiny", value=digits)()
@@ -194,6 +207,15 @@ TABLE = {
     "too many truncated images": (folder_of_truncated_jpegs, SHARD, "max_bad"),
     "a torn tar": (tars(torn=True), SHARD, "b.tar"),
     "labels that are no numbers": (tars(label=b"cat"), SHARD, "cat"),
+    "a class that is called train": (pictures("bus/1.jpg", "train/2.jpg"), SHARD, "the folder train says train, but others"),
+    "two folders of one split": (pictures("val/1.jpg", "valid/2.jpg"), SHARD, "val and valid both say val"),
+    "a class folder that is a link": (pictures("bus/1.jpg", link="car"), SHARD, "where DVC does not look"),
+    "a broken link": (lambda: (pictures("bus/1.jpg")(), Path("pictures/bus/2.jpg").symlink_to("nowhere")), SHARD,
+                      "pictures/bus/2.jpg is a link to nothing"),
+    "a class folder that is not UTF-8": (lambda: (pictures("bus/1.jpg")(), os.mkdir(b"pictures/caf\xe9")), SHARD, "not UTF-8"),
+    "labels that are ids": (tars(label=b"9" * 15), SHARD, "ids rather than classes"),
+    "a label of 5,000 digits": (tars(label=b"9" * 5000), SHARD, "5000 characters"),
+    "a tar that says no split": (lambda: (tars()(), os.rename("tars/a.tar", "tars/train-a.tar")), SHARD, "tars/b.tar: nothing in"),
     "an unknown torchvision class": (
         params("datasets", "tiny", value={**FOLDER, "source": "torchvision", "dataset": "CIFAR01"}), SHARD, "CIFAR10"),
     "a remote tar that cannot be had": (
