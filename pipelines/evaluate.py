@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import torch
 
 import selfsup
 from selfsup import config, errors, evals
+from selfsup.core import files
 
 
 @errors.main
@@ -59,9 +59,7 @@ def judge(protocol, run, seed, shards, item):
 
 def write(path, result):
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(part, path)
+    files.write(path, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

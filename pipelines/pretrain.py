@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from selfsup import config, errors, process
+from selfsup.core import files
 
 
 @errors.main
@@ -65,9 +66,7 @@ def write_costs(path, costs, encoders):
         if before.get(seed, {}).get("weights") == cost["weights"]:
             costs[seed] = before[seed]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"seeds": costs}, indent=1) + "\n")
-    os.replace(part, path)
+    files.write(path, json.dumps({"seeds": costs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

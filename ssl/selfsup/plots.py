@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 
 from selfsup import config
-from selfsup.report.rows import judged
+from selfsup.core import files
+from selfsup.report.rows import judged, lines
 
 
 def write(params, root=Path(".")):
@@ -16,10 +17,9 @@ def write(params, root=Path(".")):
         for protocol, result in judged(params, root / config.results(name)).items():
             accuracy.append({"run": f"{protocol} {short}", "accuracy": result["accuracy"]})
         for seed in run.seeds:
-            lines = (root / config.encoders(name) / str(seed) / "history.jsonl").read_text().splitlines()
-            rows = [row for row in map(json.loads, lines) if "loss" in row]
+            rows = [row for row in lines(root / config.encoders(name) / str(seed) / "history.jsonl") if "loss" in row]
             loss += [{"run": short, "seed": seed, "images": row["images"], "loss": row["loss"]} for row in rows]
     folder = root / "data/report" / params.experiment
     folder.mkdir(parents=True, exist_ok=True)
     for file, records in (("accuracy", accuracy), ("loss", loss)):
-        (folder / f"{file}.json").write_text(json.dumps(records, indent=1) + "\n")
+        files.write(folder / f"{file}.json", json.dumps(records, indent=1) + "\n")

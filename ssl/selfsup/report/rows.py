@@ -34,7 +34,7 @@ class Row:
     @cached_property
     def info(self):
         """encoder.json of the first seed, or {}."""
-        return json.loads((self.first / "encoder.json").read_text()) if self.first else {}
+        return read(self.first / "encoder.json") if self.first else {}
 
     @property
     def first(self):
@@ -51,8 +51,7 @@ class Row:
     @property
     def history(self):
         """seed -> rows of history.jsonl."""
-        return {seed: [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-                for seed, folder in self.folders.items()}
+        return {seed: lines(folder / "history.jsonl") for seed, folder in self.folders.items()}
 
     def mean(self, key):
         """A cost, averaged over the seeds; None if it was not recorded."""
@@ -112,10 +111,23 @@ def options(params):
 
 
 def read(path):
+    """The object in a JSON file."""
+    return _parsed(path, "git, `dvc checkout` or `dvc repro`", path.read_bytes())
+
+
+def lines(path):
+    """The objects in a file of JSON lines, as history.jsonl."""
+    return [_parsed(path, "`dvc checkout` or `dvc repro`", line) for line in path.read_bytes().splitlines()]
+
+
+def _parsed(path, remedy, data):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); get it back with git or `dvc repro`") from None
+        found = json.loads(data)
+        if not isinstance(found, dict):
+            raise ValueError(f"{str(found)[:20]!r} stands where an object should")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); get it back with {remedy}") from None
+    return found
 
 
 def labelled(card):

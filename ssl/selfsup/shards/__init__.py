@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from selfsup import sources
-from selfsup.data import columns, text
+from selfsup.core import files
+from selfsup.data import columns, images, text
 from selfsup.data.images import Unreadable, blamed
-from selfsup.data.tars import hashes_of, naming, parallel
+from selfsup.data.tars import hashes_of, parallel
 from selfsup.errors import UserError
 from selfsup.shards.index import index
 from selfsup.shards.tally import SHOWN, count_bad, count_good, count_pixels, moments, part_of
@@ -39,27 +40,27 @@ def write(name, spec, out, workers=None):
     source = sources.open(spec)
     with replacing(out) as folder:
         if isinstance(source, sources.Tars):
-            files, schema, found = index(name, source, spec, Path(out), workers)
+            listed, schema, found = index(name, source, spec, Path(out), workers)
             classes = _numbered(found) if "label" in schema else []
         else:
-            files, schema, found = _pack(name, source, spec, folder, workers)
+            listed, schema, found = _pack(name, source, spec, folder, workers)
             classes = source.classes or []
         bad = {split: sum(part["bad"] for part in found if part["split"] == split) for split in SPLITS}
         _report(name, found, sum(bad.values()), spec["max_bad"])
-        counts = {split: sum(entry["count"] for entry in files[split]) for split in SPLITS}
+        counts = {split: sum(entry["count"] for entry in listed[split]) for split in SPLITS}
         if not counts["train"]:
             raise UserError(f"{name}: nothing is left for the training split")
         card = {"name": name, "source": f"{spec['source']} {source.origin}".strip(), "licence": source.licence,
-                "size": spec["size"], "columns": list(schema), "classes": classes, "counts": counts, "shards": files,
+                "size": spec["size"], "columns": list(schema), "classes": classes, "counts": counts, "shards": listed,
                 "mean": [], "std": [], "bad": bad}
         if "image" in schema:
             card["channels"] = schema["image"].shape[0]
             card["mean"], card["std"] = moments(sum(part["histogram"] for part in found))
         content = [[{**entry, "file": ""}, part["split"], part["sha256"]]
-                   for entry, part in zip(sum(files.values(), []), found)]
+                   for entry, part in zip(sum(listed.values(), []), found)]
         if any(column.kind == "text" for column in schema.values()):
             tokens, longest, schema = _tokenizer(schema, found)
-            (folder / "tokenizer.json").write_text(tokens.to_str(pretty=True), encoding="utf-8")
+            files.write(folder / "tokenizer.json", tokens.to_str(pretty=True))
             card |= {"vocabulary": tokens.get_vocab_size(), "caption_length": longest}
             content.append(tokens.to_str(pretty=True))
         card |= getattr(source, "facts", {})
@@ -71,8 +72,8 @@ def write(name, spec, out, workers=None):
         card["hash"] = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()
         for split in SPLITS:
             hashes = [part["hashes"] for part in found if part["split"] == split]
-            np.save(hashes_of(folder, split), np.array(sum(hashes, []), np.uint64))
-        (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+            files.write(hashes_of(folder, split), images.npy(np.array(sum(hashes, []), np.uint64)))
+        files.write(folder / "card.json", json.dumps(card, indent=1) + "\n")
     return card
 
 
@@ -112,9 +113,9 @@ def _pack(name, source, spec, folder, workers):
         bad = sum(part["bad"] for part in found)
         if bad > limit:
             _report(name, found, bad, spec["max_bad"], seen=sum(source.counts.values()))
-    files = {split: [{"file": part["file"], "count": part["count"]} for part in found if part["split"] == split]
-             for split in SPLITS}
-    return files, schema, found
+    listed = {split: [{"file": part["file"], "count": part["count"]} for part in found if part["split"] == split]
+              for split in SPLITS}
+    return listed, schema, found
 
 
 def _pack_one(writer, source, schema, folder, task):
@@ -122,7 +123,7 @@ def _pack_one(writer, source, schema, folder, task):
     part = part_of(split, f"{split}-{start // SHARD:06d}.tar", schema)
     part["images"] = stop - start
     path = folder / part["file"]
-    with naming(path), open(path, "wb") as file:
+    with files.naming(path), open(path, "wb") as file:
         # The writer's own default for mtime is the time of day.
         with writer(file, mtime=0, user="selfsup", group="selfsup", encoder=False, compress=False) as tar:
             for where, sample in source.read(split, start, stop):

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .. import data, methods, nets
 from ..core import distributed, rng
 from ..data import columns
+from ..data.workers import deaths
 from ..errors import UserError, nearest
 from ..process import sole_writer
 from . import optim
@@ -61,7 +62,8 @@ def pretrain(
     folder = Path(scratch) / f"{run.name}-{seed}-{fingerprint(run, seed, split.card, code, start.origin())}"
     with sole_writer(folder, f"{run.name} seed {seed}") if main else contextlib.nullcontext():
         training = Training(run, seed, accelerator, split, start, folder, tracker if main else None, judge)
-        training.loop()
+        with deaths():
+            training.loop()
         held_out = data.open(shards, "val", **read) if training.method.held_out else None
         training.finish(held_out)
         if main:
