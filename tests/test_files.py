@@ -119,3 +119,18 @@ def test_a_flipped_bit_never_gives_other_numbers(tmp_path, capsys):
         if progress.step:
             assert progress == Progress(step=3, seconds=1.5, history=[{"loss": 2.5}]), place
             assert all(torch.equal(value, weights[name]) for name, value in saved.method.state_dict().items()), place
+
+
+def test_a_name_that_is_no_utf8_can_be_written(tmp_path):
+    """As a class folder's, which Python holds with surrogates: the report is written after all the work."""
+    files.write(tmp_path / "report.html", "caf" + os.fsdecode(b"\xe9"))
+    assert (tmp_path / "report.html").read_text() == "caf\\udce9"
+
+
+def test_modes_follow_the_umask(tmp_path):
+    before = os.umask(0o022)
+    try:
+        encoder_folder(tmp_path)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "encoder").iterdir()} == {0o644}
