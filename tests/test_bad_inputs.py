@@ -242,6 +242,12 @@ TABLE = {
                                   ("evaluate", "finetune", "tiny-random"), "diverges"),
     "a judge that does not judge this run": (None, ("evaluate", "finetune", "tiny-random"), 'judges no "tiny-random"'),
     "a report before training": (remove(ENCODER), ("report",), "tiny-random"),
+    "a result cut off": (cut("data/results/tiny/tiny-random/knn.json", 0.5), ("report",), "knn.json is damaged"),
+    "a result that is no object": (file("data/results/tiny/tiny-random/knn.json", b"[1]"), ("report",),
+                                   "knn.json is damaged"),
+    "a history cut off": (file(f"{ENCODER}/history.jsonl", b'{"step": 1, "images": 32}\n{"step": 2, "ima'), ("report",),
+                          "history.jsonl is damaged"),
+    "a picture that is none": (file(f"{ENCODER}/pictures/views.png", b"%!PS-Adobe"), ("report",), "views.png is damaged"),
     "a dead MLflow server": (None, ("track",), "127.0.0.1:9"),
 }  # fmt: skip
 

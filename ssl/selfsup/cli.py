@@ -179,6 +179,8 @@ def whole(out):
     beside that; if not, nothing is left."""
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a file in it")
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} is no regular file, whose place another can take")
     if not out.parent.is_dir():
         raise UserError(f"no such folder: {out.parent}{nearest_path(out.parent)}")
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:

@@ -32,6 +32,9 @@ def explain(error):
     where = error.filename if error.filename is not None else "an output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: could not write {where}; free some space and run the same command again"
+    if error.errno == errno.EFBIG:
+        return (f"could not write {where}: the file system, or a limit on the size of files (`ulimit -f`), takes none as "
+                f"large; use another, and run the same command again")
     if error.errno == errno.ENOENT and error.filename is not None:
         return f"no such file or folder: {where}{elsewhere(where) or nearest_path(where)}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:

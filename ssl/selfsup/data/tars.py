@@ -264,17 +264,6 @@ def open_bytes(path):
 # Files and processes
 
 
-@contextlib.contextmanager
-def naming(path):
-    """Name the file in errors of writes to it, such as a full disk, which Python leaves unnamed."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
-
-
 def cores():
     return len(os.sched_getaffinity(0))
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from .. import data, methods, nets
 from ..core import distributed, rng
 from ..data import columns
+from ..data.workers import deaths
 from ..errors import UserError, nearest
 from ..process import sole_writer
 from . import optim
@@ -63,7 +64,8 @@ def pretrain(
     with sole_writer(folder, f"{run.name} seed {seed}") if main else contextlib.nullcontext():
         training = Training(run, seed, accelerator, split, start, folder, tracker if main else None, judge)
         batches = training.held_out(shards, read)
-        training.loop()
+        with deaths():
+            training.loop()
         training.finish(batches)
         if main:
             info = describe(run, seed, split.card, training.method, training.steps, code, start)
