@@ -4,7 +4,11 @@ import difflib
 import errno
 import functools
 import os
+import re
 import sys
+
+
+NO_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # torch's words, on CPUs and GPUs
 
 
 class UserError(Exception):
@@ -25,6 +29,8 @@ def explain(error):
     """The sentence for an error a user can cause, or None for one that is a bug and deserves its traceback."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)):
+        return f"not enough memory ({str(error).partition(chr(10))[0]}): make the batch, the images or what is built of args smaller"
     if not isinstance(error, OSError):
         return None
     where = error.filename if error.filename is not None else "an output"
@@ -50,7 +56,7 @@ def main(run):
     def wrapped(*args, **kwargs):
         try:
             return run(*args, **kwargs)
-        except (UserError, OSError) as error:
+        except (UserError, OSError, MemoryError, RuntimeError) as error:
             sentence = explain(error)
             if sentence is None:
                 raise
