@@ -231,6 +231,13 @@ TABLE = {
     "a column that the data lacks": (digits_for_clip, PRETRAIN, "caption"),
     "a loss that is not finite": (run(method="rotation", train={"lr": 1e30, "clip": 0.0}), PRETRAIN, "train.lr"),
     "an encoder that cannot mask": (run(method="mae"), PRETRAIN, "vit"),
+    "a batch of one": (run(method="jigsaw", args={"permutations": 4, "tile": 4}, train={"batch": 1}), PRETRAIN, "train.batch"),
+    "a choice that is none": (params("encoder", "norm", value="bacth"), PRETRAIN, "encoder.norm should be 'batch' or 'group'"),
+    "a truth value in quotes": (run(method="swav", args={"sinkhorn": "false"}), PRETRAIN, "args.sinkhorn should be a valid boolean"),
+    "a temperature of 0": (run(method="moco", args={"temperature": 0}), PRETRAIN, "args.temperature should be greater than"),
+    "a timm model too deep for the images": (run(method="rotation", encoder={"name": "vgg11"}), PRETRAIN, "16 pixels"),
+    "a timm model's damaged argument": (run(encoder={"name": "test_resnet", "pretrained_cfg": {"url": "http://127.0.0.1:9/a.pth"}}),
+                                        PRETRAIN, "pretrained_cfg"),
     "more clusters than images": (run(method="deepcluster", args={"clusters": 81}), PRETRAIN, "clusters"),
     # judging, report, tracking
     "no encoder": (remove(ENCODER), KNN, "dvc pull"),

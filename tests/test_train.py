@@ -104,6 +104,14 @@ def test_a_killed_run_ends_with_the_same_bytes(method, scenes, tmp_path):
     assert content(again) == content(whole)
 
 
+def test_batch_norm_of_one_image_is_known_before_training(scenes, tmp_path):
+    """As one of several processes may have it: params have no batch below 2."""
+    run = having(make_run("jigsaw", args={"permutations": 4, "tile": 4}), {"batch": 1})
+    with pytest.raises(UserError, match="runs.tiny-jigsaw.train.batch: 1 images over 1 processes leave BatchNorm one value"):
+        pretrain(run, scenes, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 def test_history_says_what_happened(scenes, tmp_path):
     folder, _ = pretrain(make_run("rotation"), scenes, tmp_path)
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]

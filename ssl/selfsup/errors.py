@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 
+NO_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # torch's words, on CPUs and GPUs
+
+
 class UserError(Exception):
     """Something the user can put right. The message is one sentence naming the file or key at fault."""
 
@@ -27,6 +30,8 @@ def explain(error):
     """The sentence for an error a user can cause, or None for one that is a bug and deserves its traceback."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)):
+        return f"not enough memory ({str(error).partition(chr(10))[0]}): make the batch, the images or what is built of args smaller"
     if not isinstance(error, OSError):
         return None
     where = error.filename if error.filename is not None else "an output"
@@ -68,7 +73,7 @@ def main(run):
     def wrapped(*args, **kwargs):
         try:
             return run(*args, **kwargs)
-        except (UserError, OSError) as error:
+        except (UserError, OSError, MemoryError, RuntimeError) as error:
             sentence = explain(error)
             if sentence is None:
                 raise
