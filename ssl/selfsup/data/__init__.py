@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import sys
-from pathlib import Path
 
 from selfsup.data import tars
 from selfsup.data.columns import of

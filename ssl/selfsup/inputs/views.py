@@ -13,7 +13,6 @@ import torch
 
 from ..arguments import Count, Crop, Range
 from ..core import rng
-from ..errors import UserError
 from .augment import Augment, apply, augmentation, draw
 
 

@@ -4,7 +4,6 @@ from typing import Literal
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Norm, Scale, Weight
 from ..core import rng

@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Weight, Width
 from ..core import rng

@@ -1,7 +1,6 @@
 """Contrastive loss with a margin: an image's views come together, all others are pushed apart up to a distance."""
 
 import torch
-import torch.nn.functional as F
 
 from ..arguments import Weight, Width
 from ..core.distributed import gather, rank

@@ -1,7 +1,6 @@
 """Two networks side by side, one for an image's lightness and one for its colour."""
 
 import torch
-import torch.nn as nn
 
 from ..arguments import Pixels
 from ..core.colour import rgb_to_lab

@@ -1,6 +1,5 @@
 """A small Vision Transformer (Dosovitskiy et al. 2021) that can also encode a subset of its patches (MAE)."""
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
