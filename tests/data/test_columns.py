@@ -122,7 +122,7 @@ def test_a_column_that_is_asked_for_later_is_decoded_then(tmp_path, monkeypatch)
     shard(monkeypatch, tmp_path / "out", kinds,
           lambda name, i: noise(i, (8, 8, 3), np.uint8) if name == "image" else noise(i, (2,), np.float32))
     first = data.open(tmp_path / "out", "train", "resident", cache=tmp_path / "cache", columns=["image"])
-    assert [path.name for path in (tmp_path / "cache").glob("*/*")] == ["image.npy"]
+    assert [path.name for path in (tmp_path / "cache").glob("*/*.npy")] == ["image.npy"]
     stamp = next((tmp_path / "cache").glob("*/image.npy")).stat().st_mtime_ns
     second = data.open(tmp_path / "out", "train", "resident", cache=tmp_path / "cache")
     assert next((tmp_path / "cache").glob("*/image.npy")).stat().st_mtime_ns == stamp
