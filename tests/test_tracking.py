@@ -70,7 +70,9 @@ def history(rows=100):
 def card(root):
     folder = root / "data/shards/scenes"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "card.json").write_text(json.dumps({"name": "scenes", "hash": "c" * 64}))
+    about = {"name": "scenes", "hash": "c" * 64, "size": 32, "columns": ["image"], "classes": [], "counts": {}, "shards": {},
+             "mean": [0.5] * 3, "std": [0.25] * 3}
+    (folder / "card.json").write_text(json.dumps(about))
 
 
 def encoder(root, name="quick-simclr", seed=0, knn=41.5, code="f" * 64):

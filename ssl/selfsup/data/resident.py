@@ -4,7 +4,6 @@ They are shared by all processes and runs through the page cache, and take memor
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import itertools
@@ -16,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from selfsup import process
 from selfsup.data import Split, tars
 from selfsup.data.order import Shuffled, Steps
 
 FORMAT = 2  # of the cache; to change with its layout or with how values are decoded
+WAIT = 3 * 3600  # seconds for another process that decodes the same split
 CHUNK = 1 << 25  # bytes decoded between two writes
 
 
@@ -65,8 +66,7 @@ def decoded(split, wanted, cache):
     paths = {name: folder / f"{name}.npy" for name in wanted}
     if not all(path.exists() for path in paths.values()):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with process.locked(folder.with_suffix(".lock"), WAIT, f"{split.folder} has been decoded for {WAIT} s"):
             missing = {name: column for name, column in wanted.items() if not paths[name].exists()}
             if missing:
                 _fill(split, missing, folder)

@@ -3,6 +3,7 @@
 import torch
 
 from ..core.distributed import gather, rank
+from ..core.precision import float32
 from ..training.losses import local_info_nce
 from ..layers import map_shapes, mlp
 from ..inputs.views import Views
@@ -36,6 +37,7 @@ class AMDIM(Method):
         pairs = ((self.coarse_head, maps[self.coarse]), (self.fine_head, maps[self.fine]))
         return whole, *(head(m.flatten(2).transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)) for head, m in pairs)
 
+    @float32
     def objective(self, query, place):
         """Loss and penalty of predicting places (n, P, dim) of one view from places (n, Q, dim) of the other."""
         image = (torch.arange(len(query), device=query.device) + rank() * len(query)).repeat_interleave(query.shape[1])

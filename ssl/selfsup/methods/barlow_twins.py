@@ -5,6 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core.distributed import gather
+from ..core.precision import float32
 from ..layers import mlp
 from ..inputs.views import Views
 from .base import Method
@@ -51,6 +52,7 @@ class BarlowTwins(Method):
         return {**super().pictures(batch), "correlation": picture.repeat_interleave(4, 0).repeat_interleave(4, 1)}
 
 
+@float32
 def correlation(a, b):
     """Of the coordinates of embeddings (n, d) and (n, d) over the batch: (d, d), in -1..1."""
     a, b = (F.normalize(z - z.mean(0), dim=0) for z in (a, b))

@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..layers import Decoder, critic, map_side
 from ..core import rng
+from ..core.precision import softplus
 from ..training.state import frozen
 from ..inputs.views import View
 from .base import Method, denormalise, rows
@@ -49,10 +49,10 @@ class BiGAN(Method):
         with frozen(self.critic):
             # Each player wants its pairs taken for the other's:
             # softplus(logit) = -log(1 - D), softplus(-logit) = -log D.
-            encoder = F.softplus(self.critic(*encoded)).mean()
-            generator = F.softplus(-self.critic(*generated)).mean()
+            encoder = softplus(self.critic(*encoded)).mean()
+            generator = softplus(-self.critic(*generated)).mean()
         logits = [self.critic(image.detach(), code.detach()) for image, code in (encoded, generated)]
-        critic = (F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean()) / 2
+        critic = (softplus(-logits[0]).mean() + softplus(logits[1]).mean()) / 2
         # The critic has no parameter in common with the others, so one backward of the sum serves all.
         players = {"encoder": encoder.detach(), "generator": generator.detach(), "critic": critic.detach()}
         return {"loss": encoder + generator + critic, **players}

@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
+from ..core.precision import cosine_similarity
 from ..layers import mlp
 from ..training.state import Ema, rising
 from ..inputs.views import Views
@@ -44,4 +44,4 @@ class BYOL(Method):
 
 def distance(prediction, target):
     """Squared Euclidean distance of the normalised vectors, averaged over the batch."""
-    return (2 - 2 * F.cosine_similarity(prediction, target, dim=1)).mean()
+    return (2 - 2 * cosine_similarity(prediction, target, dim=1)).mean()

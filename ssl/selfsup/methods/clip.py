@@ -4,9 +4,9 @@ import math
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from .. import nets
+from ..core.precision import normalize
 from ..training.losses import info_nce
 from ..inputs.views import Pair
 from .base import Method, affinity
@@ -32,8 +32,8 @@ class CLIP(Method):
 
     def embed(self, batch):
         """Unit vectors of the images and of the captions, each (N, dim)."""
-        image = F.normalize(self.image_head(self.encoder(batch["image"])), dim=1)
-        return image, F.normalize(self.text(batch["caption"]), dim=1)
+        image = normalize(self.image_head(self.encoder(batch["image"])), dim=1)
+        return image, normalize(self.text(batch["caption"]), dim=1)
 
     def forward(self, batch):
         image, text = self.embed(batch)

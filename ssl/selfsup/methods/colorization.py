@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from ..core.cluster import counted
 from ..core.colour import lab_to_rgb, rgb_to_lab
 from ..core.distributed import total
+from ..core.precision import float32
 from ..errors import UserError, nearest
 from ..layers import Decoder, map_side
 from ..inputs.views import View
@@ -69,15 +70,20 @@ class Colorization(Method):
         weight = 1 / ((1 - self.smoothing) * share + self.smoothing / len(share))
         return weight / (share * weight).sum()
 
+    @float32
     def colours(self, prediction):
         """Eq. 5, the annealed mean: predictions -> ab (N, 2, S/2, S/2)."""
         if not self.classes:
             return prediction * SCALE
-        return torch.einsum("nqhw,qc->nchw", (prediction.float() / self.temperature).softmax(1), self.bins)
+        return torch.einsum("nqhw,qc->nchw", (prediction / self.temperature).softmax(1), self.bins)
 
     def forward(self, batch):
         lightness, ab = self.lab(batch["image"])
-        prediction = self.predict(lightness)
+        return self.objective(self.predict(lightness), ab)
+
+    @float32
+    def objective(self, prediction, ab):
+        """Of predictions and the true ab (N, 2, S/2, S/2)."""
         if self.classes:
             which, weight = self.soft(ab.permute(0, 2, 3, 1).reshape(-1, 2))
             if self.training:

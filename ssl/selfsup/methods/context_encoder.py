@@ -5,6 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core import rng
+from ..core.precision import float32, softplus
 from ..errors import UserError, nearest
 from ..layers import Decoder, critic, map_side
 from ..training.patches import cut
@@ -73,8 +74,8 @@ class ContextEncoder(Method):
         out = {"loss": reconstruction * error}
         if self.critic is not None:
             with frozen(self.critic):
-                fooled = F.softplus(-self.critic(fill)).mean()  # softplus(-logit) = -log D(x)
-            real, fake = F.softplus(-self.critic(truth)).mean(), F.softplus(self.critic(fill.detach())).mean()
+                fooled = softplus(-self.critic(fill)).mean()  # softplus(-logit) = -log D(x)
+            real, fake = softplus(-self.critic(truth)).mean(), softplus(self.critic(fill.detach())).mean()
             judging = (real + fake) / 2
             # The two players have no parameter in common, so one backward of the sum serves both.
             out["loss"] = out["loss"] + adversarial * fooled + judging
@@ -109,6 +110,7 @@ class ChannelwiseLinear(nn.Module):
         return torch.einsum("ncp,cpq->ncq", x.flatten(2), self.weight).view_as(x).relu()
 
 
+@float32
 def gradient_energy(x):
     """Mean square of the differences between neighbouring pixels: low for a blurred image."""
     return x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean()

@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
+from ..core.precision import normalize
 from ..errors import UserError
 from ..training.losses import info_nce
 from ..training.patches import cut, regular_grid
@@ -58,7 +58,7 @@ class CPC(Method):
         z = z.view(len(x), self.grid, self.grid, -1).permute(0, 3, 1, 2)  # each from its patch alone
         context, target = self.context(z), self.target(z)
         pairs = [(predict(context[:, :, :-k]), target[:, :, k:]) for k, predict in zip(self.distances, self.predict)]
-        return [[F.normalize(v.permute(0, 2, 3, 1), dim=-1) for v in pair] for pair in pairs]
+        return [[normalize(v.permute(0, 2, 3, 1), dim=-1) for v in pair] for pair in pairs]
 
     def forward(self, batch):
         out, vectors = {"loss": 0}, self.vectors(batch["image"])

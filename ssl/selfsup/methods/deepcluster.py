@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..core import cluster, rng
+from ..core.precision import cross_entropy
 from ..errors import UserError
 from ..inputs.views import View
 from .base import Method, denormalise, rows
@@ -63,7 +63,7 @@ class DeepCluster(Method):
         label = self.label[batch["index"]]
         logits = self.logits(batch["image"])
         # Not cross_entropy's own weight: it divides by the weights of the batch, which are other ones on every rank.
-        loss = (self.weight[label] * F.cross_entropy(logits, label, reduction="none")).mean()
+        loss = (self.weight[label] * cross_entropy(logits, label, reduction="none")).mean()
         return {"loss": loss, "accuracy": (logits.argmax(1) == label).float().mean()}
 
     @torch.no_grad()

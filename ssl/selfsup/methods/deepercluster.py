@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..core import cluster, rng
+from ..core.precision import cross_entropy
 from ..errors import UserError
 from ..inputs.views import View
 from .base import Method
@@ -86,5 +86,5 @@ class DeeperCluster(Method):
         coarse, fine = self.logits(turned)
         fine = fine[torch.arange(len(fine), device=fine.device), above]
         accuracy = [(logits.argmax(1) == label).float().mean() for logits, label in ((coarse, above), (fine, below))]
-        loss = F.cross_entropy(coarse, above) + F.cross_entropy(fine, below)
+        loss = cross_entropy(coarse, above) + cross_entropy(fine, below)
         return {"loss": loss, "accuracy_super": accuracy[0], "accuracy_sub": accuracy[1]}

@@ -5,6 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core import distributed
+from ..core.precision import float32
 from ..training.state import Ema, rising
 from ..inputs.views import MultiCrop
 from .base import Method, denormalise, rows
@@ -56,11 +57,16 @@ class DINO(Method):
     def forward(self, batch):
         large, small = (batch[name].transpose(0, 1) for name in ("image", "small"))  # (N, V, ...) -> (V, N, ...)
         targets = self.teacher(large.flatten(0, 1))
-        sharp = ((targets - self.centre) / self.teacher_temperature).softmax(1).chunk(2)
         z = self.head(self.encoder(large.flatten(0, 1)))
         scores = [*self.last(z).chunk(2)]
         if len(small):
             scores += self.student(small.flatten(0, 1)).chunk(len(small))
+        return {**self.objective(targets, scores), "embedding": z}
+
+    @float32
+    def objective(self, targets, scores):
+        """Of the teacher's scores of both large crops (2N, prototypes), and the student's of each crop (N, prototypes)."""
+        sharp = ((targets - self.centre) / self.teacher_temperature).softmax(1).chunk(2)
         predictions = [(s / self.temperature).log_softmax(1) for s in scores]
         losses = [
             -(p * prediction).sum(1).mean()
@@ -72,7 +78,7 @@ class DINO(Method):
             self.centre.lerp_(distributed.mean(targets.mean(0)).to(self.centre.dtype), 1 - self.centre_momentum)
         # Collapse is an entropy of 0 (all to one prototype) or of log(prototypes) (all to all): the paper's figure 7.
         entropy = torch.special.entr(torch.cat(sharp)).sum(1).mean()
-        return {"loss": sum(losses) / len(losses), "entropy": entropy, "embedding": z}
+        return {"loss": sum(losses) / len(losses), "entropy": entropy}
 
     def after_step(self, progress):
         self.teacher.update(self.student, rising(self.momentum, progress))
@@ -101,5 +107,6 @@ class Cosines(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(prototypes, d))
 
+    @float32
     def forward(self, x):
         return F.linear(F.normalize(x, dim=1), F.normalize(self.weight, dim=1))

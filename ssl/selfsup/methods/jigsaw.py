@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..core import rng
+from ..core.precision import cross_entropy
 from ..errors import UserError
 from ..layers import mlp
 from ..training.patches import cut, jittered_grid
@@ -61,7 +62,7 @@ class Jigsaw(Method):
         tiles, which = self.shuffled(batch)
         features = self.encoder(tiles.flatten(0, 1)).unflatten(0, (-1, 9))
         logits = self.head(features.flatten(1))
-        return {"loss": F.cross_entropy(logits, which), "accuracy": (logits.argmax(1) == which).float().mean()}
+        return {"loss": cross_entropy(logits, which), "accuracy": (logits.argmax(1) == which).float().mean()}
 
     @torch.no_grad()
     def pictures(self, batch):

@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..core.distributed import gather_rows
+from ..core.precision import cross_entropy, float32, normalize
 from ..errors import UserError, nearest
 from ..layers import mlp
 from ..training.state import Ema, Queue
@@ -47,7 +47,14 @@ class MoCo(Method):
 
     def embed(self, net, x):
         groups = x.chunk(max(1, len(x) // self.group))
-        return F.normalize(torch.cat([net(part) for part in groups]), dim=1)
+        return normalize(torch.cat([net(part) for part in groups]), dim=1)
+
+    @float32
+    def logits(self, q, k):
+        """Similarities (n, 1 + queue) of unit vectors (n, dim) with their own keys (n, dim), and with the queue's."""
+        positive = (q * k).sum(1, keepdim=True)
+        negative = q @ self.queue.keys.clone().T  # a copy: a later push must not change what the backward pass needs
+        return torch.cat([positive, negative], 1) / self.temperature
 
     def forward(self, batch):
         x_q, x_k = batch["image"].unbind(1)
@@ -55,12 +62,10 @@ class MoCo(Method):
         with torch.no_grad():
             shuffle = batch["key"].argsort()
             k = self.embed(self.key, x_k[shuffle])[shuffle.argsort()]
-        positive = (q * k).sum(1, keepdim=True)
-        negative = q @ self.queue.keys.clone().T  # a copy: the push below must not change what the backward pass needs
-        logits = torch.cat([positive, negative], 1) / self.temperature
+        logits = self.logits(q, k)
         if self.training:
             self.queue.push(gather_rows(k))  # only now: a batch's keys are never its own negatives
-        loss = F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+        loss = cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
         return {"loss": loss, "accuracy": (logits.argmax(1) == 0).float().mean(), "embedding": q}
 
     def after_step(self, progress):

@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
+from ..core.precision import normalize
 from ..training.losses import info_nce
 from ..layers import mlp
 from ..training.state import Ema, rising
@@ -41,8 +41,8 @@ class MoCoV3(Method):
 
     def forward(self, batch):
         x1, x2 = batch["image"].unbind(1)
-        q1, q2 = (F.normalize(self.predictor(self.base(x)), dim=1) for x in (x1, x2))
-        k1, k2 = (F.normalize(self.key(x), dim=1) for x in (x1, x2))
+        q1, q2 = (normalize(self.predictor(self.base(x)), dim=1) for x in (x1, x2))
+        k1, k2 = (normalize(self.key(x), dim=1) for x in (x1, x2))
         loss1, accuracy1 = info_nce(q1, k2, self.temperature)
         loss2, accuracy2 = info_nce(q2, k1, self.temperature)
         loss = 2 * self.temperature * (loss1 + loss2)  # so that gradients do not depend on the temperature's size

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from ..core import rng
+from ..core.precision import cross_entropy, float32
 from ..errors import UserError, nearest
 from ..layers import mlp
 from ..training.patches import cut, jittered_grid
@@ -45,6 +46,7 @@ class RelativePatch(Method):
         removal = (torch.eye(3) - axis[:, None] * axis) * std / std[:, None]
         self.register_buffer("removal", removal, persistent=False)
 
+    @float32
     def patches(self, batch):
         """(N, 9, C, patch, patch), row by row, as the encoder sees them."""
         x, key = batch["image"], batch["key"]
@@ -65,7 +67,7 @@ class RelativePatch(Method):
         logits = self.head(pairs.flatten(0, 1))
         direction = torch.arange(8, device=logits.device).repeat(len(pairs))
         accuracy = (logits.argmax(1) == direction).float().mean()
-        return {"loss": F.cross_entropy(logits, direction), "accuracy": accuracy}
+        return {"loss": cross_entropy(logits, direction), "accuracy": accuracy}
 
     @torch.no_grad()
     def pictures(self, batch):

@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..core.distributed import gather, rank
+from ..core.precision import cross_entropy, float32, normalize
 from ..layers import mlp
 from ..inputs.views import Views
 from .base import Method, affinity
@@ -29,16 +29,21 @@ class SimCLR(Method):
 
     def project(self, x):
         """Images (N, 2, C, H, W) -> unit vectors (2N, dim); the views of image i are the rows 2i and 2i + 1."""
-        return F.normalize(self.projector(self.encoder(x.flatten(0, 1))), dim=1)
+        return normalize(self.projector(self.encoder(x.flatten(0, 1))), dim=1)
 
-    def forward(self, batch):
-        z = self.project(batch["image"])
+    @float32
+    def objective(self, z):
+        """Loss and share of views that find their other one, of unit vectors as `project` gives them."""
         me = torch.arange(len(z), device=z.device) + rank() * len(z)
         logits = z @ gather(z).T / self.temperature
         logits = logits.scatter(1, me[:, None], -torch.inf)  # never itself
         other = me ^ 1  # the image's other view
-        accuracy = (logits.argmax(1) == other).float().mean()
-        return {"loss": F.cross_entropy(logits, other), "accuracy": accuracy, "embedding": z}
+        return cross_entropy(logits, other), (logits.argmax(1) == other).float().mean()
+
+    def forward(self, batch):
+        z = self.project(batch["image"])
+        loss, accuracy = self.objective(z)
+        return {"loss": loss, "accuracy": accuracy, "embedding": z}
 
     @torch.no_grad()
     def pictures(self, batch):

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ..core import cluster, distributed
 from ..core.distributed import gather_rows
+from ..core.precision import float32, normalize
 from ..layers import mlp
 from ..training.state import Queue
 from ..inputs.views import MultiCrop
@@ -54,7 +55,7 @@ class SwAV(Method):
     def project(self, *crops):
         """Crops (N, V, C, H, W), of a size each -> unit vectors (sum of V, N, dim)."""
         features = torch.cat([self.encoder(x.transpose(0, 1).flatten(0, 1)) for x in crops if x.shape[1]])
-        return F.normalize(self.projector(features), dim=1).unflatten(0, (-1, len(crops[0])))
+        return normalize(self.projector(features), dim=1).unflatten(0, (-1, len(crops[0])))
 
     @torch.no_grad()
     def codes(self, z, queue):
@@ -67,7 +68,11 @@ class SwAV(Method):
         return cluster.sinkhorn(scores.masked_fill(empty[:, None], -torch.inf), self.epsilon)[: len(z)]
 
     def forward(self, batch):
-        z = self.project(batch["image"], batch["small"])
+        return self.objective(self.project(batch["image"], batch["small"]))
+
+    @float32
+    def objective(self, z):
+        """Of the unit vectors (V, N, dim) of all crops, the two large ones first."""
         large = z[:2]
         codes = [self.codes(view, queue) for view, queue in zip(large, self.queues)]
         if self.training:

@@ -5,6 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..core.distributed import gather
+from ..core.precision import float32, mse_loss
 from ..layers import mlp
 from ..inputs.views import Views
 from .base import Method
@@ -32,7 +33,7 @@ class VICReg(Method):
         z1, z2 = (self.expander(self.encoder(x)) for x in batch["image"].unbind(1))
         a, b = gather(z1), gather(z2)
         terms = {
-            "invariance": F.mse_loss(a, b),
+            "invariance": mse_loss(a, b),
             "variance": hinge(a) + hinge(b),
             "covariance": redundancy(a) + redundancy(b),
         }
@@ -40,11 +41,13 @@ class VICReg(Method):
         return {"loss": loss, **terms, "embedding": torch.cat([z1, z2])}
 
 
+@float32
 def hinge(z, target=1.0, eps=1e-4):
     """How far the coordinates' standard deviations over the batch are below `target`, the paper's γ (eqs. 1 and 2)."""
     return F.relu(target - (z.var(0) + eps).sqrt()).mean()
 
 
+@float32
 def redundancy(z):
     """Sum of the squared covariances of different coordinates, over their number (eqs. 3 and 4)."""
     z = z - z.mean(0)

@@ -13,11 +13,11 @@ from selfsup.report.figures import ACCENT, BAD, GOOD, INK, MUTED, PALETTE, pyplo
 from selfsup.report.numbers import metrics
 from selfsup.report.page import TEMPLATES, render
 from selfsup.report.panels import Panel, crossed, listed, shown
-from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, needed, read
+from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, needed
 from selfsup.report.table import duration, interval, markdown, notes, overlaps, quantity
 
 __all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "crossed", "listed",
-           "CEILING", "FLOOR", "Row", "named", "read", "duration", "interval", "metrics", "quantity", "build"]
+           "CEILING", "FLOOR", "Row", "named", "duration", "interval", "metrics", "quantity", "build"]
 
 
 def build(params, root="."):

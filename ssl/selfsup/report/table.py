@@ -2,6 +2,7 @@
 
 import selfsup.data
 from selfsup import evals
+from selfsup.data import tars
 from selfsup.report import panels
 from selfsup.report.rows import FLOOR, labelled
 
@@ -87,6 +88,7 @@ def notes(params, rows, cards):
             yield f"Data set {name}: {lacking}: what is trained on it has curves and pictures, no accuracy and no verdict."
         if not card["counts"]["val"]:
             yield f"Pictures of {name} are of its training split."
+        yield from selfsup.data.twins(card)
     yield from panels.notes(params, rows)
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
     if any(row.note for row in rows):
@@ -97,6 +99,8 @@ def overlaps(rows, root):
     """How many test images stand in the shards that an encoder was trained on, in sentences; nothing where none does, or
     where it is unknown."""
     for judged, trained in sorted({(data, row.run.data) for row in rows for data in (row.run.data, *row.elsewhere)}):
+        if judged == trained and "twins" in tars.card_of(root / "data/shards" / judged):
+            continue  # told by `notes`
         found = selfsup.data.shared(root / "data/shards" / judged, "test", root / "data/shards" / trained, "train")
         if found:
             yield (f"Test images of {judged} that stand in the training split of {trained}, pixel by pixel: {found:,}. Encoders "

@@ -1,25 +1,30 @@
 """A torchvision data set by its class name, from files that are already at `root` (or made by the class itself)."""
 
 import inspect
+import os
 
 import numpy as np
+from PIL import EpsImagePlugin
 
 from selfsup.arguments import Count, Share, Text
 from selfsup.data import columns
 from selfsup.data.images import Unreadable
 from selfsup.errors import UserError, nearest
-from selfsup.sources import SPLITS, Source, divide
+from selfsup.sources import SPLITS, Source, divide, listed, numbered
 
 
 def source(dataset: Text, root: Text, size: Count, val_share: Share, test_share: Share | None = None,
            unlabelled: bool = False):
     """dataset: the class. unlabelled: the images of its split `unlabeled` (STL-10) are for training, without a
     label."""
+    EpsImagePlugin.gs_binary = False  # its classes open any format, and PostScript is a program
+    if os.path.isdir(root):
+        listed(root)  # for its errors
     made = splits(dataset, root, unlabelled=unlabelled)
     labelled = _is_label(made["train"][0][1])
     classes = _classes(made["train"]) if labelled else None
     keyed = {split: [(f"{split}-{i:07d}", (split, i)) for i in range(len(data))] for split, data in made.items()}
-    items = divide({split: some for split, some in keyed.items() if split in SPLITS}, val_share, test_share,
+    items, carved = divide({split: some for split, some in keyed.items() if split in SPLITS}, val_share, test_share,
                    keyed.get("unlabeled", ()))
 
     def read(split, start, stop):
@@ -37,7 +42,7 @@ def source(dataset: Text, root: Text, size: Count, val_share: Share, test_share:
 
     kinds = [columns.picture(size)] + [columns.Number("label")] * labelled
     return Source(dataset, {split: len(items[split]) for split in SPLITS}, read, kinds, classes,
-                  licence="unknown; see torchvision's documentation")
+                  licence="unknown; see torchvision's documentation", carved=carved)
 
 
 def splits(name, root, download=False, unlabelled=False):
@@ -104,4 +109,4 @@ def _classes(data):
             break
     else:
         labels = [data[i][1] for i in range(len(data))]
-    return [str(i) for i in range(int(max(int(label) for label in labels)) + 1)]
+    return numbered(max(int(label) for label in labels), len(data), type(data).__name__)

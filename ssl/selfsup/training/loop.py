@@ -5,8 +5,8 @@ every random number is a function of (seed, step) or of (seed, epoch, sample).
 """
 
 import contextlib
-import functools
 import inspect
+import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from ..process import sole_writer
 from . import optim
 from .checkpoint import Checkpoint, fingerprint
 from .code import code_hash
-from .measure import cost, embed, finite, flops, held_out, judged, scalars, spread_of, validate
+from .measure import cost, diverged, embed, flops, held_out, judged, scalars, sound, spread_of, validate
 from .publish import describe, pictures, publish
 from .start import Start
 from .state import Teacher
@@ -91,6 +91,7 @@ class Training:
         if any(p.requires_grad for p in method.parameters()):
             self.model, self.optimizer = accelerator.prepare(method, optim.build(method, train))
             self.steps = train.images // train.batch
+        self.first = None  # loss of the first step, on the device; of who goes on from a checkpoint it was a number
         self.checkpoint = Checkpoint(folder, method, self.optimizer, train.checkpoint_every, self.main)
         self.progress = self.checkpoint.load(device)
         self.started = time.monotonic() - self.progress.seconds
@@ -123,6 +124,7 @@ class Training:
             if number == 0:
                 progress.flops = flops(self.method, batch)
             out = step(number, batch)
+            self.first = out["loss"].detach() if number == 0 else self.first
             progress.step += 1
             for name, value in scalars(out).items():
                 progress.sums[name] = progress.sums.get(name, 0) + value.detach().double()
@@ -132,17 +134,34 @@ class Training:
             if self.judge and progress.step * train.batch % train.judge_every < train.batch:
                 self.record_judged()
             if self.checkpoint.due():
-                finite(float(out["loss"].detach()), self.run, self.seed, progress.step)
+                self.finite("the loss", float(out["loss"].detach()))
                 self.save()
 
     def before_epoch(self, epoch):
         torch.manual_seed(rng.key(self.seed, epoch, -1))
-        features = functools.partial(embed, self.method.encoder, self.split)
-        self.method.before_epoch(Epoch(epoch, self.seed, features, forget(self.optimizer), self.record))
+        self.method.before_epoch(Epoch(epoch, self.seed, self.features, forget(self.optimizer), self.record))
         self.method.train()
 
+    def features(self):
+        features = embed(self.method.encoder, self.split)
+        self.finite("the features", float(features.square().sum()))  # of what has no squares there are no clusters
+        return features
+
+    def finite(self, what, value):
+        """UserError if the number `value`, of `what`, is none any more."""
+        if not math.isfinite(value):
+            first = None if self.first is None else float(self.first)
+            raise diverged(what, value, self.run, self.seed, self.progress.step, self.method, first)
+
+    def sound(self):
+        """UserError if weights are no numbers any more, whatever the last loss was: it was that of the step before."""
+        fault = torch.tensor(math.nan if not sound(self.method) else 0.0, device=self.device)
+        self.finite("a weight", float(distributed.total(fault)))
+
     def record(self, **row):
-        """A row of the history, and of the tracker."""
+        """A row of the history, and of the tracker; UserError if it holds what is no number."""
+        for name, value in row.items():
+            self.finite("the loss" if name == "loss" else name, value)
         self.log(self.progress.history, row)
 
     def log(self, rows, row):
@@ -153,7 +172,6 @@ class Training:
     def record_steps(self, out, since, lr):
         """The scalars' means over the `since` last steps, how the last one's embeddings spread. Returns the loss."""
         means = {name: float(distributed.mean(value)) / since for name, value in self.progress.sums.items()}
-        finite(means["loss"], self.run, self.seed, self.progress.step)  # first: numbers that are none have no spread
         self.progress.sums = {}
         self.record(**means, **{name: float(value) for name, value in spread_of(out).items()}, lr=lr)
         return means["loss"]
@@ -161,6 +179,7 @@ class Training:
     def record_judged(self):
         """What the judge says now. The clock stands still meanwhile: it is no cost of the training."""
         paused = time.monotonic()
+        self.sound()
         if self.main:
             self.log(self.progress.judged, judged(self.judge, self.method.encoder, self.split.card, self.progress.step))
             self.method.train()
@@ -183,6 +202,8 @@ class Training:
         self.method.eval()
         if self.progress.cost:
             return
+        if self.steps:
+            self.sound()
         if batches is not None and not any("val_loss" in row for row in self.progress.history):
             self.record(**validate(self.method, batches, self.prepare))
         seconds, batch = time.monotonic() - self.started, self.run.train.batch
