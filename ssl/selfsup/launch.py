@@ -18,7 +18,8 @@ def run(module, words):
     """Run a module that launches trainers, as `python -m` does. They say all there is to say: how they ended is its
     exit status, without a traceback, and Ctrl-C is for them."""
     process.guard(process.GRACE + 0.3)
-    signal.signal(signal.SIGINT, _interrupted)
+    if signal.getsignal(signal.SIGINT) == process.interrupted:  # in the background it is ignored
+        signal.signal(signal.SIGINT, _interrupted)
     check_accelerate_config()
     sys.argv = [module, *words]
     try:
