@@ -1,4 +1,4 @@
-"""The gather on two real processes (run as a script, this file is one of them), and a training of two that is killed."""
+"""The gather on two real processes (as a script this file is one of them), and a training of two that is killed."""
 
 import json
 import os
@@ -96,7 +96,8 @@ def test_two_processes_killed_and_started_again_end_with_the_same_bytes(tmp_path
         (folder / "data").mkdir(parents=True, exist_ok=True)
         if not (folder / "data/shards").exists():
             (folder / "data/shards").symlink_to(tmp_path / "shards")
-        (folder / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "train": train, "datasets": sources, "runs": runs}))
+        params = {**PARAMS, "train": train, "datasets": sources, "runs": runs}
+        (folder / "params.yaml").write_text(yaml.safe_dump(params))
         return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
 
     def end(folder):
@@ -107,7 +108,8 @@ def test_two_processes_killed_and_started_again_end_with_the_same_bytes(tmp_path
         return {file.name: file.read_bytes() for file in made.glob("*.*")}, said
 
     whole, said = end(tmp_path / "whole")
-    assert said.count("no val_loss: val has 1 samples, and a batch of this method in 2 processes has 2") == 1 and b"val_loss" not in whole["history.jsonl"]
+    assert said.count("no val_loss: val has 1 samples, and the smallest batch of 2 processes has 2") == 1
+    assert b"val_loss" not in whole["history.jsonl"]
     killed = tmp_path / "killed"
     running = start(killed)
     while not list(killed.glob("data/runs/*/checkpoint.pt")):
@@ -118,7 +120,8 @@ def test_two_processes_killed_and_started_again_end_with_the_same_bytes(tmp_path
     assert not (killed / "data/encoders/tiny").exists()
     assert end(killed)[0] == whole
     assert end(killed)[0] == whole, "also when it was complete"
-    assert json.loads((killed / "data/results/tiny/tiny-rotation/cost.json").read_text())["seeds"]["0"]["processes"] == 2
+    cost = json.loads((killed / "data/results/tiny/tiny-rotation/cost.json").read_text())
+    assert cost["seeds"]["0"]["processes"] == 2
 
 
 if __name__ == "__main__":

@@ -101,7 +101,10 @@ def test_samples_without_a_label_are_left_out_by_judges_and_nobody_else(tmp_path
     assert "2 classes (50 without a label)" in page and "coloured by class" in page
 
 
-@pytest.mark.parametrize("lacks, why", [({"val_share": 0.0}, "the val split is empty"), ({"test_share": 0.0}, "the test split is empty")])
+@pytest.mark.parametrize("lacks, why", [
+    ({"val_share": 0.0}, "the val split is empty"),
+    ({"test_share": 0.0}, "the test split is empty"),
+])
 def test_without_a_split_training_ends_and_nothing_is_judged(tmp_path, monkeypatch, capfd, lacks, why):
     """Said before training, in one line each; then every stage ends well."""
     for i in range(120):
@@ -113,11 +116,13 @@ def test_without_a_split_training_ends_and_nothing_is_judged(tmp_path, monkeypat
     monkeypatch.setattr(sys, "argv", sys.argv)
     folder = {"source": "folder", "root": "pictures", "size": 16, "val_share": 0.2, "test_share": 0.2, "max_bad": 0.0}
     runs = {"tiny-supervised": {"method": "supervised", "data": "plain", "seeds": [0]}}
-    Path("params.yaml").write_text(yaml.safe_dump({**PARAMS, "datasets": {"plain": folder | lacks}, "runs": runs}, sort_keys=False))
+    params = {**PARAMS, "datasets": {"plain": folder | lacks}, "runs": runs}
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     assert script("shard", "plain") == 0
     capfd.readouterr()
     assert script("pretrain", "tiny-supervised") == 0
-    said = [line for line in capfd.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("tiny-supervised") and "|" not in line]
+    lines = capfd.readouterr().err.replace("\r", "\n").splitlines()
+    said = [line for line in lines if line.startswith("tiny-supervised") and "|" not in line]
     assert said[0] == f"tiny-supervised: nothing will be judged: {why}" and len(said) == 1 + ("val_share" in lacks)
     assert script("evaluate", "knn", "tiny-supervised") == 0 and script("report") == 0
     assert json.loads(Path("data/results/tiny/tiny-supervised/knn.json").read_text())["skipped"] == why

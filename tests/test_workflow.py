@@ -183,11 +183,13 @@ def test_independent_stages_run_at_the_same_time(tmp_path):
 
 
 def test_snakemake_goes_on_after_a_kill_and_two_do_not_clash(tmp_path):
-    """A stage that takes for ever at first: kill -9, and what it leaves (Snakemake's lock, its mark of incomplete files, the
-    stage and the DVC above it)."""
+    """A stage that takes for ever at first: kill -9, and what it leaves (Snakemake's lock, its mark of incomplete files,
+    the stage and the DVC above it)."""
     clone = Clone(tmp_path)
-    work = "from selfsup import process; process.guard(); import os, time; open('begun', 'w'); time.sleep(600 * os.path.exists('slow')); open('made', 'w')"
-    (clone / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"only": {"cmd": f'pipelines/python -c "{work}"', "outs": ["made"]}}}))
+    work = ("from selfsup import process; process.guard(); import os, time; open('begun', 'w'); "
+            "time.sleep(600 * os.path.exists('slow')); open('made', 'w')")
+    only = {"cmd": f'pipelines/python -c "{work}"', "outs": ["made"]}
+    (clone / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"only": only}}))
     for name in ("pipelines", "ssl"):
         (clone / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "Snakefile", tmp_path)

@@ -55,15 +55,16 @@ def nearest_path(path):
 
 def elsewhere(path):
     """Where a path lies that was looked for here: in a folder above, or ''."""
-    found = next((folder for folder in Path.cwd().parents if not os.path.isabs(path) and (folder / path).exists()), None)
+    above = () if os.path.isabs(path) else Path.cwd().parents
+    found = next((folder for folder in above if (folder / path).exists()), None)
     return f"; it is in {found}: run the command there" if found else ""
 
 
 def refuse_conflict(path, text):
     """Raise UserError for the text of a file in which git has left both sides of a merge."""
     if re.search("^(<{7}|>{7}) ", text, re.MULTILINE):
-        raise UserError(f"{path} has a merge conflict: take one side, `git checkout --ours {path}` or --theirs, and run "
-                        "`make repro`, which renews it")
+        raise UserError(f"{path} has a merge conflict: take one side, `git checkout --ours {path}` or --theirs, and "
+                        "run `make repro`, which renews it")
 
 
 def main(run):

@@ -15,10 +15,11 @@ from .errors import UserError
 
 @errors.main
 def run(module, words):
-    """Run a module that launches trainers, as `python -m` does. They say all there is to say: how they ended is its exit
-    status, without a traceback, and Ctrl-C is for them."""
+    """Run a module that launches trainers, as `python -m` does. They say all there is to say: how they ended is its
+    exit status, without a traceback, and Ctrl-C is for them."""
     process.guard(process.GRACE + 0.3)
-    signal.signal(signal.SIGINT, _interrupted)
+    if signal.getsignal(signal.SIGINT) == process.interrupted:  # in the background it is ignored
+        signal.signal(signal.SIGINT, _interrupted)
     check_accelerate_config()
     sys.argv = [module, *words]
     try:
@@ -50,13 +51,14 @@ def check_accelerate_config():
     try:
         found = load_config_from_file(None).to_dict()
         kind, precision, dynamo = found["distributed_type"], found.get("mixed_precision"), found.get("dynamo_config")
-        asked = [kind] * (kind != "NO" and not kind.startswith("MULTI_")) + [precision] * (precision == "fp8") + ["torch.compile"] * bool(dynamo)
+        plain = kind == "NO" or kind.startswith("MULTI_")
+        asked = [kind] * (not plain) + [precision] * (precision == "fp8") + ["torch.compile"] * bool(dynamo)
         reason = f"asks for {' and '.join(asked)}, which trainings here do not use" if asked else None
     except Exception as error:  # YAML's, and whatever accelerate makes of what it does not know
         reason = f"cannot be used ({' '.join(str(error).split())[:200]})"
     if reason:
-        raise UserError(f"{default_config_file} {reason}: it may be another project's; run `accelerate config` anew, or "
-                        "delete the file, and the machine decides")
+        raise UserError(f"{default_config_file} {reason}: it may be another project's; run `accelerate config` anew, "
+                        "or delete the file, and the machine decides")
 
 
 def check_process_count(actual):

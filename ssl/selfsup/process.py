@@ -1,4 +1,4 @@
-"""What a stage is to the processes around it: alone at its work, gone with those that started it, and quiet at Ctrl-C."""
+"""A stage among other processes: alone at its work, gone with those that started it, and quiet at Ctrl-C."""
 
 import contextlib
 import ctypes
@@ -39,7 +39,8 @@ def locked(path, patience, what):
                 if time.monotonic() > deadline:
                     file.seek(0)
                     holder = file.read(20).strip()
-                    raise UserError(f"{what} by another process{holder and f' ({holder})'}, which holds {path}") from None
+                    who = f"another process{holder and f' ({holder})'}"
+                    raise UserError(f"{what} by {who}, which holds {path}") from None
                 time.sleep(0.1)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -134,7 +135,7 @@ def parent(pid):
 
 
 def since(pid):
-    """When the process `pid` was started, in the kernel's ticks; None if it is gone. Tells it from a later one of this id."""
+    """When the process `pid` was started, in the kernel's ticks, which tells it from a later one; None if it is gone."""
     return (_status(pid) or [None] * 20)[19]
 
 
@@ -157,14 +158,14 @@ def command(pid):
 
 
 def answer_interrupts(grace=GRACE):
-    """Let Ctrl-C end this process with one line and exit status 130: what is open is put away, if that takes no more than
-    `grace` seconds. Of several processes that train together one says so."""
+    """Let Ctrl-C end this process with one line and exit status 130: what is open is put away, if that takes no more
+    than `grace` seconds. Of several processes that train together one says so."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, interrupted):  # ignored: in the background
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to at once, where Python waits for the end of a call
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to at once; Python waits for the end of a call
     threading.Thread(target=_deadline, args=(reading, grace), daemon=True).start()
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # we answer for workers
     signal.signal(signal.SIGINT, interrupted)

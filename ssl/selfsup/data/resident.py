@@ -4,7 +4,6 @@ They are shared by all processes and runs through the page cache, and take memor
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import itertools
@@ -19,12 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from selfsup import process
 from selfsup.core import files
 from selfsup.data import Split, tars
 from selfsup.data.order import Shuffled, Steps
 from selfsup.data.workers import batches as read_by
 
 FORMAT = 2  # of the cache; to change with its layout or with how values are decoded
+WAIT = 3 * 3600  # seconds for another process that decodes the same split
 CHUNK = 1 << 25  # bytes decoded between two writes
 BLOCK = 1 << 20  # bytes of a file that have a checksum
 
@@ -71,8 +72,7 @@ def decoded(split, wanted, cache):
     paths = {name: folder / f"{name}.npy" for name in wanted}
     if not all(map(_intact, paths.values())):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with process.locked(folder.with_suffix(".lock"), WAIT, f"{split.folder} has been decoded for {WAIT} s"):
             missing = {name: column for name, column in wanted.items() if not _intact(paths[name])}
             if missing:
                 for path in (paths[name] for name in missing if _sums(paths[name]).exists()):

@@ -76,12 +76,12 @@ def flops(method, batch):
 
 
 def held_out(method, split, batch, seed):
-    """The batches of `split`, the held-out images, for `validate`. Raises UserError where they make no batch of the method's."""
+    """The batches of `split` for `validate`. Raises UserError where its samples make no batch of the method's."""
     order, world = method.order, distributed.world()
     whole = world * getattr(order, "group", 1)
     batch = min(batch, len(split) // whole * whole)
     if not batch:
-        raise UserError(f"val has {len(split)} samples, and a batch of this method in {world} processes has {whole} at least")
+        raise UserError(f"val has {len(split)} samples, and the smallest batch of {world} processes has {whole}")
     return split.batches(seed, batch, len(split), distributed.rank(), world, order=order)
 
 
