@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 
 import selfsup
-from selfsup import config, errors, evals, report
+from selfsup import artefacts, config, errors, evals
 from selfsup.evals import knn
 
 # Percent: lightly's benchmark table (kNN, best epoch on test), solo-learn's (online linear head on test).
@@ -40,7 +40,7 @@ def main():
             continue
         data = evals.Data(Path("data/shards") / run.data, reader="resident")
         encoders = [selfsup.load(config.encoders(name), seed) for seed in run.seeds]
-        ours = [report.read(file)["accuracy"] for file in files]
+        ours = [artefacts.result(file)["accuracy"] for file in files]
         rows[name] = run.method, [*ours, sum(theirs(encoder, data) for encoder in encoders) / len(encoders)]
     if not rows:
         raise errors.UserError("no run of params.yaml that a peer publishes a number for has results yet")

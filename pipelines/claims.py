@@ -2,7 +2,12 @@
 
 import argparse
 
-from selfsup import claims, errors
+from selfsup import process
+
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
+from selfsup import claims, errors  # noqa: E402
 
 
 @errors.main

@@ -5,10 +5,15 @@ import json
 import os
 from pathlib import Path
 
-import torch
+from selfsup import process
 
-import selfsup
-from selfsup import config, errors, evals
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
+import torch  # noqa: E402
+
+import selfsup  # noqa: E402
+from selfsup import config, errors, evals  # noqa: E402
 
 
 @errors.main
@@ -25,12 +30,13 @@ def main(words=None):
     result = {"run": item["run"], "protocol": protocol}
     if item["data"] != run.data:
         result["data"] = item["data"]
-    if evals.Data(shards).labelled:
+    lacking = evals.lacking(evals.Data(shards).card)
+    if not lacking:
         seeds = {str(seed): judge(protocol, run, seed, shards, item) for seed in run.seeds}
         result |= {**evals.summarise(seeds), "seeds": seeds}
     else:
-        result["skipped"] = "the data has no labels"
-        print(f"{protocol} of {args.key} is skipped: the data has no labels")
+        result["skipped"] = lacking
+        print(f"{protocol} of {args.key} is skipped: {lacking}")
     write(Path(item["results"]) / f"{protocol}.json", result)
 
 

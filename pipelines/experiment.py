@@ -9,6 +9,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ssl"))
+from selfsup import process  # noqa: E402
+
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
 from selfsup import errors  # noqa: E402
 from selfsup.config import checker, compose  # noqa: E402
 
@@ -28,6 +33,7 @@ def kept(name):
 def entries(path):
     """{stage: its text} of a lock file, {} without one. Text, not YAML: what DVC wrote stays as it wrote it."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
+    errors.refuse_conflict(path, text)
     head = re.compile(r"^  (\S.*):$", re.MULTILINE)
     starts = [*head.finditer(text)]
     ends = [*(found.start() for found in starts[1:]), len(text)]

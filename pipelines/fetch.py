@@ -3,8 +3,13 @@
 import argparse
 from pathlib import Path
 
-from selfsup import errors
-from selfsup.sources import torchvision
+from selfsup import process
+
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
+from selfsup import errors  # noqa: E402
+from selfsup.sources import torchvision  # noqa: E402
 
 
 @errors.main

@@ -1,12 +1,17 @@
 """Pretrain the seeds of one run: shards -> data/encoders/<experiment>/<run>/<seed>, and cost.json in the results."""
 
 import argparse
-import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
-from selfsup import config, errors, process
+from selfsup import process
+
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
+from selfsup import artefacts, config, errors, launch  # noqa: E402
 
 
 @errors.main
@@ -18,28 +23,36 @@ def main():
     params = config.load(args.params)
     run = config.run(params, args.run)
     config.check(params)
-    process.die_with_launcher()
 
+    if any(name.startswith("ACCELERATE_") for name in os.environ):  # `accelerate launch` by hand
+        launch.check_accelerate_config()
     import torch
     from accelerate import Accelerator
 
-    from selfsup import tracking
+    from selfsup import evals, tracking
     from selfsup.training import loop
 
     # On CPUs alone, Accelerate takes part in what torchrun started only if told that CPUs are meant.
     cpu = "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
     accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if run.train.precision == "bf16" else "no")
-    process.check_process_count(accelerator.num_processes)
+    launch.check_process_count(accelerator.num_processes)
     shards, out = Path("data/shards") / run.data, config.encoders(run.name)
-    costs = {}
+    costs, file = {}, config.results(run.name) / "cost.json"
+    before = artefacts.costs(file)["seeds"] if file.exists() else {}
+    lacking = evals.lacking(evals.Data(shards).card)
+    if lacking and accelerator.is_main_process:
+        print(f"{run.name}: nothing will be judged: {lacking}", file=sys.stderr)
     for seed in run.seeds:
         tracker = tracking.Tracker(params, run, seed, out / str(seed)) if accelerator.is_main_process else None
         judge = watch(params, run, seed, shards)
         costs[str(seed)] = loop.pretrain(run, seed, accelerator, shards, out / str(seed), tracker=tracker, judge=judge)
         if tracker:
             tracker.close()
-    if accelerator.is_main_process:
-        write_costs(config.results(run.name) / "cost.json", costs, out)
+        if accelerator.is_main_process:
+            costs[str(seed)] = repeated(costs[str(seed)], before.get(str(seed), {}), out / str(seed))
+            # After each seed, since the weights' hash vouches for them; entries of seeds to come stay until then.
+            last = seed == run.seeds[-1]
+            write_costs(file, costs if last else {**before, **costs})
 
 
 def watch(params, run, seed, shards):
@@ -48,22 +61,22 @@ def watch(params, run, seed, shards):
     from selfsup import evals
 
     data = evals.Data(shards, reader=run.train.reader, labels=run.labels, seed=seed)
-    if not run.train.judge_every or not data.labelled or not data.card["counts"]["val"]:
+    if not run.train.judge_every or evals.lacking(data.card):
         return None
     options = config.protocol(params, "knn")
     options.pop("bootstrap")
     return lambda encoder, step: {f"knn_{name}": value for name, value in evals.judge("knn", encoder, data, **options).items()}
 
 
-def write_costs(path, costs, encoders):
-    """What each seed cost. Where the same weights were trained before, the entry of that time stays: git then sees no
-    change in a repetition, which differs in seconds alone (the stage's output persists, so that it is still there)."""
-    before = json.loads(path.read_text())["seeds"] if path.exists() else {}
-    for seed, cost in costs.items():
-        with open(encoders / seed / "weights.safetensors", "rb") as file:
-            cost["weights"] = hashlib.file_digest(file, "sha256").hexdigest()
-        if before.get(seed, {}).get("weights") == cost["weights"]:
-            costs[seed] = before[seed]
+def repeated(cost, before, encoder):
+    """What a seed cost, with the hash of its weights. Where the same weights were trained `before`, the entry of that time
+    stays: git then sees no change in a repetition, which differs in seconds alone (the stage's output persists, so that
+    it is still there)."""
+    cost = cost | {"weights": artefacts.sha256(encoder / "weights.safetensors")}
+    return before if before.get("weights") == cost["weights"] else cost
+
+
+def write_costs(path, costs):
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"seeds": costs}, indent=1) + "\n")

@@ -3,7 +3,12 @@
 import argparse
 import sys
 
-from selfsup import config, errors, plots, report, tracking
+from selfsup import process
+
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
+from selfsup import config, errors, plots, report, tracking  # noqa: E402
 
 
 @errors.main

@@ -3,7 +3,12 @@
 import argparse
 from pathlib import Path
 
-from selfsup import config, errors, shards
+from selfsup import process
+
+if __name__ == "__main__":
+    process.guard()  # first of all: what follows takes seconds to import
+
+from selfsup import config, errors, shards  # noqa: E402
 
 
 @errors.main

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hypothesis import settings
+
+settings.register_profile("selfsup", deadline=None)  # a busy machine makes no test wrong
+settings.load_profile("selfsup")
 
 ROOT = Path(__file__).parents[1]
 GIT = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER")

@@ -4,6 +4,7 @@ Every row runs a real script of pipelines/ on a small working folder that one th
 """
 
 import io
+import os
 import runpy
 import shutil
 import sys
@@ -179,6 +180,9 @@ TABLE = {
     "an unknown encoder": (run(encoder={"name": "resnet81"}), PRETRAIN, "resnet18"),
     "an encoder's unknown argument": (run(encoder={"name": "convnet", "widht": 4}), PRETRAIN, "widht"),
     "an encoder for another size": (run(encoder={**VIT, "size": 32}), PRETRAIN, "size"),
+    "a command started in a subfolder": (lambda: (Path("sub").mkdir(), os.chdir("sub")), PRETRAIN, "run the command there"),
+    "a merge conflict in dvc.lock": (file("dvc.lock", b"<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> other\n"),
+                                     ("experiment", "--save"), "git checkout --ours dvc.lock"),
     # names on the command line
     "a run that is not there": (None, ("pretrain", "tiny-ranom"), 'did you mean "tiny-random"'),
     "a data set that is not there": (None, ("shard", "tin"), 'did you mean "tiny"'),

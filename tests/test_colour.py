@@ -46,3 +46,12 @@ def test_lab_is_the_standards_and_comes_back(rgb):
 def test_colours_no_screen_shows_are_clamped():
     out = lab_to_rgb(torch.tensor([50.0, 110.0, -110.0]).view(1, 3, 1, 1))
     assert 0 <= out.min() and out.max() <= 1
+
+
+def test_autocast_changes_no_colour():
+    images = torch.rand(2, 3, 8, 8)
+    lab = rgb_to_lab(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(rgb_to_lab(images), lab)
+        again = lab_to_rgb(lab)
+    assert torch.equal(again, lab_to_rgb(lab)) and again.dtype == torch.float32

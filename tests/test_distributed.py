@@ -1,13 +1,16 @@
-"""The gather on two real processes. Run as a script, this file is one of them."""
+"""The gather on two real processes (run as a script, this file is one of them), and a training of two that is killed."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+import yaml
 
 from selfsup.core import distributed
 
@@ -73,6 +76,49 @@ def test_one_process_is_the_identity():
     assert not distributed.gather_rows(x).requires_grad
     assert (distributed.rank(), distributed.world()) == (0, 1)
     assert torch.equal(distributed.mean(x), x) and not distributed.mean(x).requires_grad
+
+
+@pytest.mark.slow
+def test_two_processes_killed_and_started_again_end_with_the_same_bytes(tmp_path):
+    """README's line, on CPUs; and with a val that is too small for two processes, which is said before training."""
+    from selfsup import shards
+    from tests.test_bad_inputs import PARAMS, ROOT, SCENES, TRAIN
+
+    train = {**TRAIN, "images": 32 * 50, "checkpoint_every": 1e-9}
+    sources = {"tiny": {**SCENES, "val": 1}}
+    runs = {"tiny-rotation": {"method": "rotation", "data": "tiny", "seeds": [0]}}
+    shards.write("tiny", sources["tiny"], tmp_path / "shards/tiny", workers=1)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "SELFSUP_TRACKING": "off", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+               str(ROOT / "pipelines/pretrain.py"), "tiny-rotation"]
+
+    def start(folder):
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        if not (folder / "data/shards").exists():
+            (folder / "data/shards").symlink_to(tmp_path / "shards")
+        (folder / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "train": train, "datasets": sources, "runs": runs}))
+        return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+
+    def end(folder):
+        running = start(folder)
+        said = running.communicate(timeout=300)[1]
+        assert running.returncode == 0, said
+        made = folder / "data/encoders/tiny/tiny-rotation/0"
+        return {file.name: file.read_bytes() for file in made.glob("*.*")}, said
+
+    whole, said = end(tmp_path / "whole")
+    assert said.count("no val_loss: val has 1 samples, and a batch of this method in 2 processes has 2") == 1 and b"val_loss" not in whole["history.jsonl"]
+    killed = tmp_path / "killed"
+    running = start(killed)
+    while not list(killed.glob("data/runs/*/checkpoint.pt")):
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.kill()
+    running.communicate()
+    assert not (killed / "data/encoders/tiny").exists()
+    assert end(killed)[0] == whole
+    assert end(killed)[0] == whole, "also when it was complete"
+    assert json.loads((killed / "data/results/tiny/tiny-rotation/cost.json").read_text())["seeds"]["0"]["processes"] == 2
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""A second trainer is refused, an orphan dies, and a silently single process is noticed."""
+"""A second trainer is refused, orphans die, Ctrl-C is one line, and what a launcher cannot do is noticed."""
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,11 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from selfsup import process
+from selfsup import launch, process
 from selfsup.errors import UserError
+from tests.test_bad_inputs import PARAMS, SCENES
 
-ENV = {**os.environ, "PYTHONPATH": "ssl"}
+ROOT = Path(__file__).parents[1]
+ENV = {**{k: v for k, v in os.environ.items() if k != "SELFSUP_DVC"}, "PYTHONPATH": str(ROOT / "ssl"), "SELFSUP_TRACKING": "off"}
+CALL = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+SHARD = ["pipelines/python", "pipelines/shard.py", "tiny"]
 
 
 def hold(folder, ready):
@@ -28,7 +34,7 @@ def test_second_writer_is_refused_and_a_killed_one_leaves_the_lock(tmp_path):
     first = context.Process(target=hold, args=(tmp_path, ready))
     first.start()
     assert ready.wait(60)
-    with pytest.raises(UserError, match="another process"), process.sole_writer(tmp_path, "run", patience=0.2):
+    with pytest.raises(UserError, match=rf"another process \({first.pid}\), which holds"), process.sole_writer(tmp_path, "run", patience=0.2):
         pass
     first.kill()
     first.join()
@@ -36,33 +42,138 @@ def test_second_writer_is_refused_and_a_killed_one_leaves_the_lock(tmp_path):
         pass
 
 
-def alive(pid):
-    return process.parent(pid) > 0 and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+def eventually(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
-@pytest.mark.parametrize("levels", [1, 3])
-def test_orphan_dies_when_dvc_is_killed(tmp_path, levels):
-    """`dvc` (here a script of that name) → shells → the trainer: killing the top ends the bottom."""
-    worker = "from selfsup import process; import os, time; process.die_with_launcher(); print(os.getpid(), flush=True); time.sleep(60)"
-    command = [sys.executable, "-c", worker]
-    middle = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
-    for _ in range(levels - 1):
-        command = [sys.executable, "-c", middle, *command]
-    dvc = tmp_path / "dvc"
-    dvc.write_text(middle)
-    top = subprocess.Popen([sys.executable, dvc, *command], stdout=subprocess.PIPE, text=True, env=ENV)
-    pid = int(top.stdout.readline())
-    assert alive(pid)
-    top.send_signal(signal.SIGKILL)
+@pytest.fixture
+def folder(tmp_path):
+    """A working folder in which the shard stage has minutes to do, with a script that is called `dvc`."""
+    for name in ("pipelines", "ssl"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    params = {**PARAMS, "datasets": {"tiny": {**SCENES, "size": 64, "train": 100_000}}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "dvc").write_text(CALL)
+    return tmp_path
+
+
+def start(folder, *words, **env):
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([str(word) for word in words], cwd=folder, env={**ENV, **env}, start_new_session=True, **out)
+
+
+def those_in(folder):
+    """Processes whose working folder it is."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if os.readlink(link) == str(folder) and process.parent(pid := int(link.parent.name)):
+                found.append(pid)
+        except OSError:
+            pass
+    return found
+
+
+def test_a_stage_and_its_workers_die_when_dvc_is_killed(folder):
+    """`dvc` (here a script of that name) → others → the stage → workers."""
+    between = [word for _ in range(2) for word in (sys.executable, "-c", CALL)]
+    top = start(folder, sys.executable, folder / "dvc", *between, *SHARD)
+    eventually(lambda: len(those_in(folder)) > 5, 60)  # there are workers
+    top.kill()
     top.wait()
-    deadline = time.monotonic() + 10
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not alive(pid)
+    eventually(lambda: not those_in(folder))
+
+
+def test_a_trainer_whose_dvc_was_killed_before_it_started_dies_too(folder):
+    """Killed while the launcher still imports: then nobody above the trainer is called `dvc`."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    code = "from selfsup import process; process.guard(); import time; time.sleep(60)"
+    assert start(folder, sys.executable, "-c", code, SELFSUP_DVC=str(dead.pid)).wait(30) == -signal.SIGKILL
+    (folder / "slow.py").write_text("import time; open('importing', 'w'); time.sleep(1); open('launched', 'w'); time.sleep(60)")
+    path = os.pathsep.join([ENV["PYTHONPATH"], str(folder)])
+    top = start(folder, sys.executable, folder / "dvc", "env", f"PYTHONPATH={path}", sys.executable, "-m", "selfsup.launch", "-m", "slow")
+    eventually((folder / "importing").exists)
+    top.kill()
+    eventually(lambda: not those_in(folder))
+    assert not (folder / "launched").exists()
+
+
+def test_every_stage_is_guarded_before_its_slow_imports():
+    for script in (ROOT / "pipelines").glob("*.py"):
+        head, guard, rest = script.read_text().partition('if __name__ == "__main__":\n    process.guard()')
+        assert guard and "import process" in head and "import torch" not in head and "from selfsup import" in rest, script
+
+
+NAP = """
+from selfsup import process
+import time
+process.guard()
+open("ready", "w")
+"""
+
+
+@pytest.mark.parametrize("what, last", [
+    ("a stage with workers", None),
+    ("the trainer of a launcher", "time.sleep(60)"),
+    ("one that forked a worker", "import multiprocessing as m; m.get_context('fork').Process(target=time.sleep, args=(60,)).start()"),
+    ("one that is busy in C", "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"),
+])
+def test_ctrl_c_is_one_line_and_status_130(folder, what, last):
+    (folder / "stage.py").write_text(f"{NAP}{last}\n")
+    if last is None:
+        running = start(folder, sys.executable, *SHARD[1:])
+        eventually(lambda: len(those_in(folder)) > 2, 60)
+    else:
+        launcher = ["-m", "selfsup.launch", "-m", "accelerate.commands.launch"] if "launcher" in what else []
+        running = start(folder, sys.executable, *launcher, "stage.py")
+        eventually((folder / "ready").exists, 60)
+    asked = time.monotonic()
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+    status = running.wait(30)
+    assert time.monotonic() - asked < 5 and status == 130
+    printed = running.communicate()[0].splitlines()
+    assert [line for line in printed if line and not re.search("images/s|`accelerate launch`|`--|To avoid", line)] == ["interrupted"]
+    eventually(lambda: not those_in(folder))
+    assert not list((folder / "data").rglob("*.tar"))
+
+
+def test_a_launcher_ends_as_its_trainer_without_a_traceback(folder):
+    for code, status, said in (("import sys; sys.exit(3)", 3, ""), ("import os; os.kill(os.getpid(), 9)", 137, "SIGKILL")):
+        (folder / "stage.py").write_text(code)
+        running = start(folder, sys.executable, "-m", "selfsup.launch", "-m", "accelerate.commands.launch", "stage.py")
+        printed = running.communicate(timeout=60)[0]
+        assert running.returncode == status and said in printed and "Traceback" not in printed
+
+
+@pytest.mark.parametrize("config, said", [
+    ({"distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 2}}, "asks for FSDP,"),
+    ({"distributed_type": "DEEPSPEED", "mixed_precision": "fp8"}, "asks for DEEPSPEED and fp8,"),
+    ({"distributed_type": "NO", "dynamo_backend": "INDUCTOR"}, "asks for torch.compile,"),
+    ({"distributed_type": "NO", "of_a_later_version": 1}, "unknown keys"),
+    ({"distributed_type": "HORSES"}, "HORSES"),
+    ("a: b: c", "cannot be used"), (None, "cannot be used"),
+    ({"distributed_type": "MULTI_GPU", "num_processes": 2, "mixed_precision": "bf16"}, None),
+])
+def test_a_left_over_accelerate_config_is_one_sentence(tmp_path, monkeypatch, config, said):
+    from accelerate.commands.config import config_args
+
+    path = tmp_path / "default_config.yaml"
+    monkeypatch.setattr(config_args, "default_config_file", str(path))
+    launch.check_accelerate_config()
+    path.write_text(config if isinstance(config, str) else yaml.safe_dump(config))
+    if said is None:
+        launch.check_accelerate_config()
+    else:
+        with pytest.raises(UserError, match=f"{path} .*{said}.*; run `accelerate config` anew"):
+            launch.check_accelerate_config()
 
 
 def test_single_process_in_place_of_several_is_an_error():
-    code = "from selfsup import process, errors; errors.main(process.check_process_count)(1)"
+    code = "from selfsup import launch, errors; errors.main(launch.check_process_count)(1)"
     parent = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
     env = {k: v for k, v in ENV.items() if k != "WORLD_SIZE"}
     for extra, status in ([], 0), (["--num_processes", "2"], 1), (["--num_processes=2"], 1), (["--num_processes", "1"], 0):

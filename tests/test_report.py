@@ -403,3 +403,15 @@ def test_encoders_judged_on_several_data_sets_have_a_table_of_them(built, tmp_pa
     assert "simclr on elsewhere" in (tmp_path / "data/results/tiny.yaml").read_text()
     assert [row for row in Page(text).table if row[0].strip() == "simclr"] == [
         row for row in Page(built[2].read_text()).table if row[0].strip() == "simclr"]  # the verdict is of its own data
+
+
+def test_what_stands_in_two_splits_is_a_note(built):
+    root, params, _ = built
+    rows, card = report.rows.collect(params, root), tars.card_of(root / "data/shards/scenes")
+    assert not [note for note in report.notes(params, rows, {"scenes": card}) if "pixel by pixel" in note]
+    twins = {"left_out": {"train": 3, "val": 1}, "between": {"test": {"train": 1200}}}
+    told = [note for note in report.notes(params, rows, {"scenes": {**card, "twins": twins}}) if "pixel by pixel" in note]
+    assert told == [
+        "Left out of scenes: 3 samples, carved into train, of which the like stands in val or test, pixel by pixel.",
+        "Left out of scenes: 1 sample, carved into val, of which the like stands in test, pixel by pixel.",
+        "The test and train splits of scenes were given and share samples, pixel by pixel: 1,200 of test stand in train."]

@@ -143,9 +143,8 @@ def test_a_class_that_training_lacks(tmp_path):
 def test_a_wrong_label(tmp_path):
     root = tmp_path / "raw"
     root.mkdir()
-    png = encoded(picture(0))
     labels = [b"0", b"1", b"two", b"-1", b"", b"1\n"] + [b"1"] * 20
-    write_tar(root / "a.tar", [(f"{i:03d}", {"png": png, "cls": label}) for i, label in enumerate(labels)])
+    write_tar(root / "a.tar", [(f"{i:03d}", {"png": encoded(picture(i)), "cls": label}) for i, label in enumerate(labels)])
     card = shards.write("toy", tar_spec(root, max_bad=0.2), tmp_path / "out", workers=1)
     assert sum(card["bad"].values()) == 2 and sum(card["counts"].values()) == 24 and card["classes"] == ["0", "1"]
     assert sum(card["unlabelled"].values()) == 1  # -1 is a missing label
@@ -257,7 +256,7 @@ def test_existing_tars_that_name_their_split(tmp_path):
     card = shards.write("toy", tar_spec(root, urls=["{train,val}-000.tar", "test-*.tar"]), tmp_path / "out", workers=1)
     assert card["counts"] == {"train": 6, "val": 3, "test": 2}
     (root / "extra.tar").write_bytes((root / "val-000.tar").read_bytes())
-    with pytest.raises(UserError, match="extra.tar: its name starts with none of"):
+    with pytest.raises(UserError, match="extra.tar: nothing in its name or folder says train"):
         shards.write("toy", tar_spec(root), tmp_path / "out", workers=1)
 
 
@@ -339,8 +338,8 @@ def test_a_killed_worker_is_an_error_not_a_hang(tmp_path):
 
 @pytest.mark.parametrize("harm, words", [
     (lambda out: (out / "card.json").unlink(), "no data card.*card.json; make it with `dvc repro shard@toy`"),
-    (lambda out: (out / "card.json").write_text("{"), "the data card .* is damaged"),
-    (lambda out: (out / "card.json").write_text("{}"), "the data card .* lacks classes"),
+    (lambda out: (out / "card.json").write_text("{"), "card.json is damaged"),
+    (lambda out: (out / "card.json").write_text("{}"), "card.json is damaged .size: Field required"),
 ])
 def test_a_damaged_card(tmp_path, harm, words):
     import selfsup.data

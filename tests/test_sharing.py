@@ -1,5 +1,6 @@
 """A team shares encoders: one pushes, another clones, pulls, and has everything without training."""
 
+import hashlib
 import sys
 
 import pytest
@@ -33,6 +34,7 @@ def test_through_a_folder(clone, tmp_path):
     import torch
 
     assert encoder(torch.zeros(2, 3, encoder.size, encoder.size)).shape == (2, encoder.dim)
+    assert_brought_back(other, "data/encoders/tiny/tiny-simclr/0/weights.safetensors")
     # An empty MLflow is filled from the files.
     other.run(sys.executable, "pipelines/track.py", SELFSUP_TRACKING="on", MLFLOW_TRACKING_URI="")
     from mlflow import MlflowClient
@@ -43,6 +45,23 @@ def test_through_a_folder(clone, tmp_path):
     runs_of_ours = ("tiny-random", "tiny-simclr", "tiny-supervised")
     assert names == sorted([*runs_of_ours, *(f"{name}/0" for name in runs_of_ours)])  # each with its seed
     assert all("knn_accuracy" in run.data.metrics and "linear_accuracy" in run.data.metrics for run in runs)
+
+
+def assert_brought_back(clone, name):
+    """What is printed for a file that is damaged, here as in DVC's cache, helps."""
+    import selfsup
+    from selfsup.errors import UserError
+
+    whole = (clone / name).read_bytes()
+    md5 = hashlib.md5(whole).hexdigest()
+    for path in (clone / name, clone / f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}"):
+        path.unlink()
+        path.write_bytes(whole[:5000])
+    with pytest.raises(UserError, match="DVC's copy is damaged, too") as caught:
+        selfsup.load((clone / name).parent)
+    for command in str(caught.value).split("`")[1::2]:
+        clone.run(*command.split())
+    assert (clone / name).read_bytes() == whole
 
 
 def test_through_s3(clone, tmp_path, monkeypatch):

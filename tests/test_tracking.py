@@ -1,3 +1,5 @@
+import base64
+import contextlib
 import http.server
 import importlib.util
 import json
@@ -68,7 +70,9 @@ def history(rows=100):
 def card(root):
     folder = root / "data/shards/scenes"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "card.json").write_text(json.dumps({"name": "scenes", "hash": "c" * 64}))
+    about = {"name": "scenes", "hash": "c" * 64, "size": 32, "columns": ["image"], "classes": [], "counts": {}, "shards": {},
+             "mean": [0.5] * 3, "std": [0.25] * 3}
+    (folder / "card.json").write_text(json.dumps(about))
 
 
 def encoder(root, name="quick-simclr", seed=0, knn=41.5, code="f" * 64):
@@ -263,6 +267,24 @@ def test_six_processes_at_once_on_a_fresh_store(tmp_path):
     assert count(tmp_path)["metrics"] == 4 + 2 * (200 + 7) and count(tmp_path)["model_versions"] == 2
 
 
+def test_odd_letters_in_the_repositorys_path(made, tmp_path):
+    """The environment lies in it, too: a "%" there is none of Alembic's, a "?" none of the store's address."""
+    import mlflow
+
+    root = tmp_path / "50% of it's $HOME? [1]#é"
+    encoder(root)
+    shutil.copy2(made / "mlflow.db", root)
+    (root / "site").mkdir()
+    (root / "site/mlflow").symlink_to(Path(mlflow.__file__).parent)
+    env = {**os.environ, "PYTHONPATH": f"{root / 'site'}{os.pathsep}{LIBRARY}"}
+    done = subprocess.run([sys.executable, "-c", SYNC, str(Path(__file__).parent), "."], cwd=root, env=env,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shutil.copy2(root / "mlflow.db", tmp_path)
+    assert first_view(tmp_path) == [("quick-simclr", ["quick-simclr/0"])]
+    assert list(root.glob("mlruns/quick/*/artifacts/pictures/views.png"))
+
+
 def test_dead_server_is_one_sentence_at_once(tmp_path, monkeypatch):
     encoder(tmp_path)
     with socket.socket() as free:
@@ -287,6 +309,111 @@ def test_wrong_server_and_wrong_file_are_one_sentence(tmp_path, monkeypatch):
             tracking.sync(settings("quick-simclr"), root=tmp_path)
         assert "\n" not in str(error.value)
     server.shutdown()
+
+
+@contextlib.contextmanager
+def server(answer):
+    """An HTTP server whose every GET and POST is `answer(handler)`; gives its host and port."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            with contextlib.suppress(OSError):  # the client has gone
+                answer(self)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.daemon_threads = True
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{made.server_port}"
+    made.shutdown()
+    made.server_close()
+
+
+def reply(handler, status, **headers):
+    handler.send_response(status)
+    for name, value in {"Content-Length": "0", **headers}.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+
+
+def trickle(handler):
+    """A byte now and then: no timeout between bytes is ever reached."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b" ")
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("probe", ["healthy", "trickling"])
+def test_server_that_trickles_is_not_waited_for(tmp_path, monkeypatch, probe):
+    monkeypatch.setattr(store, "CALL", 2)
+    encoder(tmp_path)
+    healthy = lambda handler: probe == "healthy" and handler.path == "/health"  # noqa: E731
+    with server(lambda handler: reply(handler, 200) if healthy(handler) else trickle(handler)) as where:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{where}")
+        with pytest.raises(UserError, match=f"waited 2 s for .* of the MLflow store http://{where}"):
+            # urllib is done when the headers are there: for the probe they do not end
+            if probe == "trickling":
+                monkeypatch.setattr(http.server.BaseHTTPRequestHandler, "end_headers", lambda self: (
+                    self.flush_headers(), [self.wfile.write(b"X-A: b\r\n") or time.sleep(0.1) for _ in range(90)]))
+            tracking.sync(settings("quick-simclr"), root=tmp_path)
+
+
+def test_server_that_asks_to_come_back_in_an_hour_is_not_waited_for(tmp_path, monkeypatch):
+    encoder(tmp_path)
+    with server(lambda handler: reply(handler, 200 if handler.path == "/health" else 429, Retry_After="3600")) as where:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{where}")
+        start = time.monotonic()
+        with pytest.raises(UserError, match="cannot be used: .*429"):
+            tracking.sync(settings("quick-simclr"), root=tmp_path)
+        assert time.monotonic() - start < 30
+
+
+def test_lock_held_by_a_stuck_process_is_said(root, monkeypatch):
+    encoder(root)
+    monkeypatch.setattr(store, "LOCK", 0.2)
+    with store.lock(root), pytest.raises(UserError, match=rf"another process \({os.getpid()}\), which holds .*mlflow.lock"):
+        tracking.sync(settings("quick-simclr"), root=root)
+
+
+def test_user_and_password_in_the_address_are_given_and_never_shown(tmp_path, monkeypatch):
+    encoder(tmp_path)
+    asked = {}
+
+    def answer(handler):
+        asked[handler.path.split("?")[0]] = base64.b64decode(handler.headers["Authorization"].split()[1]).decode()
+        reply(handler, 200 if handler.path == "/health" else 403)
+
+    with server(answer) as where:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:s%40cret@{where}")
+        with pytest.raises(UserError, match=f"the MLflow store http://{where} cannot be used: .*403") as error:
+            tracking.sync(settings("quick-simclr"), root=tmp_path)
+    assert "cret" not in str(error.value)
+    assert len(asked) > 1 and set(asked.values()) == {"me:s@cret"}
+
+
+def test_an_experiment_deleted_in_the_ui_is_restored(root, capsys):
+    encoder(root)
+    tracking.sync(settings("quick-simclr"), root=root)
+    client(root).delete_experiment(client(root).get_experiment_by_name("quick").experiment_id)
+    tracking.sync(settings("quick-simclr"), root=root)
+    assert "experiment quick had been deleted: it is restored" in capsys.readouterr().err
+    assert first_view(root) == [("quick-simclr", ["quick-simclr/0"])]
+    tracking.sync(settings("quick-simclr"), root=root)
+    assert not capsys.readouterr().err
+
+
+def test_mlflows_own_sentence_keeps_its_remedy(root):
+    encoder(root)
+    with sqlite3.connect(root / "mlflow.db") as db:
+        db.execute("update alembic_version set version_num = '0a8213491aaa'")
+    with pytest.raises(UserError, match="cannot be used: Detected out-of-date database schema .* run 'mlflow db upgrade"):
+        tracking.sync(settings("quick-simclr"), root=root)
 
 
 def track(root, seed=0):

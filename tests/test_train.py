@@ -139,10 +139,24 @@ def test_a_non_finite_loss_stops_with_a_sentence_and_no_output(scenes, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("method", ["simclr", "moco"])
-def test_a_non_finite_loss_is_told_before_its_embeddings_are_measured(scenes, tmp_path, method):
-    with pytest.raises(UserError, match=r"loss became .* at step \d+; lower train.lr"):
-        pretrain(make_run(method, lr=1e30, clip=0.0), scenes, tmp_path)
+@pytest.mark.parametrize("method, steps, judge_every", [
+    ("simclr", 4, None), ("simclr", 1, None), ("vicreg", 3, None), ("dino", 1, None),  # within, after the last step
+    ("supervised", 3, None), ("deepcluster", 5, None), ("byol", 3, 32),  # weights, clusters, a judge
+])  # fmt: skip
+def test_divergence_is_a_sentence_wherever_it_is_met(method, steps, judge_every, scenes, tmp_path):
+    judge = (lambda net, step: pytest.fail("asked of weights that are no numbers") if step > 2 else {}) if judge_every else None
+    args = {"prototypes": 40, "small": 2} if method == "dino" else METHODS.get(method, {})
+    run = make_run(method, args=args, optimizer="sgd", lr=1e6, clip=0.0, images=steps * 32, judge_every=judge_every)
+    with pytest.raises(UserError, match=r"became (nan|inf) at step \d+; lower train.lr .* clip gradients") as caught:
+        pretrain(run, scenes, tmp_path, judge=judge)
+    assert ("raise args.temperature (now" in str(caught.value)) == (method in ("simclr", "dino"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_none_at_the_first_step_does_not_blame_the_rate(scenes, tmp_path):
+    with pytest.raises(UserError, match=r"nan at the first step.*runs.tiny-simclr.args \(temperature: 1e-42\)") as caught:
+        pretrain(make_run("simclr", args={"temperature": 1e-42}), scenes, tmp_path)
+    assert "train.lr" not in str(caught.value)
 
 
 def test_the_spread_is_measured_on_recorded_steps_alone(scenes, tmp_path, monkeypatch):

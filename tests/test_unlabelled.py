@@ -99,3 +99,26 @@ def test_samples_without_a_label_are_left_out_by_judges_and_nobody_else(tmp_path
     assert json.loads(Path("data/results/tiny/tiny-random/knn.json").read_text())["accuracy"] > 90
     page = report.build(config.load(), tmp_path).read_text()
     assert "2 classes (50 without a label)" in page and "coloured by class" in page
+
+
+@pytest.mark.parametrize("lacks, why", [({"val_share": 0.0}, "the val split is empty"), ({"test_share": 0.0}, "the test split is empty")])
+def test_without_a_split_training_ends_and_nothing_is_judged(tmp_path, monkeypatch, capfd, lacks, why):
+    """Said before training, in one line each; then every stage ends well."""
+    for i in range(120):
+        picture = tmp_path / f"pictures/{'ab'[i % 2]}/{i}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (2 * i, 100 * (i % 2), 50)).save(picture)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELFSUP_TRACKING", "off")
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    folder = {"source": "folder", "root": "pictures", "size": 16, "val_share": 0.2, "test_share": 0.2, "max_bad": 0.0}
+    runs = {"tiny-supervised": {"method": "supervised", "data": "plain", "seeds": [0]}}
+    Path("params.yaml").write_text(yaml.safe_dump({**PARAMS, "datasets": {"plain": folder | lacks}, "runs": runs}, sort_keys=False))
+    assert script("shard", "plain") == 0
+    capfd.readouterr()
+    assert script("pretrain", "tiny-supervised") == 0
+    said = [line for line in capfd.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("tiny-supervised") and "|" not in line]
+    assert said[0] == f"tiny-supervised: nothing will be judged: {why}" and len(said) == 1 + ("val_share" in lacks)
+    assert script("evaluate", "knn", "tiny-supervised") == 0 and script("report") == 0
+    assert json.loads(Path("data/results/tiny/tiny-supervised/knn.json").read_text())["skipped"] == why
+    assert why in Path("data/report/tiny/report.html").read_text()

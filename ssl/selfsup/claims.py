@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from selfsup import config, report
+from selfsup import artefacts, config, report
 from selfsup.intervals import Value
 from selfsup.errors import UserError
 
@@ -30,7 +30,7 @@ def measure(root, run, by):
     results = _history(root, run) if file == "history" else root / config.results(run) / f"{file}.json"
     if not results.exists():
         return None
-    content = report.read(results)
+    content = artefacts.result(results)
     if "skipped" in content:  # the data has no labels
         return None
     if file == "history" and content["seconds"] != _seconds(root, run):  # kept of another training than the results are of
@@ -58,7 +58,7 @@ def keep(root, run, seeds):
         return
     kept = {}
     for seed, file in files.items():
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows = artefacts.rows(file)
         first = {name: value for row in reversed(rows) for name, value in row.items()}
         kept[seed] = {name: value for row in rows for name, value in row.items()} | {"first": first}
     out = _history(root, run)
@@ -69,7 +69,7 @@ def keep(root, run, seeds):
 def _seconds(root, run):
     """{seed: seconds of training}, which no two trainings have alike."""
     file = root / config.results(run) / "cost.json"
-    return {seed: cost["seconds"] for seed, cost in report.read(file)["seeds"].items()} if file.exists() else {}
+    return {seed: cost["seconds"] for seed, cost in artefacts.costs(file)["seeds"].items()} if file.exists() else {}
 
 
 def _history(root, run):
@@ -206,7 +206,7 @@ def panel(root, params, name):
         keep(root, run, params.runs[run].seeds)
     findings = [check(root, expected, list(titles)) for expected in claim.expect]
     costs = [content for run in titles if (file := root / config.results(run) / "cost.json").exists()
-             for content in report.read(file)["seeds"].values()]
+             for content in artefacts.costs(file)["seeds"].values()]
     return Panel(name, params.experiment, claim, findings, verdict(findings), figure(root, claim, titles),
                  budget(params, titles),
                  sum(cost["seconds"] for cost in costs), len(costs))

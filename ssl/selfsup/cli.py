@@ -13,14 +13,15 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-from selfsup import config, errors
-from selfsup.errors import UserError, nearest, nearest_path
+from selfsup import config, errors, process
+from selfsup.errors import UserError, elsewhere, nearest, nearest_path
 
 ENCODER = "a run's name, such as quick-simclr, or an encoder folder: a run's, or that of one of its seeds"
 
 
 @errors.main
 def main(words=None):
+    process.answer_interrupts()
     args = parser().parse_args(words)
     try:
         args.command(args)
@@ -29,8 +30,6 @@ def main(words=None):
         if error.name.startswith("selfsup"):
             raise
         raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -160,7 +159,7 @@ def place(word):
     folder = config.encoders(word)
     if not folder.is_dir():
         there = [folder.name for folder in Path("data/encoders").glob("*/*")]
-        hint = nearest(word, there) if there else "; `dvc pull` or `dvc repro` makes that folder"
+        hint = nearest(word, there) if there else elsewhere(folder) or "; `dvc pull` or `dvc repro` makes that folder"
         raise UserError(f'no run "{word}" in data/encoders{hint}')
     return folder
 

@@ -1,14 +1,12 @@
 """Two runs side by side: what differs in data, code and parameters, and by how much in results. From files alone."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from selfsup import config, tracking
-from selfsup import encoder
+from selfsup import artefacts, config, encoder, tracking
 from selfsup.errors import UserError
 from selfsup.intervals import Value
 
@@ -41,29 +39,18 @@ def side(folder):
     places = [folder] if one else [folder / str(seed) for seed in encoder.seeds(folder)]
     if not places:
         raise UserError(f"{folder}: no encoder here; run `dvc pull` or `dvc repro` to get it")
-    infos = [read(place / "encoder.json") for place in places]
-    try:
-        run, seeds = infos[0]["run"], [info["seed"] for info in infos]
-        tracking.parameters(infos[0]), infos[0]["data"]["hash"], infos[0]["code"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{places[0]}: damaged encoder.json ({error!r}); get it with `dvc checkout`") from None
+    infos = [artefacts.encoder(place, *artefacts.TRAINED) for place in places]
+    run, seeds = infos[0]["run"], [info["seed"] for info in infos]
     root = places[0].resolve().parents[4] if len(places[0].resolve().parents) > 4 else Path(".")
     results = {}
     for file in sorted((root / config.results(run)).glob("*.json")):
-        content = read(file)
+        content = artefacts.result(file)
         result = content.get("seeds", {}).get(str(seeds[0]), {}) if one else content
         if one:
             result = {**result, "seeds": {str(seeds[0]): result}}
         if "accuracy" in result:  # cost.json has none
             results[file.stem] = result
     return Side(f"{run}/{seeds[0]}" if one else run, infos[0], seeds, results, locked(root / "dvc.lock", run))
-
-
-def read(path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); get it back with git or `dvc checkout`") from None
 
 
 def locked(path, run):

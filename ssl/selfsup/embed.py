@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from selfsup import evals
 from selfsup.data import columns, images
-from selfsup.data.images import Unreadable
+from selfsup.data.files import content
+from selfsup.data.images import Unreadable, blamed
 from selfsup.errors import UserError, nearest_path
 from selfsup.sources import folder as image_folder
 
@@ -59,11 +60,9 @@ def read(path, column):
     """What a shard would hold of a file: of an image uint8 (3, size, size), through the same JPEG where it stores one.
 
     Raises Unreadable."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise Unreadable(error.strerror) from None
-    return column.encode(data)[1]
+    data = content(path)
+    with blamed():
+        return column.encode(data)[1]
 
 
 def decoded(paths, column, ahead):
@@ -186,7 +185,7 @@ def draw(queries, rows, out):
         for j, (path, words) in enumerate([(query, "query"), *((path, f"{s:.3f}") for s, path in row)]):
             x = gap + j * (TILE + gap) + (2 * gap if j else 0)
             try:
-                tile = images.square(images.load(Path(path).read_bytes()), TILE)
+                tile = images.square(images.load(content(path)), TILE)
             except Unreadable as error:
                 raise UserError(f"{path}: {error}, and only pictures can be drawn; leave -o out") from None
             sheet.paste(tile, (x, y))

@@ -1,8 +1,11 @@
 """The encoder folder: what training leaves behind and a team shares. No pickle: safetensors, JSON and PNG only."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
+from . import artefacts
 from .errors import UserError
 
 
@@ -14,6 +17,9 @@ def save(folder, parts, info):
     folder.mkdir(parents=True, exist_ok=True)
     weights = {f"{part}.{key}": t.contiguous().cpu() for part, m in parts.items() for key, t in m.state_dict().items()}
     save_file(weights, folder / "weights.safetensors")
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(folder / "weights.safetensors", 0o666 & ~umask)  # it is written 0600, and colleagues share a machine
     about = {"parts": {part: module.config for part, module in parts.items()}}
     if (takes := parts["encoder"].takes) != "image":
         about["takes"] = takes
@@ -32,7 +38,8 @@ def load(folder, seed=None, part="encoder"):
 
     folder: data/encoders/<experiment>/<run> (the lowest seed, or `seed`) or one seed's folder. The module also carries
     .size (pixels) and .info, the contents of encoder.json, and .prepare normalises images of 8 or 16 bits. An encoder of
-    another column says so in .takes. Raises UserError for a folder that is missing or damaged.
+    another column says so in .takes. Raises UserError for a folder that is missing or damaged, or whose weights are not
+    those that the repository's results speak of (`vouch`).
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -46,9 +53,11 @@ def load(folder, seed=None, part="encoder"):
             what = f"no seed {seed}" if there else "no encoder"
             raise UserError(f"{folder}: {what} here; run `dvc pull` or `dvc repro` to get it")
         folder = folder / str(there[0] if seed is None else seed)
+    info = artefacts.encoder(folder)
+    parts = info["parts"]
     try:
-        info = json.loads((folder / "encoder.json").read_text())
-        parts = info["parts"]
+        (folder / "weights.safetensors").open("rb").close()  # of one that may not be read, safetensors says it is not there
+        vouch(folder)
         weights = load_file(folder / "weights.safetensors")
         if part not in parts:
             raise UserError(f"{folder}: has no part '{part}', only {', '.join(parts)}")
@@ -59,6 +68,23 @@ def load(folder, seed=None, part="encoder"):
                 setattr(net, key, info[key])
     except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError, FileNotFoundError) as error:
         what = type(error).__name__ + ": " + str(error).partition("\n")[0].rstrip(":")
-        raise UserError(f"{folder}: damaged encoder ({what}); get it with `dvc checkout` or `dvc pull`") from error
+        raise UserError(f"{folder}: damaged encoder ({what}); {artefacts.remedy(folder / 'weights.safetensors')}") from error
     net.info = info
     return net.eval().requires_grad_(False)
+
+
+def vouch(folder):
+    """Hold the weights of an encoder folder to their hash in the results, data/results/<experiment>/<run>/cost.json,
+    which git keeps: DVC's storage is shared, and whoever may write to it could change what it holds.
+
+    Raises UserError where they differ. Where nothing vouches for them, as outside of any checkout, stderr says so."""
+    folder = Path(folder).resolve()
+    known = None
+    if len(folder.parents) > 4 and (folder.parents[4] / "dvc.yaml").exists():
+        costs = folder.parents[4] / "data/results" / folder.parents[1].name / folder.parents[0].name / "cost.json"
+        known = artefacts.costs(costs)["seeds"].get(folder.name, {}).get("weights") if costs.exists() else None
+    if known is None:
+        print(f"{folder}: no results here vouch for these weights", file=sys.stderr)
+    elif artefacts.sha256(folder / "weights.safetensors") != known:
+        raise UserError(f"{folder}/weights.safetensors is not what {costs} says that was trained; "
+                        f"{artefacts.remedy(folder / 'weights.safetensors')}")

@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import sys
+from pathlib import Path
 
 
 NO_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # torch's words, on CPUs and GPUs
@@ -30,14 +31,15 @@ def explain(error):
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)):
-        return f"not enough memory ({str(error).partition(chr(10))[0]}): make the batch, the images or what is built of args smaller"
+        first = str(error).partition("\n")[0]
+        return f"not enough memory ({first}): make the batch, the images or what is built of args smaller"
     if not isinstance(error, OSError):
         return None
     where = error.filename if error.filename is not None else "an output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: could not write {where}; free some space and run the same command again"
     if error.errno == errno.ENOENT and error.filename is not None:
-        return f"no such file or folder: {where}{nearest_path(where)}"
+        return f"no such file or folder: {where}{elsewhere(where) or nearest_path(where)}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
         return f"no permission for {where}: {os.strerror(error.errno)}"
     return None
@@ -47,6 +49,19 @@ def nearest_path(path):
     """`nearest` among the names that lie beside where `path` should be."""
     folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))
     return nearest(name, os.listdir(folder)) if os.path.isdir(folder) else ""
+
+
+def elsewhere(path):
+    """Where a path lies that was looked for here: in a folder above, or ''."""
+    found = next((folder for folder in Path.cwd().parents if not os.path.isabs(path) and (folder / path).exists()), None)
+    return f"; it is in {found}: run the command there" if found else ""
+
+
+def refuse_conflict(path, text):
+    """Raise UserError for the text of a file in which git has left both sides of a merge."""
+    if re.search("^(<{7}|>{7}) ", text, re.MULTILINE):
+        raise UserError(f"{path} has a merge conflict: take one side, `git checkout --ours {path}` or --theirs, and run "
+                        "`make repro`, which renews it")
 
 
 def main(run):

@@ -1,11 +1,13 @@
 """Encoders for other libraries: as ONNX, or as weights that timm or torchvision know and the lines that load them.
 
 An export takes what the encoder takes, images (N, channels, size, size) in 0 … 1 less `mean` and divided by `std`,
-and gives the same features (N, dim): before anybody sees it, it is loaded again and compared.
+and gives the same features (N, dim): before anybody sees it, it is loaded again and compared. The lines are written and
+not run here, since what they say comes from an encoder that somebody may have shared.
 """
 
+import importlib
 import json
-import runpy
+from dataclasses import dataclass
 
 import torch
 
@@ -35,18 +37,6 @@ model.eval()
 def features(images):
     return {features}
 '''
-# Ours differs from the usual network only in its stem, 3×3 of stride 1 and no max-pooling: the CIFAR convention.
-STEM = """\
-model.conv1 = torch.nn.Conv2d({channels}, 64, 3, 1, 1, bias=False)  # the stem for small images has stride 1
-model.maxpool = torch.nn.Identity()  # and no max-pooling"""
-# timm's smallest ViT in our size. No class token: features are the mean over patches, after the last norm.
-VIT = """\
-model = timm.create_model("vit_tiny_patch16_224", img_size={size}, patch_size={patch}, embed_dim={dim}, depth={depth},
-                          num_heads={heads}, in_chans={channels}, num_classes=0, class_token=False, global_pool="avg",
-                          fc_norm=False, norm_layer=torch.nn.LayerNorm)"""
-TIMM = """\
-model = timm.create_model({arguments}, num_classes=0)
-model.prune_intermediate_layers(1, prune_norm={prune_norm}, prune_head=True)"""
 RENAMED = {  # in a ViT of timm
     "embed.": "patch_embed.proj.", ".qkv.": ".attn.qkv.", ".out.": ".attn.proj.", ".mlp.0.": ".mlp.fc1.",
     ".mlp.2.": ".mlp.fc2.",
@@ -94,48 +84,92 @@ def onnx(encoder, out):
     return lambda x: torch.from_numpy(session.run(None, {"image": x.numpy()})[0])
 
 
+@dataclass
+class Network:
+    """One that another library makes, `maker`(*arguments, **options), and the state dict that makes it ours."""
+
+    maker: str
+    arguments: tuple
+    options: dict
+    state: dict
+    swaps: tuple = ()  # (attribute, class in torch.nn, its arguments, its options, why): what takes another's place
+    normalised: bool | None = None  # features are the mean over the last map, normalised or not; None: the output itself
+
+    def build(self):
+        """-> the function images -> features."""
+        where, name = self.maker.rsplit(".", 1)
+        model = getattr(importlib.import_module(where), name)(*self.arguments, **self.options)
+        if self.normalised is not None:
+            model.prune_intermediate_layers(1, prune_norm=not self.normalised, prune_head=True)
+        for attribute, layer, arguments, options, _ in self.swaps:
+            setattr(model, attribute, getattr(torch.nn, layer)(*arguments, **options))
+        model.load_state_dict(self.state)
+        model.eval()
+        if self.normalised is None:
+            return model
+        return lambda x: model.forward_intermediates(x, norm=self.normalised, output_fmt="NCHW",
+                                                     intermediates_only=True)[-1].mean((2, 3))
+
+    def lines(self):
+        """`build` as text -> (the lines that make `model`, what its features are)."""
+        made = [f"model = {call(self.maker, self.arguments, self.options)}"]
+        if self.normalised is not None:
+            made.append(f"model.prune_intermediate_layers(1, prune_norm={not self.normalised}, prune_head=True)")
+        made += [f"model.{attribute} = {call(f'torch.nn.{layer}', arguments, options)}  # {why}"
+                 for attribute, layer, arguments, options, why in self.swaps]
+        if self.normalised is None:
+            return "\n".join(made), "model(images)"
+        return "\n".join(made), (f'model.forward_intermediates(images, norm={self.normalised}, output_fmt="NCHW", '
+                                 "intermediates_only=True)[-1].mean((2, 3))")
+
+
+def call(maker, arguments, options):
+    words = [repr(value) for value in arguments]
+    words += [f"{key}={'torch.nn.LayerNorm' if value is torch.nn.LayerNorm else repr(value)}" for key, value in options.items()]
+    return f"{maker}({', '.join(words)})"
+
+
 def weights(encoder, library, out):
     """Write a state dict under the library's names and the lines that load it; -> the function that they define."""
     from safetensors.torch import save_file
 
-    found = {"timm": timm, "torchvision": torchvision}[library](encoder)
-    if found is None:
+    network = {"timm": timm, "torchvision": torchvision}[library](encoder)
+    if network is None:
         raise UserError(f"{library} has no network like the encoder's, {encoder.config['name']}; `--to onnx` takes any")
-    lines, features, state = found
-    save_file({name: value.contiguous() for name, value in state.items()}, out)
+    save_file({name: value.contiguous() for name, value in network.state.items()}, out)
+    lines, features = network.lines()
     about = {key: encoder.info[key] for key in ("run", "seed", "size", "mean", "std", "dim")}
     code = FILE.format(library=library, lines=lines, features=features, weights=out.name, channels=encoder.channels,
                        rgb=", RGB" * (encoder.channels == 3), **about)
     beside(out, library).write_text(code, encoding="utf-8")
-    return runpy.run_path(str(beside(out, library)))["features"]
+    return network.build()
 
 
 def timm(encoder):
-    """-> (lines that make `model`, what its features are, state dict), or None for what timm does not have."""
+    """-> Network, or None for what timm does not have."""
     config = dict(encoder.config)
     name = config.pop("name")
     if name == "resnet18":
-        return f'model = timm.create_model("resnet18", num_classes=0)\n{stem(encoder)}', "model(images)", resnet18(encoder)
+        return Network("timm.create_model", ("resnet18",), {"num_classes": 0}, resnet18(encoder), stem(encoder))
     if name == "vit":
-        first = encoder.blocks[0]
-        lines = VIT.format(size=encoder.grid * encoder.patch, patch=encoder.patch, dim=encoder.dim,
-                           depth=len(encoder.blocks), heads=first.heads, channels=encoder.channels)
+        # timm's smallest ViT in our size. No class token: features are the mean over patches, after the last norm.
+        options = {"img_size": encoder.grid * encoder.patch, "patch_size": encoder.patch, "embed_dim": encoder.dim,
+                   "depth": len(encoder.blocks), "num_heads": encoder.blocks[0].heads, "in_chans": encoder.channels,
+                   "num_classes": 0, "class_token": False, "global_pool": "avg", "fc_norm": False,
+                   "norm_layer": torch.nn.LayerNorm}
         state = {"pos_embed": encoder.position[None]}
         for key, value in encoder.state_dict().items():
             for ours, theirs in RENAMED.items():
                 key = key.replace(ours, theirs)
             state[key] = value
-        return lines, "model(images)", state
+        return Network("timm.create_model", ("vit_tiny_patch16_224",), options, state)
     if nets.network(name) is not None:
         return None
     config.pop("pretrained", None)  # the weights are ours
     if config.pop("channels", 3) != 3:
         config["in_chans"] = encoder.channels
-    arguments = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in config.items())])
-    lines = TIMM.format(arguments=arguments, prune_norm=not encoder.normalised)
-    features = (f'model.forward_intermediates(images, norm={encoder.normalised}, output_fmt="NCHW", '
-                "intermediates_only=True)[-1].mean((2, 3))")
-    return lines, features, encoder.net.state_dict()
+    return Network("timm.create_model", (name,), {**config, "num_classes": 0}, encoder.net.state_dict(),
+                   normalised=bool(encoder.normalised))
 
 
 def torchvision(encoder):
@@ -145,15 +179,17 @@ def torchvision(encoder):
     config = dict(encoder.config)
     config.pop("pretrained", None)
     name = config.pop("name").partition(".")[0]  # what follows the dot names timm's weights
-    headless = f"model = torchvision.models.{name}(weights=None)\nmodel.fc = torch.nn.Identity()"
+    headless = (("fc", "Identity", (), {}, "features, no classes"),)
     if name == "resnet18":
-        return f"{headless}\n{stem(encoder)}", "model(images)", resnet18(encoder)
+        return Network("torchvision.models.resnet18", (), {"weights": None}, resnet18(encoder), headless + stem(encoder))
     if name.startswith(("resnet", "resnext", "wide_resnet")) and name in models.list_models() and not config:
-        return headless, "model(images)", encoder.net.state_dict()
+        return Network(f"torchvision.models.{name}", (), {"weights": None}, encoder.net.state_dict(), headless)
 
 
 def stem(encoder):
-    return STEM.format(channels=encoder.channels)
+    """Ours differs from the usual network only in its stem, 3×3 of stride 1 and no max-pooling: the CIFAR convention."""
+    return (("conv1", "Conv2d", (encoder.channels, 64, 3, 1, 1), {"bias": False}, "the stem for small images has stride 1"),
+            ("maxpool", "Identity", (), {}, "and no max-pooling"))
 
 
 def resnet18(encoder):

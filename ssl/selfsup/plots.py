@@ -4,7 +4,7 @@ data without labels has a curve and no result."""
 import json
 from pathlib import Path
 
-from selfsup import config
+from selfsup import artefacts, config
 from selfsup.report.rows import judged
 
 
@@ -16,8 +16,8 @@ def write(params, root=Path(".")):
         for protocol, result in judged(params, root / config.results(name)).items():
             accuracy.append({"run": f"{protocol} {short}", "accuracy": result["accuracy"]})
         for seed in run.seeds:
-            lines = (root / config.encoders(name) / str(seed) / "history.jsonl").read_text().splitlines()
-            rows = [row for row in map(json.loads, lines) if "loss" in row]
+            history = artefacts.rows(root / config.encoders(name) / str(seed) / "history.jsonl")
+            rows = [row for row in history if "loss" in row]
             loss += [{"run": short, "seed": seed, "images": row["images"], "loss": row["loss"]} for row in rows]
     folder = root / "data/report" / params.experiment
     folder.mkdir(parents=True, exist_ok=True)

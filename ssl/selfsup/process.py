@@ -1,4 +1,4 @@
-"""One trainer a run, and none left behind: a lock on the run's folder, and death with the process that started us."""
+"""What a stage is to the processes around it: alone at its work, gone with those that started it, and quiet at Ctrl-C."""
 
 import contextlib
 import ctypes
@@ -12,12 +12,24 @@ from pathlib import Path
 
 from .errors import UserError
 
+GRACE = 1.5  # seconds from Ctrl-C to the end of a process, however busy it is
+INTERRUPTED = 130  # exit status, as a shell has it of a program that SIGINT ended
+ABOVE = ("dvc", "snakemake")  # those who start stages
+
 
 @contextlib.contextmanager
 def sole_writer(folder, what, patience=5.0):
     """Hold the lock of `folder`. Raises UserError if another process still has it after `patience` seconds."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
+    with locked(folder / "lock", patience, f"{what} is being trained"):
+        yield
+
+
+@contextlib.contextmanager
+def locked(path, patience, what):
+    """Hold the lock file `path`, which says who holds it. Raises UserError, beginning with the words `what`, if another
+    process still has it after `patience` seconds."""
+    with open(path, "a+") as file:
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -25,40 +37,112 @@ def sole_writer(folder, what, patience=5.0):
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise UserError(f"{what} is being trained by another process, which holds {file.name}") from None
+                    file.seek(0)
+                    holder = file.read(20).strip()
+                    raise UserError(f"{what} by another process{holder and f' ({holder})'}, which holds {path}") from None
                 time.sleep(0.1)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
         yield
 
 
+class _Late(BaseException):
+    """Past those who catch every Exception and try again."""
+
+
+@contextlib.contextmanager
+def limit(seconds, what):
+    """Give the block `seconds`; then it ends with the UserError `what`. In the main thread, where signals are heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(number, frame):
+        raise _Late
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _Late:
+        raise UserError(what) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# Started and ended with others
+
+
+def guard(grace=GRACE):
+    """The first thing that a stage's script does, before all that takes seconds to import."""
+    answer_interrupts(grace)
+    die_with_launcher()
+
+
 def die_with_launcher():
-    """End this process when the one that launched it, or the `dvc` above that, is killed: an orphan would go on
-    training and keep the run's lock. Linux only; elsewhere nothing happens."""
+    """End this process when the one that launched it, or the DVC or Snakemake above that, is killed: an orphan would go
+    on, publish what nobody has asked for any more, and keep locks. Linux only; elsewhere nothing happens.
+
+    SELFSUP_DVC is the process id of the DVC above, from pipelines/python: whoever is killed while a launcher still
+    imports is no ancestor any more by the time that we are started."""
     if not sys.platform.startswith("linux"):
         return
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The signal reaches children only, and dvc is two or three generations up (dvc, sh, accelerate, this process).
-    chain, pid = [], os.getpid()
-    while (pid := parent(pid)) > 1:
-        chain.append(pid)
-        if any(Path(word).name == "dvc" for word in command(pid)):
-            threading.Thread(target=_watch, args=(chain,), daemon=True).start()
-            return
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup: to outlive its shell
+        die_with_parent()
+    dvc = int(os.environ.get("SELFSUP_DVC") or 0)
+    above = [dvc, *ancestors(dvc)] if dvc else ancestors(os.getpid())
+    started = {pid: since(pid) for pid in above if pid == dvc or any(Path(word).name in ABOVE for word in command(pid))}
+    if started:
+        threading.Thread(target=_watch, args=(started,), daemon=True).start()
 
 
-def _watch(chain):
-    child_of = dict(zip(chain, chain[1:]))  # a process whose parent dies is given another
-    while os.getppid() == chain[0] and all(parent(pid) == above for pid, above in child_of.items()):
+def die_with_parent(parent=None):
+    """Have the kernel kill this process when its parent ends; at once if that is not `parent` any more."""
+    if sys.platform.startswith("linux"):
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent and os.getppid() != parent:
+        os._exit(1)
+
+
+def worker(parent):
+    """What a forked worker of the process `parent` begins with: it ends with that, which also answers Ctrl-C for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(parent)
+
+
+def _watch(started):
+    while all(when and since(pid) == when for pid, when in started.items()):
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _status(pid):
+    """The fields of /proc/PID/stat behind the name, [] if the process is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+    return [] if fields[0] in "ZX" else fields
+
+
 def parent(pid):
     """Parent's process id, 0 if `pid` is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
+    return int((_status(pid) or [0, 0])[1])
+
+
+def since(pid):
+    """When the process `pid` was started, in the kernel's ticks; None if it is gone. Tells it from a later one of this id."""
+    return (_status(pid) or [None] * 20)[19]
+
+
+def ancestors(pid):
+    found = []
+    while (pid := parent(pid)) > 1:
+        found.append(pid)
+    return found
 
 
 def command(pid):
@@ -69,21 +153,39 @@ def command(pid):
         return []
 
 
-def check_process_count(actual):
-    """`accelerate launch` starts a single process on CPU whatever number it was asked for: say so instead.
+# Ctrl-C
 
-    Raises UserError if torchrun, the launcher's command line or `accelerate config` asked for more than `actual`.
-    """
-    words = [w for word in command(os.getppid()) for w in word.split("=")]
-    given = (words[i + 1] for i, w in enumerate(words[:-1]) if w in ("--num_processes", "--num-processes"))
-    asked = os.environ.get("WORLD_SIZE") or next(given, None)
-    if asked is None and any("accelerate" in word for word in words):
-        from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 
-        if os.path.exists(default_config_file):
-            asked = load_config_from_file(None).num_processes
-    if asked is not None and int(asked) > actual:
-        raise UserError(
-            f"{asked} processes were asked for but {actual} started: accelerate launch runs one process on CPU; "
-            f"use `torchrun --nproc_per_node {asked} pipelines/pretrain.py RUN`"
-        )
+def answer_interrupts(grace=GRACE):
+    """Let Ctrl-C end this process with one line and exit status 130: what is open is put away, if that takes no more than
+    `grace` seconds. Of several processes that train together one says so."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, interrupted):  # ignored: in the background
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to at once, where Python waits for the end of a call
+    threading.Thread(target=_deadline, args=(reading, grace), daemon=True).start()
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # we answer for workers
+    signal.signal(signal.SIGINT, interrupted)
+
+
+def interrupted(number, frame):
+    """The handler of Ctrl-C."""
+    signal.signal(signal.SIGINT, lambda *_: None)  # once is enough
+    _say()
+    raise SystemExit(INTERRUPTED)
+
+
+def _deadline(reading, grace):
+    while signal.SIGINT not in os.read(reading, 64):
+        pass
+    time.sleep(grace)
+    if signal.getsignal(signal.SIGINT) == interrupted:  # it has not come to that
+        _say()
+    os._exit(INTERRUPTED)
+
+
+def _say():
+    if os.environ.get("RANK", "0") == "0":
+        os.write(2, b"\ninterrupted\n")  # print is not safe here; a progress bar has left its line open

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from selfsup import shards
 from selfsup.data import images
-from tests.data.making import encoded, picture
+from tests.data.making import encoded, folder_spec, picture
 
 
 def jpeg(seed, size=(8, 8)):
@@ -35,6 +36,39 @@ def test_every_kind_of_image_becomes_rgb(mode, kind, size):
     assert extension == ("jpg" if kind in ("JPEG", "WEBP") else "png")
     if size == (8, 8) and mode not in ("1", "P"):  # those are dithered
         assert np.abs(pixels.astype(int) - ramp[..., None]).max() <= (12 if kind in ("JPEG", "WEBP") else 2)
+
+
+@pytest.mark.parametrize("bits, mode, kind", [
+    (8, np.uint16, "PNG"), (12, np.uint16, "PNG"), (16, np.uint16, "TIFF"), (12, np.uint16, "JPEG2000"),
+    (8, np.int32, "TIFF"), (12, np.int32, "TIFF"), (16, np.int32, "TIFF"), (20, np.int32, "TIFF"), (31, np.int32, "TIFF")])
+def test_grey_is_neither_black_nor_white(bits, mode, kind):
+    """Whatever part of 16 or 32 bits the values take; what takes 16 is scaled as ever."""
+    ramp = np.linspace(0, 1, 64).reshape(8, 8)
+    pixels = (ramp * (2**bits - 1)).astype(mode)
+    shown = images.decode(encoded(Image.fromarray(pixels), kind), 8)
+    assert np.abs(shown - 255 * ramp[..., None]).max() <= 1.01
+    if bits == 16:
+        assert (shown[..., 0] == pixels // 257).all()
+
+
+def test_an_empty_grey_image_is_black():
+    assert not images.decode(encoded(Image.fromarray(np.zeros((8, 8), np.uint16))), 8).any()
+
+
+@pytest.mark.parametrize("kind, extension, feature", [
+    ("JPEG", "jfif", None), ("AVIF", "avif", "avif"), ("JPEG2000", "jp2", "jpg_2000"), ("JPEG2000", "j2k", "jpg_2000")])
+def test_newer_endings_are_read(tmp_path, kind, extension, feature):
+    from PIL import features
+
+    if feature and not features.check(feature):
+        pytest.skip(f"Pillow here has no {feature}")
+    for i in range(20):
+        path = tmp_path / f"raw/{'ab'[i % 2]}/{i}.{extension.upper() if i == 3 else extension}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), "teal").save(path, kind)
+    card = shards.write("toy", folder_spec(tmp_path / "raw"), tmp_path / "out", workers=1)
+    assert sum(card["counts"].values()) == 20 and card["classes"] == ["a", "b"]
+    assert np.allclose(card["mean"], np.array([0, 128, 128]) / 255, atol=0.02)
 
 
 def test_transparency_is_laid_on_white():

@@ -400,6 +400,78 @@ def test_what_a_gpu_would_wait_for_is_found(fault):
         step_on_a_gpu(method, prepare(method, raw(0)))
 
 
+NETWORKS_OWN = {  # pooling of maps, sums of maps between layers, a convolution by a dictionary
+    "amdim": {"mean"}, "deep_infomax": {"mean"}, "sparse_autoencoder": {"convolution"},
+    "super_resolution": {"relu", "add", "upsample_nearest2d"},
+}  # fmt: skip
+SHAPES = set("""_to_copy _unsafe_view _reshape_alias alias as_strided cat chunk clone constant_pad_nd copy_ detach expand flip
+gather index neg permute repeat roll select slice split split_with_sizes stack squeeze t transpose unbind unsqueeze view
+""".split())  # what does not round
+
+
+class RoundsOutsideNetworks(TorchDispatchMode):
+    """Names of operations with results of 16 bits that no network, a module within the method, has computed."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.depth, self.found = 0, set()
+        for module in method.modules():
+            if module is not method:
+                module.register_forward_pre_hook(lambda *_: setattr(self, "depth", self.depth + 1))
+                module.register_forward_hook(lambda *_: setattr(self, "depth", self.depth - 1))
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out, name = function(*args, **(kwargs or {})), function.overloadpacket.__name__
+        if not self.depth and name not in SHAPES:
+            if any(isinstance(o, torch.Tensor) and o.dtype == torch.bfloat16 for o in tree_leaves(out)):
+                self.found.add(name)
+        return out
+
+
+def loss_of(method, batch):
+    with torch.no_grad():
+        return float(copy.deepcopy(method)(batch)["loss"])
+
+
+def unlike(method, batch, seed):
+    """The loss where every layer's output is off by as much as rounding it, its weights and its input to bfloat16 may
+    do, each by half of 2⁻⁷ at most."""
+    method, noise = copy.deepcopy(method), torch.Generator().manual_seed(seed)
+
+    def shake(layer, inputs, out):
+        return out * (1 + 3 * 2**-8 * (2 * torch.rand(out.shape, generator=noise) - 1)) if out.is_floating_point() else out
+
+    for layer in method.modules():
+        if not list(layer.children()) and layer is not method:
+            layer.register_forward_hook(shake)
+    return loss_of(method, batch)
+
+
+@pytest.mark.parametrize("name, args", [(name, args) for name in NAMES for args in ({}, *VARIANTS.get(name, []))])
+def test_in_bf16_networks_round_and_nothing_else(name, args):
+    method = build(name, args=args)
+    optimizer = optimizer_of(method)
+    begin_epoch(method, 0, optimizer)
+    batch = prepare(method, raw(0))
+    exact, others = loss_of(method, batch), [unlike(method, batch, seed) for seed in range(3)]
+    watched = copy.deepcopy(method)
+    with RoundsOutsideNetworks(watched) as watch, torch.autocast("cpu", torch.bfloat16):
+        out = watched(batch)
+    assert watch.found <= NETWORKS_OWN.get(name, set())
+    assert all(value.dtype in (torch.float32, torch.float64) for key, value in out.items() if key != "embedding")
+    assert abs(float(out["loss"]) - exact) <= 2 * max(abs(other - exact) for other in others) + 1e-5 * abs(exact)
+    if trainable(method):
+        for number in range(2):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = method(prepare(method, raw(number)))["loss"]
+            loss.backward()
+            assert all(p.grad.isfinite().all() for p in trainable(method).values())
+            optimizer.step()
+            optimizer.zero_grad()
+            method.after_step((number + 1) / 2)
+    assert all(value.isfinite().all() and value.dtype != torch.bfloat16 for value in method.state_dict().values())
+
+
 def test_unknown_method_is_one_sentence():
     with pytest.raises(methods.UserError, match='unknown method \'simclrr\'; did you mean "simclr"'):
         methods.load("simclrr")

@@ -99,7 +99,7 @@ def test_mistakes_are_one_sentence(tmp_path):
         with pytest.raises(UserError, match=words):
             sources.open({**spec(tmp_path / "raw"), **changes})
     (tmp_path / "raw/other.parquet").write_bytes(b"PAR")
-    with pytest.raises(UserError, match="other.parquet: its name starts with none of train, val and test"):
+    with pytest.raises(UserError, match="other.parquet: nothing in its name or folder says train.*train-0.parquet says train"):
         sources.open(spec(tmp_path / "raw"))
     (tmp_path / "raw/other.parquet").rename(tmp_path / "raw/train-1.parquet")
     with pytest.raises(UserError, match="train-1.parquet is no Parquet file"):

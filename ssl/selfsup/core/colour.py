@@ -4,6 +4,8 @@ import functools
 
 import torch
 
+from .precision import float32
+
 WHITE = (0.95047, 1.0, 1.08883)  # D65
 # Linear sRGB to XYZ, IEC 61966-2-1.
 XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
@@ -22,8 +24,9 @@ def _from_xyz(device):
         return torch.linalg.inv(_to_xyz(device).double().cpu()).to(device, torch.float32)
 
 
+@float32
 def rgb_to_lab(x):
-    """sRGB (N, 3, H, W) in 0..1 -> L in 0..100, a and b in about -110..110, in float32."""
+    """sRGB (N, 3, H, W) in 0..1 -> L in 0..100, a and b in about -110..110, in float32, under autocast too."""
     x = x.float()
     linear = torch.where(x > 0.04045, ((x + 0.055) / 1.055).clamp(min=0) ** 2.4, x / 12.92)
     xyz = torch.einsum("ij,njhw->nihw", _to_xyz(x.device), linear)
@@ -32,6 +35,7 @@ def rgb_to_lab(x):
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
+@float32
 def lab_to_rgb(lab):
     """The inverse of `rgb_to_lab`; colours that a screen cannot show are clamped to 0..1."""
     lightness, a, b = lab.float().unbind(1)

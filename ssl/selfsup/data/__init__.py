@@ -57,6 +57,18 @@ def shared(shards, split, others, other_split):
     return int(np.isin(here, there).sum())
 
 
+def twins(card):
+    """What the shard stage found of samples that stand in two splits, in sentences."""
+    found, others = card.get("twins", {}), {"train": "val or test", "val": "test", "test": "val"}
+    for split, count in found.get("left_out", {}).items():
+        yield (f"Left out of {card['name']}: {count:,} sample{'s' * (count > 1)}, carved into {split}, of which the like "
+               f"stands in {others[split]}, pixel by pixel.")
+    for split, some in found.get("between", {}).items():
+        for other, count in some.items():
+            yield (f"The {split} and {other} splits of {card['name']} were given and share samples, pixel by pixel: "
+                   f"{count:,} of {split} stand in {other}.")
+
+
 class Split:
     """One split of a data set. `card` is its data card, `columns` the names of what is read of its samples, `reader`
     how."""

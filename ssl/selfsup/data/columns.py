@@ -7,17 +7,18 @@ samples in memory), `stack` is what takes the time.
 """
 
 import dataclasses
-import io
+import json
 import re
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from selfsup.data import images, sound
+from selfsup.data import images, sound, video
 from selfsup.data.images import EXTENSIONS, Unreadable
 from selfsup.errors import UserError
 
 JUDGES = ("boxes", "mask", "motion", "flow")  # the truth about a scene, by which judges measure and no method learns
+DIGITS = 18  # of a number at most: more do not fit 64 bits
 VIDEOS = ("mp4", "webm", "mkv", "avi", "mov")
 
 
@@ -32,6 +33,7 @@ class Column:
     kind = ""
     extensions = ()
     bare = ()  # names of which the members are an extension only
+    told = False  # whether those may stand in the sample's .json instead, under their name
 
     def __post_init__(self):
         names = [f"{self.name}.{extension}" for extension in self.extensions]
@@ -49,16 +51,20 @@ class Column:
         return {"kind": self.kind, "shape": list(self.shape), "dtype": self.dtype, **extra}
 
     def owns(self, member):
-        return member in self.members
+        return member in self.members or member == "json" and self.told and self.name in self.bare
 
     def find(self, group):
         """Of the {member: bytes} of a sample, this column's; None if there is none."""
-        return next((group[name] for name in self.members if name in group), None)
+        found = next((group[name] for name in self.members if name in group), None)
+        return _told(group["json"], self.name) if found is None and "json" in group and self.owns("json") else found
 
     def parse(self, raw):
-        """A value, still encoded. Raises Unreadable where it is none or not what it should be."""
+        """A value, still encoded. Raises Unreadable where it is none or not what it should be, or `raw` if that says
+        why there is none."""
         if raw is None:
             raise Unreadable(f"no {self.name}")
+        if isinstance(raw, Unreadable):
+            raise raw
         return raw
 
     def stack(self, values):
@@ -104,12 +110,16 @@ class Image(Column):
 class Number(Column):
     """An integer that counts from 0, as a class or a cluster; -1 where it is missing."""
 
-    kind, extensions, bare = "number", ("cls",), ("label",)
+    kind, extensions, bare, told = "number", ("cls",), ("label",), True
 
     def parse(self, raw):
-        text = (raw or b"").decode("utf-8", "replace").strip()
+        text = super().parse(raw).decode("utf-8", "replace").strip()
+        if len(text) > DIGITS:
+            raise Unreadable(f"the {self.name} {text[:DIGITS]!r} … has {len(text)} characters")
         if text != "-1" and not (text.isascii() and text.isdigit()):
-            raise Unreadable(f"the {self.name} {text!r} is not a number" if text else f"no {self.name}")
+            negative = text[:1] == "-" and text[1:].isdigit()
+            why = "is negative (-1 means that it is missing)" if negative else "is not a number"
+            raise Unreadable(f"the {self.name} {text!r} {why}" if text else f"no {self.name}")
         return int(text)
 
     def encode(self, value):
@@ -126,7 +136,7 @@ class Text(Column):
 
     tokenizer: object = field(default=None, compare=False, repr=False)
 
-    kind, extensions, bare = "text", ("txt",), ("caption",)
+    kind, extensions, bare, told = "text", ("txt",), ("caption",), True
 
     def parse(self, raw):
         try:
@@ -189,7 +199,8 @@ class Frames(Column):
         matches = ((self.pattern.fullmatch(name), data) for name, data in group.items())
         found = [(match[1], data) for match, data in matches if match]
         numbered = sorted((int(number), data) for number, data in found if number is not None)
-        return [data for _, data in numbered] or next((data for _, data in found), None)
+        bad = next((data for _, data in found if isinstance(data, Unreadable)), None)
+        return bad or [data for _, data in numbered] or next((data for _, data in found), None)
 
     def parse(self, raw):
         raw = super().parse(raw)
@@ -201,7 +212,7 @@ class Frames(Column):
     def encode(self, value):
         """-> ({member: bytes}, (T, 3, H, W)) of the bytes of a video file, or a list of what an Image is encoded
         from."""
-        frames = self.spaced(_video(value) if isinstance(value, bytes) else value)
+        frames = self.spaced(video.frames(value) if isinstance(value, bytes) else value)
         encoded = [images.encode(frame, self.shape[-1], self.fit) for frame in frames]
         members = {self.member(f"{i:03d}.{extension}"): data for i, (extension, data, _) in enumerate(encoded)}
         return members, self.checked(np.stack([pixels.transpose(2, 0, 1) for *_, pixels in encoded]))
@@ -209,7 +220,7 @@ class Frames(Column):
     def decode(self, value):
         size = self.shape[-1]
         if isinstance(value, bytes):
-            frames = [np.asarray(images.square(image, size, self.fit)) for image in self.spaced(_video(value))]
+            frames = [np.asarray(images.square(image, size, self.fit)) for image in self.spaced(video.frames(value))]
         else:
             frames = [images.decode(data, size, self.fit) for data in value]
         return self.checked(np.stack(frames).transpose(0, 3, 1, 2))
@@ -232,6 +243,15 @@ class Array(Column):
 
 
 KINDS = {kind.kind: kind for kind in (Image, Number, Text, Sound, Frames, Array)}
+
+
+def _told(raw, name):
+    """What the JSON of a sample says of `name`, as bytes; None where it says nothing, or is no JSON."""
+    try:
+        value = json.loads(raw)[name]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return None if value is None else value.encode() if isinstance(value, str) else json.dumps(value).encode()
 
 
 def picture(size, name="image", fit="crop"):
@@ -262,12 +282,12 @@ def found(name, group, size):
             return dataclasses.replace(column, shape=(many, *column.shape[1:])) if column.kind == "frames" else column
     raw = Sound(name).find(group)
     if raw is not None:
-        pcm, rate = sound.load(raw)
+        pcm, rate = sound.load(Sound(name).parse(raw))
         return Sound(name, pcm.shape, rate=rate)
     raw = Array(name).find(group)
     if raw is None:
         return None
-    array = images.load_npy(raw)
+    array = images.load_npy(Array(name).parse(raw))
     return Array(name, array.shape, str(array.dtype))
 
 
@@ -278,19 +298,3 @@ def refuse_judges(method, wanted):
             others = ", ".join(other for other in JUDGES if other != name)
             raise UserError(f"method {method} asks for the column '{name}', which only judges may read: it is the "
                             f"truth that they measure by (as are {others})")
-
-
-def _video(data):
-    try:
-        import av
-    except ImportError:
-        raise UserError("video files need the package av: pip install av (or number the frames as images)") from None
-
-    try:
-        with av.open(io.BytesIO(data)) as file:
-            frames = [frame.to_image() for frame in file.decode(video=0)]
-    except av.error.FFmpegError as error:
-        raise Unreadable(f"not a video: {error}") from None
-    if not frames:
-        raise Unreadable("a video without frames")
-    return frames

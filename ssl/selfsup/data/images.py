@@ -3,14 +3,21 @@
 Pictures are 8-bit RGB, whatever their file holds. Images of other channels (grey, depth, 13 bands of a satellite) keep
 them, with 8 or 16 bits, and are stored as `.npy`."""
 
+import contextlib
 import io
+import math
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from selfsup.errors import UserError
 
-EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm")
+EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "jfif", "jpe", "avif", "jp2",
+              "j2k", "pnm")
+# What a file may be, whatever its name: Pillow knows more, and for some, as PostScript, it runs a program.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
+PIXELS = 178_956_970  # most of an image, Pillow's own limit: a file of 34 bytes may say that it has more
+BANDS = 4  # so many times PIXELS are the most values of an array
 ORIENTATION = 0x0112  # the EXIF tag
 FITS = ("crop", "stretch", "pad")  # how an image becomes square
 NPY, TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*")  # how such files begin
@@ -19,6 +26,18 @@ SMALL = 64  # pixels; up to here an image of unknown origin is stored lossless
 
 class Unreadable(Exception):
     """A sample that cannot be used: the reason, without the file's name."""
+
+
+@contextlib.contextmanager
+def blamed():
+    """Whatever a decoder raises in the block is the sample's fault: Unreadable. Bytes from anywhere reach every corner
+    of the libraries that read them, whose authors did not foresee all that may stand there."""
+    try:
+        yield
+    except (Unreadable, UserError):
+        raise
+    except Exception as error:
+        raise Unreadable(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
 
 
 def decode(data, size, fit="crop"):
@@ -47,7 +66,7 @@ def encode(image, size, fit="crop", channels=None):
         image = Image.fromarray(image)
     kind = image.format  # lost by every later step; None for an array
     fits = kind in ("JPEG", "PNG") and image.mode == "RGB" and image.size == (size, size)
-    if fits and isinstance(original, bytes) and image.getexif().get(ORIENTATION, 1) == 1:
+    if fits and isinstance(original, bytes) and _upright(image):
         return "jpg" if kind == "JPEG" else "png", original, np.asarray(image)
     image = square(image, size, fit)
     lossy = kind in ("JPEG", "MPO", "WEBP") or (kind is None and size > SMALL)
@@ -60,15 +79,43 @@ def encode(image, size, fit="crop", channels=None):
 
 
 def load(data):
+    """Bytes of a file -> a Pillow image, decoded. Raises Unreadable."""
     if not data:
         raise Unreadable("empty file")
     try:
-        image = Image.open(io.BytesIO(data))
+        width, height = _webp_size(data)
+        if width * height <= PIXELS:  # else what follows would take the memory to look at it
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            width, height = image.size
+        if width * height > PIXELS:
+            raise Unreadable(f"{width} x {height} pixels, more than {PIXELS:,}")
         image.load()
+    except Unreadable:
+        raise
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error and more
         reason = str(error) if not isinstance(error, Image.UnidentifiedImageError) else "not an image"
         raise Unreadable(reason or type(error).__name__) from None
     return image
+
+
+def _webp_size(data):
+    """What the header of a WebP file says, (0, 0) of any other: some of Pillow's versions make room for all pixels when
+    they open one."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return 0, 0
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return tuple(int.from_bytes(data[at:at + 2], "little") & 0x3FFF for at in (26, 28))
+
+
+def _upright(image):
+    try:
+        return image.getexif().get(ORIENTATION, 1) == 1
+    except Exception:  # a damaged block: whoever reads the file may stumble over it as well
+        return False
 
 
 def square(image, size, fit="crop"):
@@ -99,7 +146,11 @@ def placed(width, height, size, fit):
 
 
 def rgb(image):
-    """8-bit RGB, turned upright by its EXIF tag; 16 bits are scaled, transparency is laid on white."""
+    """8-bit RGB, turned upright by its EXIF tag; transparency is laid on white.
+
+    Integers of 16 or 32 bits are grey values of 8, 12 or 16 bits, whichever is the least that the image's largest one
+    fits in, and beyond of as many bits as that one needs: cameras and scanners leave the upper bits 0, and no file says
+    so. Thus one image's white may be another's grey; where values must mean the same in all, `channels` keeps them."""
     try:
         image = ImageOps.exif_transpose(image) if "exif" in image.info else image
     except Exception:  # a damaged EXIF block says nothing about the pixels
@@ -107,14 +158,21 @@ def rgb(image):
     if image.mode == "RGB":
         return image
     if image.mode == "I" or image.mode.startswith("I;16"):
-        pixels = np.asarray(image).astype(np.int64)
-        return Image.fromarray((pixels.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode == "F":
         raise Unreadable("floating-point pixels have no known range")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(pixels):
+    """Integers (H, W) as uint8, by the rule that `rgb` states."""
+    pixels = pixels.astype(np.int64).clip(0)
+    needed = int(pixels.max()).bit_length()
+    bits = next((bits for bits in (8, 12, 16) if needed <= bits), needed)
+    return (pixels * 255 // (2**bits - 1)).astype(np.uint8)
 
 
 # Images that are no pictures
@@ -132,7 +190,7 @@ def bands(image, channels=None):
     if array.dtype not in (np.uint8, np.uint16):
         raise Unreadable(f"{array.dtype} pixels, which should be uint8 or uint16")
     array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3 or not array.size:
+    if array.ndim != 3 or not array.size or array.size > BANDS * PIXELS:
         raise Unreadable(f"an array of shape {array.shape} is no image")
     if channels and array.shape[2] != channels and array.shape[0] == channels:
         array = array.transpose(1, 2, 0)
@@ -174,6 +232,11 @@ def _tiff(data):
     except ImportError:
         raise UserError("many channels in .tif files need the package tifffile: pip install tifffile") from None
     try:
-        return tifffile.imread(io.BytesIO(data))
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            if math.prod(file.series[0].shape) > BANDS * PIXELS:
+                raise Unreadable(f"an array of shape {file.series[0].shape} is too large")
+            return file.asarray()
+    except Unreadable:
+        raise
     except Exception as error:
         raise Unreadable(str(error) or type(error).__name__) from None

@@ -4,14 +4,11 @@ Apart from what writes them: what reads an encoder's data can change the encoder
 """
 
 import contextlib
-import ctypes
 import gzip
 import hashlib
-import json
 import multiprocessing
 import os
 import re
-import signal
 import sys
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
@@ -20,15 +17,51 @@ from pathlib import Path
 
 import numpy as np
 
+from selfsup import artefacts, process
 from selfsup.data import columns
-from selfsup.data.images import Unreadable
+from selfsup.data.files import BYTES
+from selfsup.data.images import Unreadable, blamed
 from selfsup.errors import UserError, nearest, nearest_path
 
 MEMBER = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # key and extension, as WebDataset splits a member's name
 
+UNNAMED, SPECIAL = "member{s} of hidden names or without an ending", "link{s} or special file{s}"
+# How files begin that are no plain tars.
+OTHER = {"compressed by xz": rb"\xfd7zXZ\0", "compressed by bzip2": rb"BZh[1-9]1AY&SY",
+         "compressed by zstd": rb"\x28\xb5/\xfd",
+         "compressed by gzip, though its name does not end in .gz": rb"\x1f\x8b", "a zip": rb"PK\x03\x04"}
+
+
+HEADER = 1 << 20  # bytes; most of what a tar says about a member beside it, as a long name, and where it does:
+ABOUT = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
 
 class Torn(Exception):
     """A tar that ends early or turns into garbage: the reason, without the file's name."""
+
+
+class _Member(tarfile.TarInfo):
+    """What tarfile reads of a member, of which nothing that stands in a header ends in a fault of its own."""
+
+    def _proc_member(self, tar):
+        if self.size > HEADER and self.type in ABOUT:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        try:
+            return super()._proc_member(tar)
+        except (ValueError, IndexError, OverflowError, RecursionError) as error:  # as of 1,000 headers for one member
+            raise tarfile.ReadError(f"a header that cannot be read: {error}") from None
+
+    def _sparse(self, member, *_):
+        member.sparse = []  # enough to pass it over, whatever its map says
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _sparse
+
+    def _apply_pax_info(self, headers, *how):
+        super()._apply_pax_info({key: headers[key] for key in headers if not key.startswith("GNU.sparse.")}, *how)
+
+
+class _Tar(tarfile.TarFile):
+    tarinfo = _Member
 
 
 def card_of(folder):
@@ -37,16 +70,9 @@ def card_of(folder):
     again = f"make it with `dvc repro shard@{Path(folder).name}` or fetch it with `dvc pull`"
     if not Path(folder).is_dir():
         raise UserError(f"no such data set: {folder}{nearest_path(folder)}; {again}")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"size", "columns", "classes", "counts", "shards", "mean", "std", "hash"} - card.keys()
-    except FileNotFoundError:
-        raise UserError(f"no data card: {path}; {again}") from None
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"the data card {path} is damaged ({error}); {again}") from None
-    if missing:
-        raise UserError(f"the data card {path} lacks {', '.join(sorted(missing))}; {again}")
-    return card
+    if not path.exists():
+        raise UserError(f"no data card: {path}; {again}")
+    return artefacts.read(path, artefacts.Card, again)
 
 
 def entries_of(card, folder, split):
@@ -76,20 +102,24 @@ def samples(folder, card, entry, wanted=None):
     wanted = columns.of(card) if wanted is None else wanted
     for key, group in members(folder, entry, wanted.values()):
         try:
-            yield {name: column.parse(column.find(group)) for name, column in wanted.items()}
+            with blamed():
+                sample = {name: column.parse(column.find(group)) for name, column in wanted.items()}
         except Unreadable as error:
             raise damaged(folder, entry, f" at {key} ({error})") from None
+        yield sample
 
 
 def stacked(folder, column, items):
     """(n, *column.shape) of (entry, parsed value) pairs. A UserError names the shard of one that cannot be decoded."""
     try:
-        return np.ascontiguousarray(column.stack([value for _, value in items]))
+        with blamed():
+            return np.ascontiguousarray(column.stack([value for _, value in items]))
     except Unreadable:
         pass
     for entry, value in items:
         try:
-            column.stack([value])
+            with blamed():
+                column.stack([value])
         except Unreadable as error:
             raise damaged(folder, entry, f": its {column.name} cannot be read ({error})") from None
     raise AssertionError("what cannot be decoded together can be one by one")
@@ -129,29 +159,41 @@ def members(folder, entry, wanted=None):
         raise UserError(f"the shard {path} holds {count} samples where its card says {entry['count']}; {advice}")
 
 
-def groups(path, digest=None, wanted=None):
+def groups(path, digest=None, wanted=None, passed=None):
     """(key, {extension: bytes}) of each sample of a tar, local or remote, plain or gzipped, in order. Members that are
     of none of the Columns `wanted` are passed over.
 
-    Nothing is written to disk, links and special files are passed over. Raises Torn at the end if the tar is cut off or
-    turns into garbage, a boundary between two members included. `digest`, a hashlib object, is fed all bytes read."""
-    key, group = None, {}
+    Nothing is written to disk; links, special files and names without an extension are passed over, and counted in the
+    Counter `passed`. Where the members of a sample take more than BYTES, an Unreadable stands in the place of those
+    beyond, as a gzip of a few MB may hold GBs. Raises Torn at the end if the tar is cut off or turns into garbage, a
+    boundary between two members included; UserError where a sample has one member twice, as two in a row of one key
+    have. `digest`, a hashlib object, is fed all bytes read."""
+    key, group, held = None, {}, 0
     try:
-        with contextlib.closing(_Watched(path, digest)) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        with contextlib.closing(_Watched(path, digest)) as stream, _Tar.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 tar.members.clear()  # else it remembers every member
                 match = MEMBER.fullmatch(member.name)
                 if match is None or not member.isreg() or member.issparse():
+                    if passed is not None and not member.isdir():
+                        passed[UNNAMED if member.isreg() and match is None else SPECIAL] += 1
                     continue
                 if match[1] != key and key is not None:
                     yield key, group
-                    group = {}
+                    group, held = {}, 0
                 key, extension = match[1], match[2].lower()
                 if wanted is None or any(column.owns(extension) for column in wanted):
-                    group[extension] = tar.extractfile(member).read()
+                    if extension in group:
+                        raise UserError(f"{path}: {member.name} is there twice, so that one sample would overwrite "
+                                        f"another: give each a key of its own")
+                    held += member.size
+                    group[extension] = tar.extractfile(member).read() if held <= BYTES else Unreadable(
+                        f"{held:,} bytes with its {extension}, more than {BYTES:,}")
             stream.check_end(tar.offset)
     except (tarfile.TarError, EOFError, gzip.zlib.error, gzip.BadGzipFile) as error:
         raise Torn(str(error) or type(error).__name__) from None
+    except (ValueError, ArithmeticError, LookupError, RecursionError) as error:  # tarfile's own, of a header
+        raise Torn(f"a header that makes no sense ({error})") from None
     if key is not None:
         yield key, group
 
@@ -162,10 +204,13 @@ class _Watched:
     def __init__(self, path, digest):
         self.raw = open_bytes(path)
         self.stream = gzip.open(self.raw) if str(path).endswith(("gz", "tgz")) else self.raw
-        self.digest, self.length, self.content = digest, 0, 0
+        self.path, self.digest, self.length, self.content = path, digest, 0, 0
 
     def read(self, size):
         data = self.stream.read(size)
+        kind = None if self.length else next((kind for kind, start in OTHER.items() if re.match(start, data)), None)
+        if kind:
+            raise UserError(f"{self.path} is {kind}, which is not read: make it a plain .tar, or a .tar.gz")
         self.length += len(data)
         stripped = len(data.rstrip(b"\0"))
         if stripped:
@@ -255,6 +300,10 @@ def parallel(work, tasks, title, total=None, workers=None):
                 yield result
         except BrokenProcessPool:
             raise UserError(f"{title}: a worker process was killed, perhaps for want of memory") from None
+        except BaseException:  # what they are at is not wanted any more, and a tar takes them long
+            for one in (pool._processes or {}).values():
+                one.kill()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -262,10 +311,7 @@ def parallel(work, tasks, title, total=None, workers=None):
 def _prepare(work, parent):
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends its workers
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no orphans
-    if os.getppid() != parent:
-        os._exit(1)
+    process.worker(parent)
     if "torch" in sys.modules:  # its thread pool does not survive a fork
         sys.modules["torch"].set_num_threads(1)
 

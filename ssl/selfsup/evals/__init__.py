@@ -77,12 +77,13 @@ class Data:
     test = functools.cached_property(lambda self: self.split("test"))
     tokenizer = functools.cached_property(lambda self: selfsup.data.tokenizer(self.shards))
 
-    @property
-    def labelled(self):
-        """Whether every split has labels, as the card says: none is opened."""
-        missing = self.card.get("unlabelled", {})
-        return "label" in self.card["columns"] and not any(
-            0 < count == missing.get(name) for name, count in self.card["counts"].items())
+
+def lacking(card):
+    """Why nothing can be judged on a data set, as its card says it; None where all splits have labels."""
+    counts, missing = card["counts"], card.get("unlabelled", {})
+    if "label" not in card["columns"] or any(0 < count == missing.get(name) for name, count in counts.items()):
+        return "the data has no labels"
+    return next((f"the {name} split is empty" for name, count in counts.items() if not count), None)
 
 
 class Subset:

@@ -23,6 +23,10 @@ def choose(encoder, data, image_head, text, prompts: Annotated[list[Text], Range
         if "{}" not in prompt:
             raise UserError(f'protocols.zero_shot.prompts: "{prompt}" has no {{}} for the class name')
     classes = data.card["classes"]
+    if classes == [str(i) for i in range(len(classes))]:
+        raise UserError(f"{data.shards}: its classes have numbers and no names, so that a prompt would say "
+                        f"\"{prompts[0].replace('{}', '0')}\"; for tars and Parquet files, name them in a file classes.txt "
+                        f"beside, one a line")
     texts = {prompt: encode(text, data.tokenizer, [prompt.replace("{}", name) for name in classes])
              for prompt in prompts}
     together = F.normalize(torch.stack(list(texts.values())).mean(0), dim=1)

@@ -1,11 +1,11 @@
 """What encoders and methods are built of; a network that is an encoder is in `nets`."""
 
-from .blocks import Block, norm_layer, sincos
+from .blocks import Block, Conv2d, norm_layer, sincos
 from .encoder import ImageEncoder
 from .heads import Decoder, critic, linear, map_shapes, map_side, mlp
 from .text import TextTransformer
 
 __all__ = [
-    "Block", "norm_layer", "sincos", "ImageEncoder", "Decoder", "critic", "linear", "map_shapes", "map_side", "mlp",
+    "Block", "Conv2d", "norm_layer", "sincos", "ImageEncoder", "Decoder", "critic", "linear", "map_shapes", "map_side", "mlp",
     "TextTransformer",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..core.precision import float32
 from ..errors import UserError
 
 
@@ -13,6 +14,14 @@ def norm_layer(kind, channels):
     # GroupNorm is for runs whose loss must not depend on how the batch is split over processes.
     groups = next(n for n in range(8, 0, -1) if channels % n == 0)  # at most 8, all of a size
     return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(groups, channels)
+
+
+class Conv2d(nn.Conv2d):
+    """nn.Conv2d, in float32 on CPUs where a map is a pixel wide: there oneDNN leaves taps of a strided convolution's
+    bfloat16 weight gradient uninitialised, now and then NaN (PyTorch 2.14.1)."""
+
+    def forward(self, x):
+        return (float32(super().forward) if x.device.type == "cpu" and x.shape[3] == 1 else super().forward)(x)
 
 
 class Block(nn.Module):

@@ -4,6 +4,7 @@ import torch
 
 from ..arguments import Scale, Weight, Width
 from ..core.distributed import gather, rank
+from ..core.precision import float32
 from ..training.losses import local_info_nce
 from ..layers import map_shapes, mlp
 from ..inputs.views import Views
@@ -14,10 +15,12 @@ class AMDIM(Method):
     """Bachman et al. 2019, "Learning Representations by Maximizing Mutual Information Across Views", eqs. 3-6.
     https://arxiv.org/abs/1906.00910
 
+    Views are SimCLR's, each with a flip of its own; the paper's colours are weaker, and its flip is the same for both.
     Deep InfoMax between two views, at several scales. The paper predicts 7 × 7 and 5 × 5 maps of one view from the 1 × 1
     of the other, and 5 × 5 from 5 × 5; here these are the encoder's middle map and the next, 4 × 4 and 2 × 2 for the ConvNet
     at 32 pixels. Each pair goes both ways. The paper's mixture of features is left out.
-    clip: scores are softly kept in -clip..clip. penalty: weight of their squares before that (section 3.4).
+    clip: scores are softly kept in -clip..clip. penalty: weight of their squares before that (section 3.4),
+    0.05 in the authors' code.
     """
 
     inputs = Views(2, augment="simclr")
@@ -45,6 +48,7 @@ class AMDIM(Method):
         pairs = ((self.coarse_head, maps[self.coarse]), (self.fine_head, maps[self.fine]))
         return whole, *(head(m.flatten(2).transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)) for head, m in pairs)
 
+    @float32
     def objective(self, query, place):
         """Loss and penalty of predicting places (n, P, dim) of one view from places (n, Q, dim) of the other."""
         image = (torch.arange(len(query), device=query.device) + rank() * len(query)).repeat_interleave(query.shape[1])

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ..arguments import Weight, Width
 from ..core.distributed import gather
+from ..core.precision import float32
 from ..layers import mlp
 from ..inputs.views import Views
 from .base import Method
@@ -21,8 +22,9 @@ class BarlowTwins(Method):
     redundancy: weight λ of the off-diagonal terms, of which there are `dim` - 1 times as many as others; the paper's
     is for 8,192.
     The correlation is that of the global batch, not of a process's part. The loss is eq. 2 over `dim`: its gradient
-    would grow with `dim`, and nothing of it be left but what the clipping lets through. The authors' code scales it
-    too.
+    would grow with `dim`, and nothing of it be left but what the clipping lets through. The authors' code scaled it
+    too, by 1/32, until it gave biases and norms a rate of their own in its place; its λ is 0.0051. It standardises by a
+    BatchNorm, whose eps of 1e-5 matters where a coordinate hardly varies; here there is none.
     """
 
     inputs = Views(2, augment="asym")
@@ -52,6 +54,7 @@ class BarlowTwins(Method):
         return {**super().pictures(batch), "correlation": picture.repeat_interleave(4, 0).repeat_interleave(4, 1)}
 
 
+@float32
 def correlation(a, b):
     """Of the coordinates of embeddings (n, d) and (n, d) over the batch: (d, d), in -1..1."""
     a, b = (F.normalize(z - z.mean(0), dim=0) for z in (a, b))

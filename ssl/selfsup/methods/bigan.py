@@ -2,11 +2,11 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Norm, Scale, Width
 from ..layers import Decoder, critic, map_side
 from ..core import rng
+from ..core.precision import softplus
 from ..training.state import frozen
 from ..inputs.views import View
 from .base import Method, denormalise, rows
@@ -19,7 +19,8 @@ class BiGAN(Method):
     The critic tells pairs (x, E(x)) of an image and its code from pairs (G(z), z) of a code and its image; E and G
     learn to make them alike, and at the optimum E inverts G. Codes z are uniform on (-1, 1), 200 numbers, as for
     ImageNet in the authors' code, from which also come the swapped labels for E and G instead of the minimax loss, one
-    step of all three together, and Adam's β₁ = 0.5. All else is small; the critic is DCGAN's with GroupNorm where
+    step of all three together, and Adam's β₁ = 0.5. The loss of E and G is the sum of the two, the authors' their mean.
+    All else is small; the critic is DCGAN's with GroupNorm where
     theirs has BatchNorm.
     critic_lr: times the learning rate of E and G. width: channels of the critic's first layer. norm: the generator's.
     """
@@ -58,10 +59,10 @@ class BiGAN(Method):
         with frozen(self.critic):
             # Each player wants its pairs taken for the other's:
             # softplus(logit) = -log(1 - D), softplus(-logit) = -log D.
-            encoder = F.softplus(self.critic(*encoded)).mean()
-            generator = F.softplus(-self.critic(*generated)).mean()
+            encoder = softplus(self.critic(*encoded)).mean()
+            generator = softplus(-self.critic(*generated)).mean()
         logits = [self.critic(image.detach(), code.detach()) for image, code in (encoded, generated)]
-        critic = (F.softplus(-logits[0]).mean() + F.softplus(logits[1]).mean()) / 2
+        critic = (softplus(-logits[0]).mean() + softplus(logits[1]).mean()) / 2
         # The critic has no parameter in common with the others, so one backward of the sum serves all.
         players = {"encoder": encoder.detach(), "generator": generator.detach(), "critic": critic.detach()}
         return {"loss": encoder + generator + critic, **players}

@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Proportion, Width
+from ..core.precision import cosine_similarity
 from ..layers import mlp
 from ..training.state import Ema, rising
 from ..inputs.views import Views
@@ -14,7 +14,8 @@ from .base import Method
 class BYOL(Method):
     """Grill et al. 2020, "Bootstrap Your Own Latent", eqs. 1 and 2, Algorithm 1. https://arxiv.org/abs/2006.07733
 
-    hidden, dim: widths of the projector's and the predictor's two layers.
+    hidden, dim: widths of the projector's and the predictor's two layers; the second ones have a bias, which the authors'
+    have not.
     momentum: of the target network (the paper's τ), which rises to 1 along a cosine. 0.996 averages over hundreds of
     steps and the paper trains for hundreds of thousands; a run of some hundred steps needs about 0.95.
     Views are the paper's without blur (see views.py).
@@ -45,4 +46,4 @@ class BYOL(Method):
 
 def distance(prediction, target):
     """Squared Euclidean distance of the normalised vectors, averaged over the batch."""
-    return (2 - 2 * F.cosine_similarity(prediction, target, dim=1)).mean()
+    return (2 - 2 * cosine_similarity(prediction, target, dim=1)).mean()

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Depth, Range, Temperature, Width
 from .. import nets
+from ..core.precision import normalize
 from ..training.losses import info_nce
 from ..inputs.views import Pair
 from .base import Method, affinity
@@ -20,7 +20,8 @@ class CLIP(Method):
 
     The view is a crop without a flip, as in the paper: a flip would make "left of" wrong. Equal captions in a batch count
     as negatives of each other, as in the paper, where they hardly occur. dim: of the joint space. depth, heads: of the
-    text encoder, small like the captions are short.
+    text encoder, small like the captions are short; it reads in both directions and its feature is the mean over the tokens,
+    where the paper's is causal, takes that of the last token, and projects it linearly.
     """
 
     inputs = Pair("image", "caption", augment="crop")
@@ -43,8 +44,8 @@ class CLIP(Method):
 
     def embed(self, batch):
         """Unit vectors of the images and of the captions, each (N, dim)."""
-        image = F.normalize(self.image_head(self.encoder(batch["image"])), dim=1)
-        return image, F.normalize(self.text(batch["caption"]), dim=1)
+        image = normalize(self.image_head(self.encoder(batch["image"])), dim=1)
+        return image, normalize(self.text(batch["caption"]), dim=1)
 
     def forward(self, batch):
         image, text = self.embed(batch)

@@ -1,8 +1,8 @@
 """ClusterFit: a fresh network learns to predict the clusters of another one's features."""
 
 import torch.nn as nn
-import torch.nn.functional as F
 
+from ..core.precision import cross_entropy
 from ..inputs.views import Pair
 from .base import Method
 
@@ -26,4 +26,4 @@ class ClusterFit(Method):
     def forward(self, batch):
         logits = self.classifier(self.encoder(batch["image"]))
         accuracy = (logits.argmax(1) == batch["cluster"]).float().mean()
-        return {"loss": F.cross_entropy(logits, batch["cluster"]), "accuracy": accuracy}
+        return {"loss": cross_entropy(logits, batch["cluster"]), "accuracy": accuracy}

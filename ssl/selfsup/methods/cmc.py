@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Temperature, Width
+from ..core.precision import normalize
 from ..errors import UserError
 from ..training.losses import info_nce
 from ..inputs.views import View
@@ -34,7 +34,7 @@ class CMC(Method):
         lightness, colour = self.encoder.lab(x)
         lightness = self.lightness_head(self.encoder.lightness(lightness))
         colour = self.colour_head(self.encoder.colour(colour))
-        return F.normalize(lightness, dim=1), F.normalize(colour, dim=1)
+        return normalize(lightness, dim=1), normalize(colour, dim=1)
 
     def forward(self, batch):
         lightness, colour = self.embed(batch["image"])

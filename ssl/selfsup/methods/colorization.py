@@ -10,6 +10,7 @@ from ..arguments import Norm, Proportion, Temperature
 from ..core.cluster import counted
 from ..core.colour import lab_to_rgb, rgb_to_lab
 from ..core.distributed import total
+from ..core.precision import float32
 from ..errors import UserError
 from ..layers import Decoder, map_side
 from ..inputs.views import View
@@ -23,8 +24,9 @@ class Colorization(Method):
     """Zhang et al. 2016, "Colorful Image Colorization", eq. 1-5. https://arxiv.org/abs/1603.08511
 
     loss: "classes", eq. 2 with class rebalancing, or "l2", eq. 1, which averages over what is possible and so is grey.
-    Bins are those cells of a grid of 10 in ab into which some colour of a screen falls; the paper counts 313 in gamut,
-    a few more at the border. Their frequencies are counted over the training images as these come, where the paper
+    Bins are those 261 cells of a grid of 10 in ab into which some colour of a screen falls; the paper has 313, a fifth more,
+    at the border. Grey images teach like all others, where the authors' code leaves those out that have no colour
+    above 5. Bins' frequencies are counted over the training images as these come, where the paper
     counts ImageNet beforehand. Colours are predicted at half the image's resolution, the paper's quarter being 8 pixels
     here, and losses are means over pixels. The encoder sees the grey image of the same lightness in three channels, so
     that it can be given any image afterwards; the paper's has one channel, L.
@@ -77,15 +79,20 @@ class Colorization(Method):
         weight = 1 / ((1 - self.smoothing) * share + self.smoothing / len(share))
         return weight / (share * weight).sum()
 
+    @float32
     def colours(self, prediction):
         """Eq. 5, the annealed mean: predictions -> ab (N, 2, S/2, S/2)."""
         if not self.classes:
             return prediction * SCALE
-        return torch.einsum("nqhw,qc->nchw", (prediction.float() / self.temperature).softmax(1), self.bins)
+        return torch.einsum("nqhw,qc->nchw", (prediction / self.temperature).softmax(1), self.bins)
 
     def forward(self, batch):
         lightness, ab = self.lab(batch["image"])
-        prediction = self.predict(lightness)
+        return self.objective(self.predict(lightness), ab)
+
+    @float32
+    def objective(self, prediction, ab):
+        """Of predictions and the true ab (N, 2, S/2, S/2)."""
         if self.classes:
             which, weight = self.soft(ab.permute(0, 2, 3, 1).reshape(-1, 2))
             if self.training:

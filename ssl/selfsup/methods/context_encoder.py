@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from ..arguments import Norm, Scale, Weight
 from ..core import rng
+from ..core.precision import float32, softplus
 from ..layers import Decoder, critic, map_side
 from ..training.patches import cut
 from ..training.state import frozen
@@ -20,7 +21,8 @@ class ContextEncoder(Method):
 
     A square of half the side is replaced by the mean colour, at a place of each sample's own: the paper found that
     learning from one fixed place makes poorer features (section 3.3); `region: central` is its inpainting set-up. The
-    critic judges the region alone, as in the authors' code, and learns at a tenth of the rate (section 5.1);
+    critic judges the region alone, as in the authors' code for the central one (with random regions, which there are no
+    squares, it judges the whole image), and learns at a tenth of the rate (section 5.1);
     `adversarial: 0` has none. It has GroupNorm where theirs has BatchNorm: no statistics for a second use to disturb.
     Left out: the heavier weight on a border of overlap.
     norm: the decoder's, "batch" or "group".
@@ -78,8 +80,8 @@ class ContextEncoder(Method):
         out = {"loss": reconstruction * error}
         if self.critic is not None:
             with frozen(self.critic):
-                fooled = F.softplus(-self.critic(fill)).mean()  # softplus(-logit) = -log D(x)
-            real, fake = F.softplus(-self.critic(truth)).mean(), F.softplus(self.critic(fill.detach())).mean()
+                fooled = softplus(-self.critic(fill)).mean()  # softplus(-logit) = -log D(x)
+            real, fake = softplus(-self.critic(truth)).mean(), softplus(self.critic(fill.detach())).mean()
             judging = (real + fake) / 2
             # The two players have no parameter in common, so one backward of the sum serves both.
             out["loss"] = out["loss"] + adversarial * fooled + judging
@@ -114,6 +116,7 @@ class ChannelwiseLinear(nn.Module):
         return torch.einsum("ncp,cpq->ncq", x.flatten(2), self.weight).view_as(x).relu()
 
 
+@float32
 def gradient_energy(x):
     """Mean square of the differences between neighbouring pixels: low for a blurred image."""
     return x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean()

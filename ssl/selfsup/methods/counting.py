@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ..arguments import Weight, Width
 from ..core.distributed import gather, rank
+from ..core.precision import float32
 from ..errors import UserError
 from ..inputs.views import View
 from .base import Method
@@ -38,10 +39,13 @@ class Counting(Method):
         half = x.shape[-1] // 2
         quarters = [x[..., top : top + half, left : left + half] for top in (0, half) for left in (0, half)]
         counts = self.head(self.encoder(torch.cat([F.avg_pool2d(x, 2), *quarters]))).unflatten(0, (5, -1))
-        return counts[0], counts[1:].sum(0)
+        return counts[0], float32(torch.sum)(counts[1:], 0)
 
     def forward(self, batch):
-        whole, parts = self.count(batch["image"])
+        return self.objective(*self.count(batch["image"]))
+
+    @float32
+    def objective(self, whole, parts):
         n = len(whole)
         other = gather(whole).roll(-1, 0)[rank() * n : (rank() + 1) * n]
         same = (whole - parts).square().sum(1)

@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Count, Depth, Pixels, Temperature, Width
+from ..core.precision import normalize
 from ..errors import UserError
 from ..training.losses import info_nce
 from ..training.patches import cut, regular_grid
@@ -21,7 +21,8 @@ class CPC(Method):
 
     The encoder sees each patch of a grid on its own. A network that looks to the sides and upwards alone makes a context of
     each place; from it a linear map for each distance predicts the patch that many rows below, among all patches of the
-    batch that have as many rows above them. Predictions go downwards, as in 2018; in 2020 to all four sides.
+    batch that have at least as many rows above them; in the pseudocode, all. Predictions go
+    downwards, as in 2018; in 2020 to all four sides.
     patch, stride: in pixels. The papers' 64 and 32 of 256 would be 8 and 4 of 32, of which the encoder's last layers see
     a single place; patches of 16 teach them more.
     nearest, farthest: rows from a context to what it predicts. A near patch shares pixels with its context, so that 1
@@ -71,7 +72,7 @@ class CPC(Method):
         z = z.view(len(x), self.grid, self.grid, -1).permute(0, 3, 1, 2)  # each from its patch alone
         context, target = self.context(z), self.target(z)
         pairs = [(predict(context[:, :, :-k]), target[:, :, k:]) for k, predict in zip(self.distances, self.predict)]
-        return [[F.normalize(v.permute(0, 2, 3, 1), dim=-1) for v in pair] for pair in pairs]
+        return [[normalize(v.permute(0, 2, 3, 1), dim=-1) for v in pair] for pair in pairs]
 
     def forward(self, batch):
         out, vectors = {"loss": 0}, self.vectors(batch["image"])

@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Clusters, Rounds, Width
 from ..core import cluster, rng
+from ..core.precision import cross_entropy
 from ..errors import UserError
 from ..inputs.views import View
 from .base import Method, denormalise, rows
@@ -22,7 +22,8 @@ class DeepCluster(Method):
     makes their noise as large as the rest.
     The paper draws images uniformly over the clusters, which it says amounts to weighting an image's loss by the inverse
     of the size of its cluster: so it is done here. Its Sobel filter is left out, so
-    that the encoder takes the same images as everybody's. Features are standardised before the classifier: on small data
+    that the encoder takes the same images as everybody's; crops have at least 20 % of an image's area, the authors' 8 %.
+    Features are standardised before the classifier: on small data
     an epoch has few steps, and a fresh classifier learns nothing in them from features of any mean and scale.
     """
 
@@ -64,7 +65,7 @@ class DeepCluster(Method):
         label = self.label[batch["index"]]
         logits = self.logits(batch["image"])
         # Not cross_entropy's own weight: it divides by the weights of the batch, which are other ones on every rank.
-        loss = (self.weight[label] * F.cross_entropy(logits, label, reduction="none")).mean()
+        loss = (self.weight[label] * cross_entropy(logits, label, reduction="none")).mean()
         return {"loss": loss, "accuracy": (logits.argmax(1) == label).float().mean()}
 
     @torch.no_grad()

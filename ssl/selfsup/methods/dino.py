@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ..arguments import Proportion, Temperature, Width
 from ..core import distributed
+from ..core.precision import float32
 from ..training.state import Ema, rising
 from ..inputs.views import MultiCrop
 from .base import Method, denormalise, rows
@@ -17,6 +18,7 @@ class DINO(Method):
 
     hidden, bottleneck, prototypes: of the head, three layers to a vector, and its cosines with the prototypes, the
     weight-normalised last layer. The paper has 65,536 of them for ImageNet; here it is solo-learn's 4,096 for CIFAR.
+    Prototypes start as in the authors' code, the head's layers as PyTorch's (theirs: 0.02 N(0, 1), biases 0).
     Only the student sees the small crops (every second is solarised as the second large one is,
     which the paper's are not). centre: momentum of the centre.
     temperature, teacher_temperature: softmax of the student, and of the teacher, the lower, which sharpens. The paper
@@ -57,11 +59,16 @@ class DINO(Method):
     def forward(self, batch):
         large, small = (batch[name].transpose(0, 1) for name in ("image", "small"))  # (N, V, ...) -> (V, N, ...)
         targets = self.teacher(large.flatten(0, 1))
-        sharp = ((targets - self.centre) / self.teacher_temperature).softmax(1).chunk(2)
         z = self.head(self.encoder(large.flatten(0, 1)))
         scores = [*self.last(z).chunk(2)]
         if len(small):
             scores += self.student(small.flatten(0, 1)).chunk(len(small))
+        return {**self.objective(targets, scores), "embedding": z}
+
+    @float32
+    def objective(self, targets, scores):
+        """Of the teacher's scores of both large crops (2N, prototypes), and the student's of each crop (N, prototypes)."""
+        sharp = ((targets - self.centre) / self.teacher_temperature).softmax(1).chunk(2)
         predictions = [(s / self.temperature).log_softmax(1) for s in scores]
         losses = [
             -(p * prediction).sum(1).mean()
@@ -73,7 +80,7 @@ class DINO(Method):
             self.centre.lerp_(distributed.mean(targets.mean(0)).to(self.centre.dtype), 1 - self.centre_momentum)
         # Collapse is an entropy of 0 (all to one prototype) or of log(prototypes) (all to all): the paper's figure 7.
         entropy = torch.special.entr(torch.cat(sharp)).sum(1).mean()
-        return {"loss": sum(losses) / len(losses), "entropy": entropy, "embedding": z}
+        return {"loss": sum(losses) / len(losses), "entropy": entropy}
 
     def after_step(self, progress):
         self.teacher.update(self.student, rising(self.momentum, progress))
@@ -96,11 +103,13 @@ class DINO(Method):
 
 
 class Cosines(nn.Module):
-    """Cosines (N, prototypes) of vectors (N, d) with the prototypes."""
+    """Cosines (N, prototypes) of vectors (N, d) with the prototypes, which start as a linear layer's weights, about 0.58
+    long: their length decides how fast AdamW, whose steps do not depend on it, turns them."""
 
     def __init__(self, d, prototypes):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(prototypes, d))
+        self.weight = nn.Linear(d, prototypes, bias=False).weight
 
+    @float32
     def forward(self, x):
         return F.linear(F.normalize(x, dim=1), F.normalize(self.weight, dim=1))

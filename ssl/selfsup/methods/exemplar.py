@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Clusters
+from ..core.precision import cross_entropy
 from ..errors import UserError
 from ..inputs.views import Views
 from .base import Method
@@ -44,7 +44,7 @@ class Exemplar(Method):
         label = batch["index"].repeat_interleave(x.shape[1])
         seed = label < self.exemplars
         logits = self.classifier(self.norm(self.encoder(x.flatten(0, 1))))
-        losses = F.cross_entropy(logits, label.where(seed, 0), reduction="none")
+        losses = cross_entropy(logits, label.where(seed, 0), reduction="none")
         right = (logits.argmax(1) == label).float()
         # Divided by the number of seeds to be expected: the number in the batch would be another one on every rank.
         loss, accuracy = ((value * seed).mean() / self.share for value in (losses, right))

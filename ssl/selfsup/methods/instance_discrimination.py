@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from ..arguments import Count, Share, Temperature, Weight, Width
 from ..core import rng
 from ..core.distributed import gather_rows, mean
+from ..core.precision import float32, normalize
 from ..training.state import Bank
 from ..inputs.views import View
 from .base import Method
@@ -49,7 +50,7 @@ class InstanceDiscrimination(Method):
         self.temperature, self.negatives, self.momentum, self.proximal = temperature, negatives, momentum, proximal
 
     def embed(self, x):
-        return F.normalize(self.head(self.encoder(x)), dim=1)
+        return normalize(self.head(self.encoder(x)), dim=1)
 
     @torch.no_grad()
     def before_epoch(self, run):
@@ -64,14 +65,17 @@ class InstanceDiscrimination(Method):
         self.normaliser.zero_()
 
     def forward(self, batch):
-        index, rows = batch["index"], self.bank.rows.clone()  # as they are before the update below
-        v = self.embed(batch["image"])
+        return self.objective(self.embed(batch["image"]), batch["index"], batch["key"])
+
+    @float32
+    def objective(self, v, index, key):
+        rows = self.bank.rows.clone()  # as they are before the update below
         if self.negatives is None:
             scores = v @ rows.T / self.temperature
             loss = F.cross_entropy(scores, index, reduction="none")  # eq. 2
             accuracy = scores.argmax(1) == index
         else:
-            loss, accuracy = self.contrast(v, index, rows, batch["key"])
+            loss, accuracy = self.contrast(v, index, rows, key)
         moved = (v - rows[index]).square().sum(1)
         if self.training:
             self.bank.update(gather_rows(index), gather_rows(v), self.momentum)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from ..arguments import Pixels, Proportion, Range, Width
 from ..core import rng
+from ..core.precision import cross_entropy
 from ..errors import UserError
 from ..layers import map_shapes, mlp
 from ..training.patches import cut, jittered_grid
@@ -70,7 +71,7 @@ class Jigsaw(Method):
         tiles, which = self.shuffled(batch)
         features = self.encoder(tiles.flatten(0, 1)).unflatten(0, (-1, 9))
         logits = self.head(features.flatten(1))
-        return {"loss": F.cross_entropy(logits, which), "accuracy": (logits.argmax(1) == which).float().mean()}
+        return {"loss": cross_entropy(logits, which), "accuracy": (logits.argmax(1) == which).float().mean()}
 
     @torch.no_grad()
     def pictures(self, batch):
@@ -84,13 +85,17 @@ class Jigsaw(Method):
 @functools.cache
 def permutation_set(count, tiles=9):
     """Algorithm 1: the first permutation is drawn, each next is the one farthest, in Hamming distance, on average from
-    those chosen: int64 (count, tiles). Always the same; fewer are the beginning of more."""
-    every = torch.tensor(list(itertools.permutations(range(tiles))), dtype=torch.uint8).T.contiguous()
+    those chosen: int64 (count, tiles). Of thousands as far, one is drawn that is no single swap from any chosen, if there
+    is one: such twins can hardly be told apart. Always the same; fewer are the beginning of more."""
+    every = torch.tensor(list(itertools.permutations(range(tiles))), dtype=torch.uint8).T
+    every = every[:, rng.permutation(every.shape[1], 0)].contiguous()
     chosen = [int(rng.randint(rng.key(0), every.shape[1], 1))]
     distance = torch.zeros(every.shape[1], dtype=torch.int32)  # to all chosen ones together
+    twin = torch.zeros(every.shape[1], dtype=torch.bool)
     while len(chosen) < count:
-        distance[chosen[-1]] = torch.iinfo(torch.int32).min // 2  # taken out of the pool
-        for place, tile in zip(every, every[:, chosen[-1]]):
-            distance += place != tile
-        chosen.append(int(distance.argmax()))
+        distance[chosen[-1]] = torch.iinfo(torch.int32).min // 4  # taken out of the pool
+        apart = sum((place != tile).byte() for place, tile in zip(every, every[:, chosen[-1]]))
+        distance += apart
+        twin |= apart == 2
+        chosen.append(int((2 * distance - twin.int()).argmax()))
     return every[:, chosen].T.long()

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from ..arguments import Weight, Width
 from ..core.distributed import gather, rank
+from ..core.precision import float32, normalize
 from ..layers import mlp
 from ..inputs.views import Views
 from .base import Method
@@ -31,7 +32,7 @@ class Margin(Method):
 
     def embed(self, x):
         """Images (N, 2, C, H, W) -> unit vectors (2N, dim); the views of image i are the rows 2i and 2i + 1."""
-        return F.normalize(self.projector(self.encoder(x.flatten(0, 1))), dim=1)
+        return normalize(self.projector(self.encoder(x.flatten(0, 1))), dim=1)
 
     def forward(self, batch):
         z = self.embed(batch["image"])
@@ -59,6 +60,7 @@ def histogram(d, bins=32, height=64, cell=8):
     return bars.float().repeat_interleave(cell, 1)
 
 
+@float32
 def distances(z):
     """Euclidean distances of the views (2n, dim) from their images' other views, (2n, 1), and from those of all other
     images of the global batch, (2n, 2N - 2)."""

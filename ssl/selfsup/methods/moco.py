@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Proportion, Range, Temperature, Width
 from ..core.distributed import gather_rows
+from ..core.precision import cross_entropy, float32, normalize
 from ..layers import mlp
 from ..training.state import Ema, Queue
 from ..inputs.views import Views
@@ -25,6 +25,8 @@ class MoCo(Method):
     group: images that share BatchNorm's statistics. With a whole batch's statistics a query could tell its key from the
     older ones by them alone; the paper computes keys on shuffled GPUs of 32 images each. Here a process splits its
     images into groups of about 32, shuffled for the keys, so nothing is exchanged; without BatchNorm it has no effect.
+    It needs at least twice as many images a process as a group has: with fewer there is one group, and query and key share
+    their statistics. On several GPUs BatchNorm is synchronised, and a group is one of as many images on each of them.
     """
 
     inputs = Views(2, augment="moco_v2")
@@ -55,7 +57,14 @@ class MoCo(Method):
 
     def embed(self, net, x):
         groups = x.chunk(max(1, len(x) // self.group))
-        return F.normalize(torch.cat([net(part) for part in groups]), dim=1)
+        return normalize(torch.cat([net(part) for part in groups]), dim=1)
+
+    @float32
+    def logits(self, q, k):
+        """Similarities (n, 1 + queue) of unit vectors (n, dim) with their own keys (n, dim), and with the queue's."""
+        positive = (q * k).sum(1, keepdim=True)
+        negative = q @ self.queue.keys.clone().T  # a copy: a later push must not change what the backward pass needs
+        return torch.cat([positive, negative], 1) / self.temperature
 
     def forward(self, batch):
         x_q, x_k = batch["image"].unbind(1)
@@ -63,12 +72,10 @@ class MoCo(Method):
         with torch.no_grad():
             shuffle = batch["key"].argsort()
             k = self.embed(self.key, x_k[shuffle])[shuffle.argsort()]
-        positive = (q * k).sum(1, keepdim=True)
-        negative = q @ self.queue.keys.clone().T  # a copy: the push below must not change what the backward pass needs
-        logits = torch.cat([positive, negative], 1) / self.temperature
+        logits = self.logits(q, k)
         if self.training:
             self.queue.push(gather_rows(k))  # only now: a batch's keys are never its own negatives
-        loss = F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+        loss = cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
         return {"loss": loss, "accuracy": (logits.argmax(1) == 0).float().mean(), "embedding": q}
 
     def after_step(self, progress):

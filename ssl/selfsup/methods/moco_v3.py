@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Proportion, Temperature, Width
+from ..core.precision import normalize
 from ..training.losses import info_nce
 from ..layers import mlp
 from ..training.state import Ema, rising
@@ -17,12 +17,13 @@ class MoCoV3(Method):
     https://arxiv.org/abs/2104.02057
 
     hidden, dim: of the projector (three layers) and the predictor (two), with BatchNorm after every layer, the last
-    one's without scale and shift, as in the authors' code.
+    one's without scale and shift, as in the authors' code for ViTs. Theirs for a ResNet has a projector of two layers and no
+    BatchNorm after the predictor; here every encoder has the ViT's heads.
     temperature: 0.2 is the paper's for ViT; for ResNet it has 1.0. momentum: rises to 1 along a cosine; 0.99 averages
     over a hundred steps, a run of as few needs about 0.95.
     The encoder `vit` keeps its random patch projection: learning it made training unstable (section 4.2). Its
-    positions are fixed sines as in the paper; its features are the mean of the patches where the paper's are a class
-    token. Views are the paper's without blur (see views.py).
+    positions are fixed sines as in the paper, its other weights start as PyTorch's, where the paper's are Xavier's; its
+    features are the mean of the patches where the paper's are a class token. Views are the paper's without blur (see views.py).
     """
 
     inputs = Views(2, augment="asym")
@@ -49,8 +50,8 @@ class MoCoV3(Method):
 
     def forward(self, batch):
         x1, x2 = batch["image"].unbind(1)
-        q1, q2 = (F.normalize(self.predictor(self.base(x)), dim=1) for x in (x1, x2))
-        k1, k2 = (F.normalize(self.key(x), dim=1) for x in (x1, x2))
+        q1, q2 = (normalize(self.predictor(self.base(x)), dim=1) for x in (x1, x2))
+        k1, k2 = (normalize(self.key(x), dim=1) for x in (x1, x2))
         loss1, accuracy1 = info_nce(q1, k2, self.temperature)
         loss2, accuracy2 = info_nce(q2, k1, self.temperature)
         loss = 2 * self.temperature * (loss1 + loss2)  # so that gradients do not depend on the temperature's size

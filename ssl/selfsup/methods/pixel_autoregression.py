@@ -10,6 +10,7 @@ from ..arguments import Depth
 from ..core import rng
 from ..core.cluster import counted
 from ..core.distributed import total
+from ..core.precision import cross_entropy
 from ..errors import UserError
 from ..layers import Block
 from ..inputs.views import View
@@ -49,7 +50,7 @@ class PixelAutoregression(Method):
 
     def forward(self, batch):
         tokens = self.encoder.quantise(batch["image"])
-        loss = F.cross_entropy(self.logits(tokens).flatten(0, 1).float(), tokens.flatten())
+        loss = cross_entropy(self.logits(tokens).flatten(0, 1), tokens.flatten())
         count = total(counted(tokens.flatten(), self.encoder.colours)).float()
         unigram = torch.special.entr(count / count.sum()).sum()
         per_dimension = 3 * math.log(2)  # nats per token in a bit per dimension

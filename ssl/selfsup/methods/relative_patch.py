@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from ..arguments import Pixels, Width
 from ..core import rng
+from ..core.precision import cross_entropy, float32
 from ..errors import UserError
 from ..layers import map_shapes, mlp
 from ..training.patches import cut, jittered_grid
@@ -29,6 +30,7 @@ class RelativePatch(Method):
     the green-magenta axis away; "drop" keeps one channel of each patch, drawn at random, and fills the others with noise
     of a hundredth of its deviation; "none" leaves the shortcut open, for the audit. The paper finds the two alike. Here
     whole images, in colour, are what the encoder is judged on, and only "projection" leaves most of that.
+    A patch keeps its mean and contrast, by which neighbours are alike; the authors' code takes both away.
     Left out: the random down- and upsampling of patches, which have no pixels to spare here.
     """
 
@@ -53,6 +55,7 @@ class RelativePatch(Method):
         removal = (torch.eye(3) - axis[:, None] * axis) * std / std[:, None]
         self.register_buffer("removal", removal, persistent=False)
 
+    @float32
     def patches(self, batch):
         """(N, 9, C, patch, patch), row by row, as the encoder sees them."""
         x, key = batch["image"], batch["key"]
@@ -73,7 +76,7 @@ class RelativePatch(Method):
         logits = self.head(pairs.flatten(0, 1))
         direction = torch.arange(8, device=logits.device).repeat(len(pairs))
         accuracy = (logits.argmax(1) == direction).float().mean()
-        return {"loss": F.cross_entropy(logits, direction), "accuracy": accuracy}
+        return {"loss": cross_entropy(logits, direction), "accuracy": accuracy}
 
     @torch.no_grad()
     def pictures(self, batch):

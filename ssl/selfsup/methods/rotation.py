@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
+from ..core.precision import cross_entropy
 from .base import Method, denormalise, rows
 
 
@@ -24,7 +24,7 @@ class Rotation(Method):
         quarters = torch.arange(4, device=x.device).repeat_interleave(len(x))
         logits = self.classifier(self.encoder(turned))
         accuracy = (logits.argmax(1) == quarters).float().mean()
-        return {"loss": F.cross_entropy(logits, quarters), "accuracy": accuracy}
+        return {"loss": cross_entropy(logits, quarters), "accuracy": accuracy}
 
     def pictures(self, batch):
         x = denormalise(batch["image"][:8])

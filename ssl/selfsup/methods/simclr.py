@@ -4,10 +4,10 @@ from typing import Annotated
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Range, Temperature, Width
 from ..core.distributed import gather, rank
+from ..core.precision import cross_entropy, float32, normalize
 from ..layers import mlp
 from ..inputs.views import Views
 from .base import Method, affinity
@@ -17,7 +17,8 @@ class SimCLR(Method):
     """Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", Algorithm 1 and eq. 1.
     https://arxiv.org/abs/2002.05709
 
-    layers: of the projector; 1 is linear, 0 leaves it out (section 4.2, figure 8).
+    layers: of the projector; 1 is linear, 0 leaves it out (section 4.2, figure 8). BatchNorm stands between them and not
+    after the last, which has a bias; the authors' code has one after each and no bias, the paper names none.
     The temperature is the paper's best for CIFAR-10 (appendix B.9); for ImageNet it is 0.1.
     The views' crops, from 8 % of the area on, take for granted that the object fills the image; where it does not,
     `augment: moco_v1` keeps more of it.
@@ -39,16 +40,21 @@ class SimCLR(Method):
 
     def project(self, x):
         """Images (N, 2, C, H, W) -> unit vectors (2N, dim); the views of image i are the rows 2i and 2i + 1."""
-        return F.normalize(self.projector(self.encoder(x.flatten(0, 1))), dim=1)
+        return normalize(self.projector(self.encoder(x.flatten(0, 1))), dim=1)
 
-    def forward(self, batch):
-        z = self.project(batch["image"])
+    @float32
+    def objective(self, z):
+        """Loss and share of views that find their other one, of unit vectors as `project` gives them."""
         me = torch.arange(len(z), device=z.device) + rank() * len(z)
         logits = z @ gather(z).T / self.temperature
         logits = logits.scatter(1, me[:, None], -torch.inf)  # never itself
         other = me ^ 1  # the image's other view
-        accuracy = (logits.argmax(1) == other).float().mean()
-        return {"loss": F.cross_entropy(logits, other), "accuracy": accuracy, "embedding": z}
+        return cross_entropy(logits, other), (logits.argmax(1) == other).float().mean()
+
+    def forward(self, batch):
+        z = self.project(batch["image"])
+        loss, accuracy = self.objective(z)
+        return {"loss": loss, "accuracy": accuracy, "embedding": z}
 
     @torch.no_grad()
     def pictures(self, batch):

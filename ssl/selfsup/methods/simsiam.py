@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Width
+from ..core.precision import cosine_similarity
 from ..layers import mlp
 from ..inputs.views import Views
 from .base import Method
@@ -40,7 +40,7 @@ class SimSiam(Method):
 
     def distance(self, p, z):
         """Negative cosine similarity, the paper's D."""
-        return -F.cosine_similarity(p, z.detach() if self.stop_gradient else z, dim=1).mean()
+        return -cosine_similarity(p, z.detach() if self.stop_gradient else z, dim=1).mean()
 
     def forward(self, batch):
         z1, z2 = (self.projector(self.encoder(x)) for x in batch["image"].unbind(1))

@@ -5,6 +5,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..arguments import Weight, Width
+from ..core.precision import float32
 from ..errors import UserError
 from ..layers import map_side
 from ..inputs.views import View
@@ -49,7 +50,7 @@ class SparseAutoencoder(Method):
         x = batch["image"]
         h = self.code(self.encoder.features(x))
         error = (self.decode(h) - x).square().mean()
-        penalty = h.sum((1, 2, 3)).mean() / x[0].numel()
+        penalty = float32(torch.sum)(h, (1, 2, 3)).mean() / x[0].numel()
         zeros = (h < 1e-2).float().mean()
         return {"loss": error + self.sparsity * penalty, "error": error.detach(), "zeros": zeros}
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Norm
 from ..core.colour import lab_to_rgb
+from ..core.precision import cross_entropy, float32, mse_loss
 from ..errors import UserError
 from ..layers import Decoder, map_side
 from ..inputs.views import View
@@ -60,11 +60,12 @@ class SplitBrain(Method):
         to_lightness, to_colour, lightness, colour = self.predict(batch["image"])
         if self.classes:
             l_bin, ab_bin = self.bins(lightness, colour)
-            losses = F.cross_entropy(to_lightness, l_bin), F.cross_entropy(to_colour, ab_bin)
+            losses = cross_entropy(to_lightness, l_bin), cross_entropy(to_colour, ab_bin)
         else:
-            losses = F.mse_loss(to_lightness, lightness), F.mse_loss(to_colour, colour)
+            losses = mse_loss(to_lightness, lightness), mse_loss(to_colour, colour)
         return {"loss": sum(losses), "loss_lightness": losses[0].detach(), "loss_colour": losses[1].detach()}
 
+    @float32
     def expected(self, to_lightness, to_colour):
         """The mean of what is predicted, L and ab in the encoder's units."""
         if not self.classes:

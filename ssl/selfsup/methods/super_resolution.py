@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ..arguments import Weight, Width
 from ..errors import UserError
+from ..core.precision import softplus
 from ..layers import critic, map_shapes
 from ..layers import norm_layer
 from ..training.state import frozen
@@ -75,8 +76,8 @@ class SuperResolution(Method):
         out = {"loss": error}
         if self.critic is not None:
             with frozen(self.critic):
-                fooled = F.softplus(-self.critic(ours)).mean()  # softplus(-logit) = -log D(x)
-            judging = F.softplus(-self.critic(truth)).mean() + F.softplus(self.critic(ours.detach())).mean()
+                fooled = softplus(-self.critic(ours)).mean()  # softplus(-logit) = -log D(x)
+            judging = softplus(-self.critic(truth)).mean() + softplus(self.critic(ours.detach())).mean()
             # The two players have no parameter in common, so one backward of the sum serves both.
             out["loss"] = error + self.adversarial * fooled + judging
             out |= {"generator": fooled.detach(), "critic": judging.detach()}

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from ..arguments import Proportion, Range, Temperature, Width
 from ..core import cluster, distributed
 from ..core.distributed import gather_rows
+from ..core.precision import float32, normalize
 from ..layers import mlp
 from ..training.state import Queue
 from ..inputs.views import MultiCrop
@@ -23,8 +24,8 @@ class SwAV(Method):
     together, or samples cannot fill them evenly.
     temperature: of the predictions (τ). epsilon: smoothness of the codes; a loss that stays at log(prototypes) wants a
     smaller one, as the authors' README says, and a run of some hundred steps about 0.02.
-    queue: earlier embeddings, of each large view, that help to fill the prototypes, from the share `queue_from` of the
-    budget on: epoch 15 of the paper's 200. 1 is without.
+    queue: earlier embeddings, of each large view, that help to fill the prototypes once they are as many; collected from
+    the share `queue_from` of the budget on: epoch 15 of the paper's 200. 1 is without.
     sinkhorn: False takes the softmax of a sample's own scores for its code, with nothing to keep codes apart. It
     collapses.
     The paper does not move its prototypes in the first of its hundreds of epochs; runs here have few epochs, so they
@@ -57,7 +58,7 @@ class SwAV(Method):
     def project(self, *crops):
         """Crops (N, V, C, H, W), of a size each -> unit vectors (sum of V, N, dim)."""
         features = torch.cat([self.encoder(x.transpose(0, 1).flatten(0, 1)) for x in crops if x.shape[1]])
-        return F.normalize(self.projector(features), dim=1).unflatten(0, (-1, len(crops[0])))
+        return normalize(self.projector(features), dim=1).unflatten(0, (-1, len(crops[0])))
 
     @torch.no_grad()
     def codes(self, z, queue):
@@ -65,12 +66,17 @@ class SwAV(Method):
         if not self.sinkhorn:
             return (z @ self.prototypes.T / self.epsilon).softmax(1)
         earlier = queue.keys[distributed.rank() :: distributed.world()]
-        empty = F.pad(~earlier.any(1), (len(z), 0))  # their number changes, so they stay: tensors keep their size
         scores = torch.cat([z, earlier]) @ self.prototypes.T
-        return cluster.sinkhorn(scores.masked_fill(empty[:, None], -torch.inf), self.epsilon)[: len(z)]
+        full = queue.keys.any(1).all()  # until then they count for nothing, but stay: tensors keep their size
+        unused = F.pad((~full).expand(len(earlier)), (len(z), 0))
+        return cluster.sinkhorn(scores.masked_fill(unused[:, None], -torch.inf), self.epsilon)[: len(z)]
 
     def forward(self, batch):
-        z = self.project(batch["image"], batch["small"])
+        return self.objective(self.project(batch["image"], batch["small"]))
+
+    @float32
+    def objective(self, z):
+        """Of the unit vectors (V, N, dim) of all crops, the two large ones first."""
         large = z[:2]
         codes = [self.codes(view, queue) for view, queue in zip(large, self.queues)]
         if self.training:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ..arguments import Weight, Width
 from ..core.distributed import gather
+from ..core.precision import float32, mse_loss
 from ..layers import mlp
 from ..inputs.views import Views
 from .base import Method
@@ -17,6 +18,7 @@ class VICReg(Method):
 
     invariance, variance, covariance: weights λ, μ, ν of eq. 6. The invariance is averaged over the coordinates too, as
     in Algorithm 1, to which the weights belong; eq. 5 sums.
+    The variance term is eq. 6's, the sum over both views; the authors' code halves it, which is `variance: 12.5` here.
     hidden, dim: of the expander's three layers; the paper's 8,192 on ImageNet are 2,048 here, solo-learn's for CIFAR.
     Variance and covariance are those of the global batch.
     """
@@ -41,7 +43,7 @@ class VICReg(Method):
         z1, z2 = (self.expander(self.encoder(x)) for x in batch["image"].unbind(1))
         a, b = gather(z1), gather(z2)
         terms = {
-            "invariance": F.mse_loss(a, b),
+            "invariance": mse_loss(a, b),
             "variance": hinge(a) + hinge(b),
             "covariance": redundancy(a) + redundancy(b),
         }
@@ -49,11 +51,13 @@ class VICReg(Method):
         return {"loss": loss, **terms, "embedding": torch.cat([z1, z2])}
 
 
+@float32
 def hinge(z, target=1.0, eps=1e-4):
     """How far the coordinates' standard deviations over the batch are below `target`, the paper's γ (eqs. 1 and 2)."""
     return F.relu(target - (z.var(0) + eps).sqrt()).mean()
 
 
+@float32
 def redundancy(z):
     """Sum of the squared covariances of different coordinates, over their number (eqs. 3 and 4)."""
     z = z - z.mean(0)

@@ -3,7 +3,7 @@
 import torch.nn as nn
 
 from ..arguments import Channels, Norm, Width
-from ..layers import ImageEncoder, norm_layer
+from ..layers import Conv2d, ImageEncoder, norm_layer
 
 
 class ConvNet(ImageEncoder):
@@ -17,7 +17,7 @@ class ConvNet(ImageEncoder):
         widths = [channels, width, 2 * width, 4 * width, 8 * width, 8 * width]
         strides = [2, 2, 2, 2, 1]
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), norm_layer(norm, o), nn.ReLU(inplace=True))
+            nn.Sequential(Conv2d(i, o, 3, stride, 1, bias=False), norm_layer(norm, o), nn.ReLU(inplace=True))
             for i, o, stride in zip(widths, widths[1:], strides)
         )
         self.dim, self.channels = widths[-1], channels

@@ -1,7 +1,7 @@
 """The report: one page that compares an experiment's runs and opens offline, its table in Markdown, and its metrics file.
 
 Everything in it is read from the encoder folders and result files; a run without results yet has blanks. Pictures of
-data come from val only, never from test. What is said of a protocol, and its own table or figure, stand in the
+data come from val (of a data set without one from train), never from test. What is said of a protocol, and its own table or figure, stand in the
 protocol's file in `evals`, which is given this package: nothing here knows any protocol in particular.
 """
 
@@ -13,11 +13,11 @@ from selfsup.report.figures import ACCENT, BAD, GOOD, INK, MUTED, PALETTE, pyplo
 from selfsup.report.numbers import metrics
 from selfsup.report.page import TEMPLATES, render
 from selfsup.report.panels import Panel, crossed, listed, shown
-from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, needed, read
+from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, needed
 from selfsup.report.table import duration, interval, markdown, notes, overlaps, quantity
 
 __all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "crossed", "listed",
-           "CEILING", "FLOOR", "Row", "named", "read", "duration", "interval", "metrics", "quantity", "build"]
+           "CEILING", "FLOOR", "Row", "named", "duration", "interval", "metrics", "quantity", "build"]
 
 
 def build(params, root="."):
@@ -26,8 +26,9 @@ def build(params, root="."):
     root = Path(root)
     rows = collect(params, root)
     cards = {name: tars.card_of(root / "data/shards" / name) for name in dict.fromkeys(row.run.data for row in rows)}
-    samples = {name: Sample(selfsup.data.open(root / "data/shards" / name, "val", cache=root / "data/cache",
-                                              columns=needed(rows, card))) for name, card in cards.items()}
+    samples = {name: Sample(selfsup.data.open(root / "data/shards" / name, "val" if card["counts"]["val"] else "train",
+                                              cache=root / "data/cache", columns=needed(rows, card)))
+               for name, card in cards.items()}
     embed(rows, samples)
     found = shown(params, rows)
     said = [*notes(params, rows, cards), *overlaps(rows, root)]

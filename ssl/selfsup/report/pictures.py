@@ -8,6 +8,9 @@ import numpy as np
 import torch
 
 from selfsup.core import cluster
+from selfsup.data.files import content
+from selfsup.data.images import Unreadable, load
+from selfsup.errors import UserError
 from selfsup.report.figures import GOOD, PALETTE, pyplot
 
 POINTS = 400                                             # val samples in the 2-D embedding
@@ -30,13 +33,14 @@ def uri(data):
 
 def pictures(row):
     """What the method drew: [(title, data URI, width in pixels of the screen)]."""
-    from PIL import Image
-
     found = []
     for path in sorted((row.first / "pictures").glob("*.png")) if row.first else []:
-        with Image.open(path) as image:
-            zoom = max(1, min(3, round(560 / image.width)))
-            found.append((path.stem.replace("_", " "), uri(path.read_bytes()), image.width * zoom))
+        try:
+            data = content(path)
+            width = load(data).width
+        except Unreadable as error:
+            raise UserError(f"{path} is damaged ({error}); get it back with `dvc checkout`") from None
+        found.append((path.stem.replace("_", " "), uri(data), width * max(1, min(3, round(560 / width)))))
     return found
 
 

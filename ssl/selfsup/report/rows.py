@@ -1,6 +1,5 @@
 """What the report is made of: a row a run, with all that was found of it, and a sample of each data set."""
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -8,8 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from selfsup import config, encoder, evals
-from selfsup.errors import UserError
+from selfsup import artefacts, config, encoder, evals
 from selfsup.intervals import Value
 
 FLOOR, CEILING = "random", "supervised"                  # methods that bound those of the same encoder and data
@@ -34,7 +32,7 @@ class Row:
     @cached_property
     def info(self):
         """encoder.json of the first seed, or {}."""
-        return json.loads((self.first / "encoder.json").read_text()) if self.first else {}
+        return artefacts.encoder(self.first) if self.first else {}
 
     @property
     def first(self):
@@ -51,8 +49,7 @@ class Row:
     @property
     def history(self):
         """seed -> rows of history.jsonl."""
-        return {seed: [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-                for seed, folder in self.folders.items()}
+        return {seed: artefacts.rows(folder / "history.jsonl") for seed, folder in self.folders.items()}
 
     def mean(self, key):
         """A cost, averaged over the seeds; None if it was not recorded."""
@@ -88,7 +85,7 @@ def collect(params, root):
     for name, run in params.runs.items():
         folder, results = root / config.encoders(name), root / config.results(name)
         seeds = {seed: folder / str(seed) for seed in encoder.seeds(folder) if seed in run.seeds}
-        cost = read(results / "cost.json").get("seeds", {}) if (results / "cost.json").exists() else {}
+        cost = artefacts.costs(results / "cost.json")["seeds"] if (results / "cost.json").exists() else {}
         others = {data: judged(params, results / data) for data in params.datasets if data != run.data}
         rows.append(Row(run, name.removeprefix(f"{params.experiment}-"), seeds, judged(params, results), cost,
                         params.notes.get(name, ""), {data: found for data, found in others.items() if found}))
@@ -102,20 +99,13 @@ def collect(params, root):
 def judged(params, folder):
     """{protocol: its result file's content} in the order of params.yaml, without what was skipped for want of labels."""
     files = {protocol: folder / f"{protocol}.json" for protocol in options(params)}
-    found = {protocol: read(file) for protocol, file in files.items() if file.exists()}
+    found = {protocol: artefacts.result(file) for protocol, file in files.items() if file.exists()}
     return {protocol: content for protocol, content in found.items() if "skipped" not in content}
 
 
 def options(params):
     """{protocol: its section of params.yaml}."""
     return {protocol: section.model_dump() for protocol, section in dict(params.protocols).items()}
-
-
-def read(path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); get it back with git or `dvc repro`") from None
 
 
 def labelled(card):

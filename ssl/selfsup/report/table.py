@@ -1,6 +1,8 @@
 """The main table, in words and in Markdown."""
 
 import selfsup.data
+from selfsup import evals
+from selfsup.data import tars
 from selfsup.report import panels
 from selfsup.report.rows import FLOOR, labelled
 
@@ -75,15 +77,18 @@ def describe(card):
 def notes(params, rows, cards):
     """How the numbers were made, in sentences."""
     several = any(len(row.run.seeds) > 1 for row in rows)
-    if any(map(labelled, cards.values())):
+    if not all(map(evals.lacking, cards.values())):
         yield ("Accuracy on test, which is read once, with its 95 % interval: a bootstrap over test images"
                + ("; for a run of several seeds Student's t over the seeds." if several else "."))
         yield ("Verdict: above the floor if, on at least one protocol, the 95 % interval of the run's lead over "
                f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same "
                "encoder trained on all labels, for as many images seen.")
     for name, card in cards.items():
-        if not labelled(card):
-            yield f"Data set {name} has no labels: what is trained on it has curves and pictures, no accuracy and no verdict."
+        if lacking := evals.lacking(card):
+            yield f"Data set {name}: {lacking}: what is trained on it has curves and pictures, no accuracy and no verdict."
+        if not card["counts"]["val"]:
+            yield f"Pictures of {name} are of its training split."
+        yield from selfsup.data.twins(card)
     yield from panels.notes(params, rows)
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
     if any(row.note for row in rows):
@@ -94,6 +99,8 @@ def overlaps(rows, root):
     """How many test images stand in the shards that an encoder was trained on, in sentences; nothing where none does, or
     where it is unknown."""
     for judged, trained in sorted({(data, row.run.data) for row in rows for data in (row.run.data, *row.elsewhere)}):
+        if judged == trained and "twins" in tars.card_of(root / "data/shards" / judged):
+            continue  # told by `notes`
         found = selfsup.data.shared(root / "data/shards" / judged, "test", root / "data/shards" / trained, "train")
         if found:
             yield (f"Test images of {judged} that stand in the training split of {trained}, pixel by pixel: {found:,}. Encoders "

@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from selfsup import sources
+from selfsup import data, sources
 from selfsup.data import columns, text
-from selfsup.data.images import Unreadable
+from selfsup.data.images import Unreadable, blamed
 from selfsup.data.tars import hashes_of, naming, parallel
 from selfsup.errors import UserError
+from selfsup.shards import twins
 from selfsup.shards.index import index
-from selfsup.shards.tally import SHOWN, count_bad, count_good, count_pixels, moments, part_of
+from selfsup.shards.tally import SHOWN, count_bad, count_good, finish, moments, part_of
 from selfsup.sources import SPLITS
 
 SHARD = 1000  # items a shard
@@ -39,16 +40,23 @@ def write(name, spec, out, workers=None):
     source = sources.open(spec)
     with replacing(out) as folder:
         if isinstance(source, sources.Tars):
-            files, schema, found = index(name, source, spec, Path(out), workers)
-            classes = _numbered(found) if "label" in schema else []
+            files, schema, found, classes = index(name, source, spec, Path(out), workers)
         else:
             files, schema, found = _pack(name, source, spec, folder, workers)
             classes = source.classes or []
+        schema, classes = _told_apart(schema, classes, found, source.skipped)
         bad = {split: sum(part["bad"] for part in found if part["split"] == split) for split in SPLITS}
         _report(name, found, sum(bad.values()), spec["max_bad"])
+        if source.skipped:
+            print(f"{name}: skipped: {'; '.join(source.skipped)}", file=sys.stderr)
         counts = {split: sum(entry["count"] for entry in files[split]) for split in SPLITS}
+        hashes = {split: np.concatenate([np.empty(0, np.uint64), *(p["hashes"] for p in found if p["split"] == split)])
+                  for split in SPLITS}
+        same = twins.counted(found, hashes)
+        sentences = list(data.twins({"name": name, "twins": same}))
+        print(*sentences, sep="\n", end="\n" * bool(sentences), file=sys.stderr)
         if not counts["train"]:
-            raise UserError(f"{name}: nothing is left for the training split")
+            raise UserError(f"{name}: nothing is left for the training split. {' '.join(sentences)}")
         card = {"name": name, "source": f"{spec['source']} {source.origin}".strip(), "licence": source.licence,
                 "size": spec["size"], "columns": list(schema), "classes": classes, "counts": counts, "shards": files,
                 "mean": [], "std": [], "bad": bad}
@@ -63,15 +71,14 @@ def write(name, spec, out, workers=None):
             card |= {"vocabulary": tokens.get_vocab_size(), "caption_length": longest}
             content.append(tokens.to_str(pretty=True))
         card |= getattr(source, "facts", {})
-        card |= _described(schema, found, classes)
+        card |= _described(schema, found, classes) | ({"twins": same} if same else {})
         before = {each: columns.standard(each, spec["size"], card.get("caption_length")) for each in schema}
         if schema != before:
             content.append(card["schema"])
         whole = json.dumps([content, classes, list(schema), spec["size"], card["mean"], card["std"]], sort_keys=True)
         card["hash"] = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()
         for split in SPLITS:
-            hashes = [part["hashes"] for part in found if part["split"] == split]
-            np.save(hashes_of(folder, split), np.array(sum(hashes, []), np.uint64))
+            np.save(hashes_of(folder, split), hashes[split])
         (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return card
 
@@ -112,13 +119,17 @@ def _pack(name, source, spec, folder, workers):
         bad = sum(part["bad"] for part in found)
         if bad > limit:
             _report(name, found, bad, spec["max_bad"], seen=sum(source.counts.values()))
+    by_task = twins.apart([[part] for part in found], tasks, lambda task: [work(task)], source.carved,
+                          f"shard {name}", workers)
+    found = [part for (part,) in by_task]
     files = {split: [{"file": part["file"], "count": part["count"]} for part in found if part["split"] == split]
              for split in SPLITS}
     return files, schema, found
 
 
 def _pack_one(writer, source, schema, folder, task):
-    split, start, stop = task
+    split, start, stop, *leave = task
+    leave = leave[0][split] if leave else ()
     part = part_of(split, f"{split}-{start // SHARD:06d}.tar", schema)
     part["images"] = stop - start
     path = folder / part["file"]
@@ -131,9 +142,9 @@ def _pack_one(writer, source, schema, folder, task):
                 except Unreadable as error:
                     count_bad(part, where, error)
                     continue
-                tar.write(members)
-                count_good(part, schema, values)
-    count_pixels(part)
+                if count_good(part, schema, values, leave):
+                    tar.write(members)
+    finish(part)
     with open(path, "rb") as file:
         part["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     return part
@@ -151,16 +162,21 @@ def _members(sample, schema, classes):
     for name, column in schema.items():
         if sample.get(name) is None:
             raise Unreadable(f"no {name}")
-        some, values[name] = column.encode(sample[name])
+        with blamed():
+            some, values[name] = column.encode(sample[name])
         members |= some
     if "meta" in sample:
         members["json"] = json.dumps(sample["meta"], sort_keys=True).encode()
     return members, values
 
 
-def _numbered(found):
-    """Class names of tars that only number them."""
-    return [str(i) for i in range(max((max(part["labels"]) for part in found if part["labels"]), default=-1) + 1)]
+def _told_apart(schema, classes, found, skipped):
+    """The schema and classes, without labels that tell nothing apart: one class is no labels."""
+    seen = {label for part in found for label in part["labels"]} - {-1}
+    if "label" not in schema or len(seen) != 1:
+        return schema, classes
+    skipped.append(f"all labels, which are {classes[seen.pop()]}: one class is no labels")
+    return {name: column for name, column in schema.items() if name != "label"}, []
 
 
 def _report(name, found, bad, limit, seen=None):
@@ -168,7 +184,7 @@ def _report(name, found, bad, limit, seen=None):
     if not bad:
         return
     reasons = [reason for part in found for reason in part["reasons"]]
-    seen = seen or bad + sum(part["count"] for part in found)
+    seen = seen or bad + sum(part["count"] + part["left_out"] for part in found)
     if bad > limit * seen:
         where, why = reasons[0]
         raise UserError(f"{name}: {bad} of {seen} samples are unreadable, more than the share max_bad = {limit}; "

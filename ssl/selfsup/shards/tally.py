@@ -12,7 +12,7 @@ SHOWN = 20  # unreadable samples that are named; all are counted
 def part_of(split, file, schema):
     """The counts of one split in one tar, before the first sample. `schema`: {column: Column}."""
     part = {"split": split, "file": file, "count": 0, "bad": 0, "reasons": [], "texts": [], "labels": Counter(),
-            "hashes": [], "images": 0}
+            "hashes": [], "images": 0, "left_out": 0}
     if "image" in schema:
         image = schema["image"]
         part["histogram"] = np.zeros((image.shape[0], np.iinfo(image.dtype).max + 1), np.int64)
@@ -20,12 +20,17 @@ def part_of(split, file, schema):
     return part
 
 
-def count_good(part, schema, values):
-    """values: {column: decoded value}, a text or number as it is."""
-    part["count"] += 1
+def count_good(part, schema, values, leave=()):
+    """values: {column: decoded value}, a text or number as it is. -> whether the sample stays: one of which the hash is
+    in `leave` is counted as left out."""
     main = values[next(iter(schema))]
     main = np.ascontiguousarray(main) if isinstance(main, np.ndarray) else str(main).encode()
-    part["hashes"].append(int.from_bytes(hashlib.blake2b(main, digest_size=8).digest(), "big"))
+    found = int.from_bytes(hashlib.blake2b(main, digest_size=8).digest(), "big")
+    if found in leave:
+        part["left_out"] += 1
+        return False
+    part["count"] += 1
+    part["hashes"].append(found)
     if "label" in schema:
         part["labels"][values["label"]] += 1
     if part["split"] == "train":
@@ -34,6 +39,13 @@ def count_good(part, schema, values):
             if len(part["uncounted"]) * values["image"].nbytes > COUNTED:
                 count_pixels(part)
         part["texts"] += [values[name] for name, column in schema.items() if column.kind == "text"]
+    return True
+
+
+def finish(part):
+    """After the last sample."""
+    count_pixels(part)
+    part["hashes"] = np.array(part["hashes"], np.uint64)
 
 
 def count_pixels(part):

@@ -8,6 +8,10 @@ the same hash: every shard is then a fair mixture of the classes, which readers 
 
 import importlib
 import inspect
+import os
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +20,12 @@ from selfsup.data.tars import fraction
 from selfsup.errors import UserError, nearest
 
 SPLITS = ("train", "val", "test")
-ALIASES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+ALIASES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+           "test": "test", "testing": "test"}
 COMMON = ("source", "size", "max_bad", "limit", "fit", "licence")  # keys of every entry, which the shard stage reads
+NAMES = ("classes.txt", "classnames.txt")  # of files of class names
 UNKNOWN = "unknown; see the source"
+OTHERS = {"special": "special file{s}", "hidden": "hidden name{s}", "empty folder": "empty folder{s}"}  # see `scan`
 
 
 @dataclass
@@ -35,6 +42,8 @@ class Source:
     classes: list | None = None
     licence: str = UNKNOWN
     facts: dict = field(default_factory=dict)
+    skipped: list = field(default_factory=list)  # what lies under root and is no sample, in words
+    carved: tuple = ()  # the splits that were carved out of one pool: `divide` gives them
 
 
 @dataclass
@@ -48,6 +57,12 @@ class Tars:
     columns: list | None = None
     limit: int | None = None  # most samples of a split: those of the smallest hashes
     licence: str = UNKNOWN
+    skipped: list = field(default_factory=list)
+    classes: list | None = None  # their names, where a file says them
+
+    @property
+    def carved(self):
+        return tuple(self.carve) if len(self.carve) > 1 else ()
 
 
 def names():
@@ -74,6 +89,8 @@ def open(spec):
     for key, parameter in takes.items():
         if key not in spec and parameter.default is parameter.empty:
             raise UserError(f"the source {spec['source']} needs the key {key}")
+    if "root" in spec:
+        spec = {**spec, "root": os.path.expanduser(spec["root"])}
     found = source(**{key: spec[key] for key in takes if key in spec})
     found.licence = spec.get("licence") or found.licence
     if isinstance(found, Source) and spec.get("limit"):
@@ -96,8 +113,8 @@ def carve(val_share, test_share=None, have=()):
 
 
 def divide(items, val_share, test_share=None, unlabelled=()):
-    """Items by split, those of missing splits taken out of train. `items`: {split: [(key, …), …]}. Those in
-    `unlabelled` all go to train."""
+    """(items by split, splits that are carved): those of missing splits are taken out of train. `items`: {split:
+    [(key, …), …]}. Those in `unlabelled` all go to train."""
     ordered = {split: sorted((fraction(item[0]), item) for item in some) for split, some in items.items()}
     ranges = carve(val_share, test_share, have=items)
     pool = ordered.pop("train", [])
@@ -105,26 +122,147 @@ def divide(items, val_share, test_share=None, unlabelled=()):
         ordered[split] = [(at, item) for at, item in pool if low <= at < high]
     if unlabelled:
         ordered["train"] = sorted([*ordered["train"], *((fraction(item[0]), item) for item in unlabelled)])
-    return {split: [item for _, item in ordered.get(split, [])] for split in SPLITS}
+    carved = tuple(ranges) if len(ranges) > 1 else ()
+    return {split: [item for _, item in ordered.get(split, [])] for split in SPLITS}, carved
 
 
-def named_split(url):
-    """The split that a file's name starts with; None if with none."""
-    base = url.rpartition("/")[2].lower()
-    start = base[:len(base) - len(base.lstrip("abcdefghijklmnopqrstuvwxyz"))]
-    return ALIASES.get(start)
+# Which split a path says
 
 
-def split_files(files, kind):
-    """Sorted (file, split) pairs of `files` (paths or URLs), by their names, or all for training if no name says a
-    split."""
-    files = list(files)
-    splits = [named_split(file) for file in files]
+def said(name):
+    """The splits that a name says: those of its words, which are runs of letters, that mean one."""
+    return {ALIASES[word] for word in re.findall(r"[^\W\d_]+", name.lower()) if word in ALIASES}
+
+
+def split_files(files, kind, root):
+    """Sorted (file, split) pairs of `files` (paths or URLs): the split is what a word of the file's name, or of a
+    folder below `root`, says; all are for training if none says one. Of a URL the name and the last folder are looked
+    at. Nothing is guessed: a path that says two, or some that say none beside others that do, is a UserError."""
+    files, splits = list(files), []
+    for file in files:
+        path = "/".join(file.split("?")[0].split("/")[3:][-2:]) if "://" in file else os.path.relpath(file, root)
+        found = said(path)
+        if len(found) > 1:
+            raise UserError(f"{file} says more than one split, {' and '.join(sorted(found))}: rename it")
+        splits.append(next(iter(found), None))
     if any(splits) and not all(splits):
-        odd = files[splits.index(None)]
-        raise UserError(f"{odd}: its name starts with none of train, val and test, but those of other {kind} do")
+        odd, split = files[splits.index(None)], next(filter(None, splits))
+        raise UserError(f"{odd}: nothing in its name or folder says train, val or test, but "
+                        f"{files[splits.index(split)]} says {split}: name all {kind} so, or none")
     if not any(splits):
         splits = ["train"] * len(files)
     if "train" not in splits:
-        raise UserError(f"none of the {len(files)} {kind} is for training: no file name starts with train")
+        raise UserError(f"none of the {len(files)} {kind} is for training: {files[0]} says {splits[0]}, and none says "
+                        f"train")
     return sorted(zip(files, splits))
+
+
+# Names of classes
+
+
+def numbered(most, samples, where):
+    """Names of classes that are only numbered, up to `most`. A UserError where there would be more than samples."""
+    if most >= samples > 0:
+        raise UserError(f"{where}: labels up to {most} of {samples} samples are ids rather than classes: leave the "
+                        f"column label out, or name the classes in a file classes.txt beside, one a line")
+    return [str(i) for i in range(most + 1)]
+
+
+def named(folder):
+    """Names of classes from the file classes.txt, or classnames.txt, in a folder, one a line in the order of their
+    numbers; None without such."""
+    path = next((path for path in (Path(folder) / name for name in NAMES) if path.is_file()), None)
+    if path is None:
+        return None
+    try:
+        names = [unicodedata.normalize("NFC", line.strip()) for line in path.read_text("utf-8").rstrip().splitlines()]
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8") from None
+    if not all(names):
+        raise UserError(f"{path}, line {names.index('') + 1 if names else 1}: a class has no name")
+    return names
+
+
+# What lies under root
+
+
+def scan(top, follow=False):
+    """(name, kind) of all that lies below a folder, sorted, names relative to it with "/" between folders. kind:
+    "file" (or a link to one), "linked folder", "broken link", "special", "hidden", "empty folder".
+
+    Nothing below hidden folders. `follow`: linked folders are entered instead, each folder that there is once. Raises
+    OSError for a folder that must not be read."""
+    seen = set()
+
+    def below(folder, prefix):
+        if follow:
+            real = os.path.realpath(folder)
+            if real in seen:
+                return
+            seen.add(real)
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        if not entries and prefix:
+            yield prefix[:-1], "empty folder"
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.name.startswith("."):
+                yield name, "hidden"
+            elif os.path.isdir(entry.path):
+                if entry.is_symlink() and not follow:
+                    yield name, "linked folder"
+                else:
+                    yield from below(entry.path, f"{name}/")
+            elif os.path.isfile(entry.path):
+                yield name, "file"
+            else:
+                yield name, "broken link" if entry.is_symlink() and not os.path.exists(entry.path) else "special"
+
+    yield from below(str(top), "")
+
+
+def listed(root):
+    """What lies below `root`: the names of its files, sorted, and a Counter of what else there is, in words.
+
+    Raises UserError for what DVC, which hashes `root`, cannot see or stumbles over: links to folders elsewhere, broken
+    links, names that are not UTF-8."""
+    files, others = [], Counter()
+    for name, kind in scan(root):
+        path = f"{root}/{name}"
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{path!a}: this name is not UTF-8, which DVC cannot track; rename it, as by "
+                            f"`convmv -f latin1 -t utf8 -r --notest {root}`") from None
+        if kind == "file":
+            files.append(name)
+        elif kind == "broken link":
+            raise UserError(f"{path} is a link to nothing ({os.readlink(path)}), which DVC stumbles over; put the file "
+                            f"there, or remove the link (`find {root} -xtype l -delete` removes all such)")
+        elif kind == "linked folder":
+            inside_root(path, root)
+            others["link{s} to a folder of root itself"] += 1
+        else:
+            others[OTHERS[kind]] += 1
+    return sorted(files), others
+
+
+def inside_root(path, root):
+    """A UserError where a link, or a path with a linked folder in it, leads out of `root`: DVC would not see what
+    changes there."""
+    real, top = os.path.realpath(path), os.path.realpath(root)
+    if real != top and not real.startswith(top + os.sep):
+        raise UserError(f"{path} leads to {real}, outside {root}, where DVC does not look: changes there would go "
+                        f"unnoticed; copy it (`cp -rl` makes hard links), or make {root} itself the link")
+
+
+def phrases(others):
+    """In words what a Counter holds, as {"empty folder{s}": 3}."""
+    return [f"{count} {words.replace('{s}', 's' * (count > 1))}" for words, count in others.items()]
+
+
+def by_ending(names):
+    """In words how many files have which ending."""
+    endings = Counter(name.rpartition("/")[2].rpartition(".")[2].lower() if "." in name.rpartition("/")[2] else None
+                      for name in sorted(names))
+    return phrases({"file{s} " + (f"ending in .{ending}" if ending else "without an ending"): count
+                    for ending, count in endings.most_common()})

@@ -12,7 +12,7 @@ def source(size: Count, val_share: Share, test_share: Share | None = None):
 
     data = load_digits()
     pixels = (data.images * (255 / 16)).round().astype(np.uint8)
-    items = divide({"train": [(f"digit-{i:04d}", i) for i in range(len(pixels))]}, val_share, test_share)
+    items, carved = divide({"train": [(f"digit-{i:04d}", i) for i in range(len(pixels))]}, val_share, test_share)
 
     def read(split, start, stop):
         for key, i in items[split][start:stop]:
@@ -20,4 +20,5 @@ def source(size: Count, val_share: Share, test_share: Share | None = None):
 
     kinds = [columns.picture(size), columns.Number("label")]
     return Source("", {split: len(items[split]) for split in SPLITS}, read, kinds, [str(n) for n in data.target_names],
-                  licence="CC BY 4.0; Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI")
+                  licence="CC BY 4.0; Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI",
+                  carved=carved)

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+import unicodedata
 from pathlib import Path
 
 from selfsup.arguments import Count, Share, Text
@@ -10,38 +11,47 @@ from selfsup.data import columns
 from selfsup.data.images import Unreadable
 from selfsup.data.tars import naming
 from selfsup.errors import UserError, nearest, nearest_path
-from selfsup.sources import SPLITS, Source, divide, split_files
+from selfsup.sources import SPLITS, Source, by_ending, divide, listed, named, numbered, phrases, split_files
 
 ROWS = 256  # read at a time
 
 
 def source(root: Text, size: Count, val_share: Share, test_share: Share | None = None, image: Text = "image",
            label: Text | None = None, caption: Text | None = None, limit: Count | None = None):
-    """root: a file, or a folder with files anywhere below, of which names that start with train, val(idation) or test
-    say the split. image, label, caption: names of columns. An image is bytes or {bytes, path}; a label an integer, -1
-    or null where it is missing; a caption a text, or a list of which the first is taken. Classes have the names that
-    the file gives.
+    """root: a file, or a folder with files anywhere below, of which a word of the name or of a folder says the split
+    (train, val, test and the like), for all or for none. image, label, caption: names of columns. An image is bytes or
+    {bytes, path}; a label an integer, -1 or null where it is missing; a caption a text, or a list of which the first
+    is taken. Classes have the names that
+    the file gives, or classes.txt beside it.
 
     The files are read once, in their order, into a temporary file (in $TMPDIR), from which images are taken in any
     order."""
     import pyarrow.parquet as pq
 
     root = Path(root)
-    paths = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
-    if not paths:
-        missing = f"no such file or folder: {root}{nearest_path(root)}"
-        raise UserError(f"no .parquet files in {root}" if root.is_dir() else missing)
+    if not root.exists():
+        raise UserError(f"no such file or folder: {root}{nearest_path(root)}")
+    every, others = ([root.name], {}) if root.is_file() else listed(root)
+    folder = root.parent if root.is_file() else root
+    names = [name for name in every if name.endswith(".parquet") or root.is_file()]
+    if not names:
+        raise UserError(f"no .parquet files in {root}")
     tables = {}
-    for path, split in split_files(map(str, paths), "files"):
+    for path, split in split_files([str(folder / name) for name in names], "files", folder):
         tables.setdefault(split, []).append(_opened(pq, path, [image, label, caption]))
     keyed = {split: [(f"{split}-{i:07d}", (split, i)) for i in range(sum(t.metadata.num_rows for t in some))]
              for split, some in tables.items()}
-    items = {split: some[:limit] for split, some in divide(keyed, val_share, test_share).items()}
+    items, carved = divide(keyed, val_share, test_share)
+    items = {split: some[:limit] for split, some in items.items()}
     wanted = {split: set() for split in tables}
     for _, (part, i) in (item for some in items.values() for item in some):
         wanted[part].add(i)
     rows = {split: _spooled(some, wanted[split], image, label, caption) for split, some in tables.items()}
-    classes = _classes(tables["train"][0], label, [row["label"] for row in rows["train"].values()]) if label else None
+    classes = None
+    if label:
+        labels = [row["label"] for row in rows["train"].values()]
+        known = _hub_names(tables["train"][0], label) or named(folder)
+        classes = known or _numbers(root, tables["train"], label, labels)
 
     def read(split, start, stop):
         for key, (part, i) in items[split][start:stop]:
@@ -54,7 +64,8 @@ def source(root: Text, size: Count, val_share: Share, test_share: Share | None =
 
     kinds = [columns.picture(size)] + [columns.Number("label")] * (label is not None)
     kinds += [columns.Text("caption")] * (caption is not None)
-    return Source(str(root), {split: len(items[split]) for split in SPLITS}, read, kinds, classes)
+    return Source(str(root), {split: len(items[split]) for split in SPLITS}, read, kinds, classes,
+                  skipped=by_ending(set(every) - set(names)) + phrases(others), carved=carved)
 
 
 def _opened(pq, path, wanted):
@@ -92,13 +103,15 @@ def _spooled(tables, wanted, image, label, caption):
     return found
 
 
-def _classes(table, label, labels):
-    """Names of classes as the hub's library writes them into a file, or else numbers."""
+def _hub_names(table, label):
+    """Names of classes as the hub's library writes them into a file."""
     about = json.loads((table.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-    names = about.get("info", {}).get("features", {}).get(label, {}).get("names")
-    if names:
-        return names
+    names = about.get("info", {}).get("features", {}).get(label, {}).get("names") or ()
+    return [unicodedata.normalize("NFC", name) for name in names]
+
+
+def _numbers(root, tables, label, labels):
     whole = [number for number in labels if isinstance(number, int)]
     if not whole:
         raise UserError(f"the column {label} of the Parquet files holds no integers")
-    return [str(i) for i in range(max(whole) + 1)]
+    return numbered(max(whole), sum(table.metadata.num_rows for table in tables), root)

@@ -1,17 +1,20 @@
 """A torchvision data set by its class name, from files that are already at `root` (or made by the class itself)."""
 
 import inspect
+import os
 
 import numpy as np
+from PIL import EpsImagePlugin
 
 from selfsup.arguments import Count, Share, Text
 from selfsup.data import columns
 from selfsup.data.images import Unreadable
 from selfsup.errors import UserError, nearest
-from selfsup.sources import SPLITS, Source, divide
+from selfsup.sources import SPLITS, Source, divide, listed, numbered
 
 
 SPLITTING = ("train", "split", "image_set")  # arguments of torchvision's classes that say which split
+OTHERWISE = "lay its images out in folders or tars and take the source folder, parquet or webdataset"
 NAMED = {"train": ["train", "trainval", "train-standard"], "test": ["test"], "val": ["val", "valid"]}
 
 
@@ -19,6 +22,9 @@ def source(dataset: Text, root: Text, size: Count, val_share: Share, test_share:
            unlabelled: bool = False):
     """dataset: the class. unlabelled: the images of its split `unlabeled` (STL-10) are for training, without a
     label."""
+    EpsImagePlugin.gs_binary = False  # its classes open any format, and PostScript is a program
+    if os.path.isdir(root):
+        listed(root)  # for its errors
     made = splits(dataset, root, unlabelled=unlabelled)
     try:
         labelled = _is_label(made["train"][0][1])
@@ -27,7 +33,7 @@ def source(dataset: Text, root: Text, size: Count, val_share: Share, test_share:
         raise UserError(f"torchvision's {dataset} in {root} gives no pairs of an image and what belongs to it "
                         f"({type(error).__name__}: {error})") from None
     keyed = {split: [(f"{split}-{i:07d}", (split, i)) for i in range(len(data))] for split, data in made.items()}
-    items = divide({split: some for split, some in keyed.items() if split in SPLITS}, val_share, test_share,
+    items, carved = divide({split: some for split, some in keyed.items() if split in SPLITS}, val_share, test_share,
                    keyed.get("unlabeled", ()))
 
     def read(split, start, stop):
@@ -45,7 +51,7 @@ def source(dataset: Text, root: Text, size: Count, val_share: Share, test_share:
 
     kinds = [columns.picture(size)] + [columns.Number("label")] * labelled
     return Source(dataset, {split: len(items[split]) for split in SPLITS}, read, kinds, classes,
-                  licence="unknown; see torchvision's documentation")
+                  licence="unknown; see torchvision's documentation", carved=carved)
 
 
 def splits(name, root, download=False, unlabelled=False):
@@ -62,8 +68,7 @@ def splits(name, root, download=False, unlabelled=False):
     wants = [key for key, parameter in takes.items() if key not in ("root", *SPLITTING)
              and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD]
     if wants:
-        raise UserError(f"torchvision's {name} wants more than a root: {', '.join(wants)}; lay its images out in folders or tars "
-                        "and take the source folder, parquet or webdataset")
+        raise UserError(f"torchvision's {name} wants more than a root: {', '.join(wants)}; {OTHERWISE}")
     given = {"root": str(root)} if "root" in takes else {}
     if "download" in takes:
         given["download"] = download
@@ -99,8 +104,7 @@ def splits(name, root, download=False, unlabelled=False):
             except ValueError as error:
                 said = said or str(error)
     if "train" not in made:
-        raise UserError(f"torchvision's {name} has no training split ({said}); lay its images out in folders or tars and take the "
-                        "source folder, parquet or webdataset")
+        raise UserError(f"torchvision's {name} has no training split ({said}); {OTHERWISE}")
     if "test" not in made and "val" in made:
         made["test"] = made.pop("val")  # as ImageNet: the public "val" is what everybody tests on
     if unlabelled:
@@ -125,4 +129,4 @@ def _classes(data):
             break
     else:
         labels = [data[i][1] for i in range(len(data))]
-    return [str(i) for i in range(int(max(int(label) for label in labels)) + 1)]
+    return numbered(max(int(label) for label in labels), len(data), type(data).__name__)

@@ -1,13 +1,12 @@
 """From the versioned files to MLflow: encoder folders, results and dvc.lock say all that it shows."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from statistics import fmean
 
-from selfsup import config
-from selfsup.errors import UserError
+from selfsup import artefacts, config, encoder
+from selfsup.errors import UserError, refuse_conflict
 from selfsup.tracking import names, store
 
 
@@ -42,7 +41,7 @@ def _trainings(files):
     """encoder.json of each seed of a run -> [{folder: contents}], one unless somebody mixed several trainings."""
     found = {}
     for file in files:
-        info = read(file)
+        info = artefacts.encoder(file.parent, *artefacts.TRAINED)
         found.setdefault(names.fingerprint(names.whole(info)), {})[file.parent] = info
     return found.values()
 
@@ -70,6 +69,7 @@ def _complete(client, experiment, root, name, seeds, md5):
 
 
 def _complete_seed(client, row, folder, info, results, seconds, md5):
+    encoder.vouch(folder)
     curves = [file for file in (folder / "history.jsonl", folder / "judged.jsonl") if file.exists()]
     metrics, tags = names.finals(results)
     tags |= _origin(info) | {
@@ -80,7 +80,7 @@ def _complete_seed(client, row, folder, info, results, seconds, md5):
     have = row.data.tags
     if have.get("selfsup.history") != tags["selfsup.history"]:
         known, start = store.known(client, row), row.info.start_time
-        points = names.points(line for file in curves for line in _lines(file))
+        points = names.points(line for file in curves for line in artefacts.rows(file))
         store.log(client, row, [point for point in points if (point[0], point[2]) not in known],
                   when=lambda images: start + 1000 * seconds * images / max(info["images"], 1))
     if have.get("selfsup.pictures") != tags["selfsup.pictures"] and (folder / "pictures").is_dir():
@@ -103,7 +103,7 @@ def _results(folder):
     """Result files of a run by protocol, {"knn": …}, and those on another data set under <data>_<protocol>."""
     files = {file.stem: file for file in sorted(folder.glob("*.json"))}
     files |= {f"{file.parent.name}_{file.stem}": file for file in sorted(folder.glob("*/*.json"))}
-    return {key: read(file) for key, file in files.items()}
+    return {key: artefacts.costs(file) if key == "cost" else artefacts.result(file) for key, file in files.items()}
 
 
 def _summary(content):
@@ -129,25 +129,13 @@ def _dvc_hashes(path):
         return {}
     import yaml
 
+    text = path.read_text()
+    refuse_conflict(path, text)
     try:
-        stages = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+        stages = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
     except (yaml.YAMLError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
-
-
-def read(path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}; get it again with `dvc checkout` or git") from None
-
-
-def _lines(path):
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}; get it again with `dvc checkout`") from None
 
 
 def _sha256(*paths):

@@ -11,9 +11,9 @@ import threading
 import time
 from pathlib import Path
 
+from selfsup import artefacts
 from selfsup.errors import UserError
 from selfsup.tracking import names, store
-from selfsup.tracking.files import read
 
 CLOSE = 30  # seconds that the end of a training waits for its last rows to be recorded
 
@@ -39,7 +39,7 @@ class Tracker:
         card = root / "data/shards" / run.data / "card.json"
         if not card.exists():
             return  # training will say so
-        card = read(card)
+        card = artefacts.read(card, artefacts.Card, "make it again with `dvc repro`")
         info = {  # as encoder.json will have it
             "run": run.name, "method": run.method, "seed": seed, "args": run.args, "train": run.train.model_dump(),
             "data": {"name": run.data, "hash": card["hash"]}, "parts": {"encoder": nets.configured(card, **run.encoder)},

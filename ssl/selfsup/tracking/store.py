@@ -1,16 +1,19 @@
 """The MLflow store: a client to it, and what is written there. Here alone mlflow is imported, when first needed."""
 
+import base64
 import contextlib
-import fcntl
 import importlib.util
 import json
 import os
 import subprocess
+import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+from pathlib import Path
 
-from selfsup import config
+from selfsup import config, process
 from selfsup.errors import UserError
 from selfsup.tracking import names
 
@@ -19,23 +22,31 @@ COMMIT = "mlflow.source.git.commit"
 SETTINGS = {  # MLflow's own: minutes of retries, a usage report to its makers and a link on stdout for each run
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # else as long as the server says
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
 }
+CALL = 60  # seconds for a call of the client; a timeout of requests counts from byte to byte
+LOCK = 120  # seconds for the lock: whoever holds it makes a few calls
+SAID = 600  # letters of MLflow's own sentences, which end with what to do
 
 
 @contextlib.contextmanager
 def client(root):
     """An MLflow client; a store that cannot be used becomes one sentence, here and in the block."""
     file = root / "mlflow.db"
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
+    # Where it can be, without the folder: in an address a "?" means something else.
+    own = f"sqlite:///{file.name if root == Path.cwd() else file}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or own
     if importlib.util.find_spec("mlflow") is None:
         raise UserError("mlflow is not installed: `pip install -r requirements.txt` brings it")
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
     if uri.startswith("http"):
-        _probe(uri)  # says in milliseconds what mlflow would after seconds of import and a minute of attempts
+        with process.limit(CALL, _late("an answer", uri)):
+            _probe(uri)  # says in milliseconds what mlflow would after seconds of import and a minute of attempts
+    _spell_percent()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -43,22 +54,60 @@ def client(root):
     try:
         # Initialising takes seconds; a second process that joins in, or a kill in the middle, leaves a broken database.
         with lock(root):
-            if uri == f"sqlite:///{file}" and not file.exists():
+            if uri == own and not file.exists():
                 new = file.with_suffix(".db.new")
                 new.unlink(missing_ok=True)
-                MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
+                MlflowClient(f"{own}.new").search_experiments(max_results=1)
                 os.replace(new, file)
-            made = MlflowClient(uri)
+            made = Limited(MlflowClient(uri), uri)
             made.search_experiments(max_results=1)
         yield made
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())[:200]
-        raise UserError(f"the MLflow store {_public(uri)} cannot be used: {reason}") from error
+        said = str(error) if isinstance(error, MlflowException) else str(error).partition("\n")[0]  # then comes SQL
+        said = " ".join(said.replace(uri, _public(uri)).split())
+        raise UserError(f"the MLflow store {_public(uri)} cannot be used: {said[:SAID]}") from error
+
+
+class Limited:
+    """An MLflow client that gives each call CALL seconds, whatever a server does to keep it waiting."""
+
+    def __init__(self, client, uri):
+        self.client, self.uri = client, uri
+
+    def __getattr__(self, name):
+        call = getattr(self.client, name)
+
+        def limited(*args, **options):
+            with process.limit(CALL, _late(name, self.uri)):
+                return call(*args, **options)
+
+        return limited
+
+
+def _spell_percent():
+    """MLflow tells Alembic where it is installed, in our own folder perhaps; there a "%" means something else."""
+    from alembic import config as alembic
+
+    class Config(alembic.Config):
+        def set_main_option(self, name, value):
+            super().set_main_option(name, value.replace("%", "%%") if name == "script_location" else value)
+
+    if alembic.Config.__module__ != __name__:
+        alembic.Config = Config
+
+
+def _late(what, uri):
+    return f"waited {CALL} s for {what} of the MLflow store {_public(uri)}"
 
 
 def _probe(uri):
+    parts = urllib.parse.urlsplit(uri.rstrip("/") + "/health")
+    who, at, where = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=where).geturl())
+    if at:  # urllib would take it for a part of the host's name
+        request.add_header("Authorization", "Basic " + base64.b64encode(urllib.parse.unquote(who).encode()).decode())
     try:
-        urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=5).close()
+        urllib.request.urlopen(request, timeout=5).close()
     except urllib.error.HTTPError:
         pass  # it answers: behind a log-in, perhaps
     except (OSError, ValueError) as error:
@@ -77,14 +126,16 @@ def lock(root):
     """One process of this repository at a time: two that look for a run and then make it would make it twice."""
     path = root / "data/runs/mlflow.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with process.locked(path, LOCK, f"MLflow's runs have been written for {LOCK} s"):
         yield
 
 
 def experiment(client, root, name):
     found = client.get_experiment_by_name(name)
     if found is not None:
+        if found.lifecycle_stage == "deleted":  # in the UI, which keeps it and its name
+            client.restore_experiment(found.experiment_id)
+            print(f"MLflow's experiment {name} had been deleted: it is restored, with its runs", file=sys.stderr)
         return found.experiment_id
     place = None if os.environ.get("MLFLOW_TRACKING_URI") else str(root / "mlruns" / name)
     # The kind opens the UI on the table of runs; without it, on pages about language models.

@@ -34,7 +34,8 @@ class Checkpoint:
         """Make method and optimiser what they were when last saved; returns the Progress of then, or a new one."""
         if not self.path.exists():
             return Progress()
-        saved = torch.load(self.path, map_location=device, weights_only=True)
+        where = "cpu" if device.type == "cpu" else device  # of several processes on CPUs each is at "cpu:0", unknown to torch
+        saved = torch.load(self.path, map_location=where, weights_only=True)
         self.method.load_state_dict(saved["method"])
         if self.optimizer:
             self.optimizer.load_state_dict(saved["optimizer"])

@@ -5,8 +5,9 @@ every random number is a function of (seed, step) or of (seed, epoch, sample).
 """
 
 import contextlib
-import functools
 import inspect
+import math
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..process import sole_writer
 from . import optim
 from .checkpoint import Checkpoint, fingerprint
 from .code import code_hash
-from .measure import cost, embed, finite, flops, judged, scalars, spread_of, validate
+from .measure import cost, diverged, embed, flops, held_out, judged, scalars, sound, spread_of, validate
 from .publish import describe, pictures, publish
 from .start import Start
 from .state import Teacher
@@ -61,9 +62,9 @@ def pretrain(
     folder = Path(scratch) / f"{run.name}-{seed}-{fingerprint(run, seed, split.card, code, start.origin())}"
     with sole_writer(folder, f"{run.name} seed {seed}") if main else contextlib.nullcontext():
         training = Training(run, seed, accelerator, split, start, folder, tracker if main else None, judge)
+        batches = training.held_out(shards, read)
         training.loop()
-        held_out = data.open(shards, "val", **read) if training.method.held_out else None
-        training.finish(held_out)
+        training.finish(batches)
         if main:
             info = describe(run, seed, split.card, training.method, training.steps, code, start)
             images = pictures(training.method, shards, cache, training.prepare)
@@ -90,6 +91,7 @@ class Training:
         if any(p.requires_grad for p in method.parameters()):
             self.model, self.optimizer = accelerator.prepare(method, optim.build(method, train))
             self.steps = train.images // train.batch
+        self.first = None  # loss of the first step, on the device; of who goes on from a checkpoint it was a number
         self.checkpoint = Checkpoint(folder, method, self.optimizer, train.checkpoint_every, self.main)
         self.progress = self.checkpoint.load(device)
         self.started = time.monotonic() - self.progress.seconds
@@ -122,6 +124,7 @@ class Training:
             if number == 0:
                 progress.flops = self.tried(batch)
             out = step(number, batch)
+            self.first = out["loss"].detach() if number == 0 else self.first
             progress.step += 1
             for name, value in scalars(out).items():
                 progress.sums[name] = progress.sums.get(name, 0) + value.detach().double()
@@ -131,7 +134,7 @@ class Training:
             if self.judge and progress.step * train.batch % train.judge_every < train.batch:
                 self.record_judged()
             if self.checkpoint.due():
-                finite(float(out["loss"].detach()), self.run, self.seed, progress.step)
+                self.finite("the loss", float(out["loss"].detach()))
                 self.save()
 
     def tried(self, batch):
@@ -142,18 +145,35 @@ class Training:
             if "more than 1 value per channel" not in str(error):  # BatchNorm's
                 raise
             raise UserError(
-                f"runs.{self.run.name}.train.batch: {self.run.train.batch} images over {distributed.world()} processes leave "
-                "BatchNorm one value to take statistics of; take a larger batch or fewer processes"
+                f"runs.{self.run.name}.train.batch: {self.run.train.batch} images over {distributed.world()} processes "
+                "leave BatchNorm one value to take statistics of; take a larger batch or fewer processes"
             ) from None
 
     def before_epoch(self, epoch):
         torch.manual_seed(rng.key(self.seed, epoch, -1))
-        features = functools.partial(embed, self.method.encoder, self.split)
-        self.method.before_epoch(Epoch(epoch, self.seed, features, forget(self.optimizer), self.record))
+        self.method.before_epoch(Epoch(epoch, self.seed, self.features, forget(self.optimizer), self.record))
         self.method.train()
 
+    def features(self):
+        features = embed(self.method.encoder, self.split)
+        self.finite("the features", float(features.square().sum()))  # of what has no squares there are no clusters
+        return features
+
+    def finite(self, what, value):
+        """UserError if the number `value`, of `what`, is none any more."""
+        if not math.isfinite(value):
+            first = None if self.first is None else float(self.first)
+            raise diverged(what, value, self.run, self.seed, self.progress.step, self.method, first)
+
+    def sound(self):
+        """UserError if weights are no numbers any more, whatever the last loss was: it was that of the step before."""
+        fault = torch.tensor(math.nan if not sound(self.method) else 0.0, device=self.device)
+        self.finite("a weight", float(distributed.total(fault)))
+
     def record(self, **row):
-        """A row of the history, and of the tracker."""
+        """A row of the history, and of the tracker; UserError if it holds what is no number."""
+        for name, value in row.items():
+            self.finite("the loss" if name == "loss" else name, value)
         self.log(self.progress.history, row)
 
     def log(self, rows, row):
@@ -164,7 +184,6 @@ class Training:
     def record_steps(self, out, since, lr):
         """The scalars' means over the `since` last steps, how the last one's embeddings spread. Returns the loss."""
         means = {name: float(distributed.mean(value)) / since for name, value in self.progress.sums.items()}
-        finite(means["loss"], self.run, self.seed, self.progress.step)  # first: numbers that are none have no spread
         self.progress.sums = {}
         self.record(**means, **{name: float(value) for name, value in spread_of(out).items()}, lr=lr)
         return means["loss"]
@@ -172,18 +191,33 @@ class Training:
     def record_judged(self):
         """What the judge says now. The clock stands still meanwhile: it is no cost of the training."""
         paused = time.monotonic()
+        self.sound()
         if self.main:
             self.log(self.progress.judged, judged(self.judge, self.method.encoder, self.split.card, self.progress.step))
             self.method.train()
         self.started += time.monotonic() - paused
 
-    def finish(self, held_out):
-        """The objective on the split `held_out`, if there is one, and what it all cost; once."""
+    def held_out(self, shards, read):
+        """The batches of val for `finish`; None, before training and with the reason, where val does not make any."""
+        if not self.steps or not self.method.held_out:
+            return None
+        val = data.open(shards, "val", **read) if self.split.card["counts"]["val"] else ()
+        try:
+            return held_out(self.method, val, self.run.train.batch, self.seed)
+        except UserError as error:
+            if self.main:
+                print(f"{self.run.name} seed {self.seed}: no val_loss: {error}", file=sys.stderr)
+            return None
+
+    def finish(self, batches):
+        """The objective on the held-out `batches`, if there are any, and what it all cost; once."""
         self.method.eval()
         if self.progress.cost:
             return
-        if self.steps and held_out and not any("val_loss" in row for row in self.progress.history):
-            self.record(**validate(self.method, held_out, self.prepare, self.run.train.batch, self.seed))
+        if self.steps:
+            self.sound()
+        if batches is not None and not any("val_loss" in row for row in self.progress.history):
+            self.record(**validate(self.method, batches, self.prepare))
         seconds, batch = time.monotonic() - self.started, self.run.train.batch
         self.progress.cost = cost(self.method, self.steps, batch, seconds, self.progress.flops, self.device)
         if self.steps:

@@ -4,8 +4,10 @@ import torch
 import torch.nn.functional as F
 
 from ..core.distributed import gather, rank
+from ..core.precision import float32
 
 
+@float32
 def info_nce(query, key, temperature):
     """Each of the queries (n, d) finds its own key among all processes' keys (van den Oord et al. 2018, eq. 4).
 
@@ -17,6 +19,7 @@ def info_nce(query, key, temperature):
     return F.cross_entropy(logits, mine), (logits.argmax(1) == mine).float().mean()
 
 
+@float32
 def local_info_nce(scores, image):
     """Each query finds each place of its own image among all places of the other images (Bachman et al. 2019, eq. 4).
 

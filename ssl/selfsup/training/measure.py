@@ -1,6 +1,7 @@
 """What is measured of a training, beside what it learns."""
 
 import copy
+import math
 import random
 import resource
 
@@ -21,14 +22,16 @@ def spread(z):
 
     std: standard deviation of a unit embedding's coordinate times √d; 1 on a sphere filled evenly, 0 if all are the
     same (Chen & He 2021, figure 2). rank: RankMe, the effective rank exp(entropy of the normalised singular values), at
-    most min(n, d) (Garrido et al. 2023, eq. 1-2, https://arxiv.org/abs/2210.02885).
+    most min(n, d) (Garrido et al. 2023, eq. 1-2, https://arxiv.org/abs/2210.02885). Both are NaN where an embedding is.
     """
     z = distributed.gather_rows(z).double()
+    number = z.isfinite().all()
+    z = z.nan_to_num(0, 0, 0)  # of what is no number there is no decomposition
     std = F.normalize(z, dim=1).std(0).mean() * z.shape[1] ** 0.5
     square = z.T @ z if z.shape[0] > z.shape[1] else z @ z.T
     singular = torch.linalg.eigvalsh(square).clamp(min=0).sqrt()
-    share = singular / singular.sum()
-    return {"std": std, "rank": torch.special.entr(share).sum().exp()}
+    rank = torch.special.entr(singular / singular.sum()).sum().exp()
+    return {name: value.where(number, torch.nan) for name, value in (("std", std), ("rank", rank))}
 
 
 def scalars(out):
@@ -41,13 +44,26 @@ def spread_of(out):
     return spread(out[MEASURED]) if MEASURED in out else {}
 
 
-def finite(loss, run, seed, step):
-    """Raise UserError for a loss that is no number any more; step: how many there have been."""
-    if loss != loss or abs(loss) == float("inf"):
-        raise UserError(
-            f"{run.name} seed {seed}: the loss became {loss} at step {step}; lower train.lr (now {run.train.lr}) "
-            f"in runs.{run.name}, or clip gradients"
-        )
+def sound(net):
+    """Whether all weights and buffers of a network are numbers still."""
+    return all(value.isfinite().all() for value in net.state_dict().values())
+
+
+def diverged(what, value, run, seed, step, method, first):
+    """The UserError that says of a training's `what` that it is no number any more, and what is likely to blame.
+
+    step: how many there have been. first: the loss of the first one, before anything was learned; None if not known.
+    """
+    where, given = f"{run.name} seed {seed}", ", ".join(f"{name}: {value}" for name, value in run.args.items())
+    if first is not None and not math.isfinite(first):
+        blame = f"runs.{run.name}.args ({given})" if given else f"the images of {run.data}"
+        return UserError(f"{where}: the loss is {first} at the first step, before anything is learned: look at {blame}")
+    remedies = [f"lower train.lr (now {run.train.lr}) in runs.{run.name}"]
+    if isinstance(temperature := getattr(method, "temperature", None), int | float):
+        remedies.append(f"raise args.temperature (now {temperature})")
+    if not run.train.clip:
+        remedies.append("clip gradients (train.clip)")
+    return UserError(f"{where}: {what} became {value} at step {step}; {', or '.join(remedies)}")
 
 
 def flops(method, batch):
@@ -59,12 +75,21 @@ def flops(method, batch):
     return counter.get_total_flops() // len(part["image"])
 
 
+def held_out(method, split, batch, seed):
+    """The batches of `split`, the held-out images, for `validate`. Raises UserError where they make no batch of the method's."""
+    order, world = method.order, distributed.world()
+    whole = world * getattr(order, "group", 1)
+    batch = min(batch, len(split) // whole * whole)
+    if not batch:
+        raise UserError(f"val has {len(split)} samples, and a batch of this method in {world} processes has {whole} at least")
+    return split.batches(seed, batch, len(split), distributed.rank(), world, order=order)
+
+
 @torch.no_grad()
-def validate(method, split, prepare, batch, seed):
+def validate(method, batches, prepare):
     """The objective on held-out images, {val_<name>: mean over the batches}."""
-    batch = min(batch, len(split) // distributed.world() * distributed.world())
     sums, n = {}, 0
-    for part in split.batches(seed, batch, len(split), distributed.rank(), distributed.world(), order=method.order):
+    for part in batches:
         out = method(prepare(part))
         for name, value in {**scalars(out), **spread_of(out)}.items():
             sums[name] = sums.get(name, 0) + distributed.mean(value.double())

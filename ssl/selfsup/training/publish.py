@@ -25,7 +25,8 @@ def describe(run, seed, card, method, steps, code, start):
 
 @torch.no_grad()
 def pictures(method, shards, cache, prepare, count=16):
-    split = data.open(shards, "val", reader="auto", cache=cache, columns=method.inputs.columns)
+    name = "val" if data.tars.card_of(shards)["counts"]["val"] else "train"
+    split = data.open(shards, name, reader="auto", cache=cache, columns=method.inputs.columns)
     return method.pictures(prepare(next(iter(split.in_order(count)))))
 
 

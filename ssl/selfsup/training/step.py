@@ -4,6 +4,7 @@ import torch
 
 from ..core import distributed, rng
 from . import optim
+from .measure import sound
 
 
 class Step:
@@ -43,4 +44,4 @@ def fit(net, objective, batches, steps, train, seed=0):
     step = Step(net, objective, optim.build(net, train), train, seed, steps)
     for number, batch in enumerate(batches):
         step(number, batch)
-    return all(value.isfinite().all() for value in net.state_dict().values())
+    return sound(net)
