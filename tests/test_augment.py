@@ -351,6 +351,7 @@ def test_a_mapping_makes_the_views_of_the_same_augment():
     ({"flip": float("nan")}, "augment.flip"),
     ({"scale": 0}, "augment.scale"),
     ({"jitter": [0.4, 0.4, 0.4]}, "augment.jitter: should be the strengths"),
+    ({"jitter": [float("inf"), 0, 0, 0]}, "augment.jitter: should be the strengths"),
     ({"jitter": [0.4, 0.4, 0.4, 0.6]}, "augment.jitter"),
     ({"rand": 2}, "augment.rand: should be how many operations"),
     ({"rand": [2]}, "augment.rand"),

@@ -3,14 +3,18 @@
 import copy
 import json
 import math
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from selfsup import config
 from selfsup.errors import UserError
-from tests.test_bad_inputs import BUDGET, FOLDER, PARAMS, SCENES, TARS
+from tests.test_bad_inputs import BUDGET, FOLDER, PARAMS, SCENES, TARS, good, script  # noqa: F401
 
 VALUES = [None, "", " ", "x", "0.5", "false", "../x", True, False, 0, 1, -1, 2, 0.5, -0.5, 1.5, 10**13, -(10**30), 1e-30, 1e300,
           math.nan, math.inf, -math.inf, [], [1], [1, 2], ["a"], [[]], [None], {}, {"a": 1}, {"name": "vit"}, {1: 2},
@@ -51,9 +55,9 @@ def paths(value, path=()):
 PATHS = [path for path in paths(WHOLE) if path]
 
 
-def changed(path, value):
-    """WHOLE with another value at a path, or without the key (`Ellipsis`), or with a further key."""
-    params = copy.deepcopy(WHOLE)
+def changed(path, value, whole=WHOLE):
+    """`whole` with another value at a path, or without the key (`Ellipsis`), or with a further key."""
+    params = copy.deepcopy(whole)
     *parents, last = path
     at = params
     for key in parents:
@@ -86,6 +90,37 @@ def test_whole_is_right():
 def test_any_value_anywhere_is_sentences_or_composes(path, value):
     said = told(changed(path, value))
     assert said is None or "\n" not in said and said.startswith(("params.yaml: ", "runs."))
+
+
+def survivors(run):
+    """Params of one run, each with one value changed that is accepted, of the training, the network or the method."""
+    small = {**copy.deepcopy(PARAMS), "runs": {"tiny-run": run}}
+    for path in paths(small):
+        if path[:1] in (("train",), ("encoder",)) or path[:2] == ("runs", "tiny-run") and len(path) > 2:
+            for value in (1e-30, 1e300, math.inf, "x", {}, [], {"name": "vit"}):
+                if told(params := changed(path, value, small)) is None:
+                    yield f"{'.'.join(map(str, path))}: {value!r}", params
+
+
+def test_what_is_accepted_trains_or_is_one_sentence(good, tmp_path, monkeypatch, capfd):
+    """A handful of what the checks let through, by the stage's own script: never a traceback, never NaN in the history."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("SELFSUP_TRACKING", "off")
+    run = {"method": "simclr", "data": "tiny", "seeds": [0], "labels": 0.5,
+           "args": {"temperature": 0.5, "hidden": 16, "layers": 2, "augment": {"crop": [0.2, 1], "jitter": [0.4, 0.4, 0.4, 0.1]}}}  # fmt: skip
+    accepted = [*survivors(run)]
+    assert len(accepted) > 12
+    for what, params in accepted[::4]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(good / "data", folder / "data")
+        monkeypatch.chdir(folder)
+        Path("params.yaml").write_text(yaml.safe_dump(params))
+        capfd.readouterr()
+        ended = script("pretrain", "tiny-run")
+        said = [line for line in capfd.readouterr().err.replace("\r", "\n").splitlines() if line.startswith("error:")]
+        assert (ended, len(said)) in ((0, 0), (1, 1)), what
+        for history in folder.rglob("tiny-run/*/history.jsonl"):
+            assert "NaN" not in history.read_text() and "Infinity" not in history.read_text(), what
 
 
 KEYS = [  # what was accepted and trained nonsense, or ended in a traceback: where, value, what is said

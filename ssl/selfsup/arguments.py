@@ -1,7 +1,7 @@
 """Types and ranges of what a user can set, stated once: on the function or class that takes the value.
 
-A part (method, source, encoder, protocol) annotates its arguments, as in `temperature: Temperature = 0.5`; `config` reads
-the annotations and holds params.yaml against them. Nothing heavy is imported here, so that parts stay light."""
+A part (method, source, encoder, protocol) annotates its arguments, as in `temperature: Temperature = 0.5`; `config`
+reads the annotations and holds params.yaml against them. Nothing heavy is imported here, so that parts stay light."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -31,7 +31,8 @@ def explain(error):
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)):
-        return f"not enough memory ({str(error).partition(chr(10))[0]}): make the batch, the images or what is built of args smaller"
+        first = str(error).partition("\n")[0]
+        return f"not enough memory ({first}): make the batch, the images or what is built of args smaller"
     if not isinstance(error, OSError):
         return None
     where = error.filename if error.filename is not None else "an output"

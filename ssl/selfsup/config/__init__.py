@@ -79,7 +79,8 @@ def check(params: Params) -> None:
                     f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
                 )
         kinds, found = section(method), checker.Problems("params")
-        found.make(f"runs.{entry.name}.args", kinds, {name: value for name, value in entry.args.items() if name in kinds.model_fields})
+        found.make(f"runs.{entry.name}.args", kinds,
+                   {name: value for name, value in entry.args.items() if name in kinds.model_fields})
         if found:
             raise UserError("; ".join(found))
         if entry.from_ and "teacher" not in inspect.signature(method.__init__).parameters:

@@ -57,10 +57,12 @@ def section(folder, name):
     """The Section of params that a part takes, besides what all of its kind have."""
     if folder == "sources":
         own = signature.takes(folder, name, "source")
-        return signature.model(name, Dataset, {key: kind for key, kind in own.items() if key not in Dataset.model_fields})
+        own = {key: kind for key, kind in own.items() if key not in Dataset.model_fields}
+        return signature.model(name, Dataset, own)
     if folder == "evals":
         return signature.model(name, Section, signature.takes(folder, name, "choose") | JUDGED)
-    return signature.model(name, Section, signature.takes(folder, name) | ({"name": (str, ...)} if folder == "nets" else {}))
+    more = {"name": (str, ...)} if folder == "nets" else {}
+    return signature.model(name, Section, signature.takes(folder, name) | more)
 
 
 def dataset(found, name, raw):
@@ -86,8 +88,8 @@ def protocol(found, name, raw):
 
 
 def encoder(found, where, raw):
-    """Whether `raw` describes a network: one of ours with arguments that it takes, or one of timm's, which says itself what
-    it takes. Networks within it, too."""
+    """Whether `raw` describes a network: one of ours with arguments that it takes, or one of timm's, which says itself
+    what it takes. Networks within it, too."""
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
         found.append(f"{where} should name an encoder, as in {{name: convnet, width: 32}}, not {raw!r}")
         return False

@@ -51,7 +51,8 @@ class Problems(list):
             for error in problems.errors():
                 errors.setdefault(place(raw, error), []).append(error)
             for path, some in errors.items():
-                if not any(path == other[:len(path)] for other in errors if other != path):  # else a choice that came further
+                further = any(path == other[:len(path)] for other in errors if other != path)
+                if not further:  # else another choice of a union, which came less far
                     self.append(self.sentence(where, model, path, some))
             return None
 
@@ -71,11 +72,12 @@ class Problems(list):
         if len(errors) == 1 and error["type"] in ("model_type", "dict_type", "dataclass_type", "dataclass_exact_type"):
             return f"{key} should be a mapping of keys to values, not {error['input']!r}"
         first, *others = dict.fromkeys(re.sub("^(Input|Value error,) ", "", each["msg"]) for each in errors)
-        return f"{' or '.join([f'{key} {first}', *(other.removeprefix('should be ') for other in others)])}, not {error['input']!r}"
+        what = " or ".join([first, *(other.removeprefix("should be ") for other in others)])
+        return f"{key} {what}, not {error['input']!r}"
 
 
 def place(raw, error):
-    """Where in `raw` an error of pydantic's lies: the keys of its loc, without the choices of a union, which it has, too."""
+    """Where in `raw` an error of pydantic's lies: the keys of its loc, which also names choices of a union."""
     path, at = [], raw
     for key in error["loc"]:
         inside = key in at if isinstance(at, dict) else isinstance(at, list) and isinstance(key, int) and key < len(at)
@@ -89,14 +91,17 @@ def place(raw, error):
 
 def sections(kind):
     """The Sections that a type names."""
-    return [kind] if hasattr(kind, "model_fields") else [found for part in typing.get_args(kind) for found in sections(part)]
+    if hasattr(kind, "model_fields"):
+        return [kind]
+    return [found for part in typing.get_args(kind) for found in sections(part)]
 
 
 def nested(model, parents):
     """The keys of the section that lies at `parents` in a model."""
     kind = model
     for name in parents:  # a place in a list or a name in a mapping leads to the same kind
-        kind = next((section.model_fields[name].annotation for section in sections(kind) if name in section.model_fields), kind)
+        fields = (section.model_fields for section in sections(kind))
+        kind = next((known[name].annotation for known in fields if name in known), kind)
     return next(section.model_fields for section in sections(kind))
 
 

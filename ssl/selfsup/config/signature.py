@@ -111,7 +111,8 @@ def takes(folder, name, function=INIT):
     path = place(folder, name)
     body = ast.parse(((path / "__init__.py") if path.is_dir() else path).read_text(encoding="utf-8")).body
     if function == INIT:
-        body = [node for part in body if isinstance(part, ast.ClassDef) and _is_part(part, folder) for node in part.body]
+        classes = [node for node in body if isinstance(node, ast.ClassDef) and _is_part(node, folder)]
+        body = [node for part in classes for node in part.body]
     found = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == function), None)
     if found is None:
         return {}

@@ -79,8 +79,9 @@ RULES = {  # of a field of Augment that is no probability: whether a value is on
     ),
     "scale": (lambda v: _number(v, 0, 1) and v > 0, "a share of the image's side, above 0 and at most 1"),
     "jitter": (
-        lambda v: _numbers(v, *[(0, math.inf)] * 3, (0, 0.5)),
-        "the strengths of brightness, contrast, saturation and hue, the last at most 0.5, as in [0.4, 0.4, 0.4, 0.1]",
+        lambda v: _numbers(v, *[(0, 10)] * 3, (0, 0.5)),
+        "the strengths of brightness, contrast and saturation, at most 10, and of hue, at most 0.5, as in "
+        "[0.4, 0.4, 0.4, 0.1]",
     ),
     "rand": (
         lambda v: isinstance(v, tuple) and _rand(v),

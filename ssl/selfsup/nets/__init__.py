@@ -10,7 +10,7 @@ from .. import layers
 from ..errors import UserError
 
 HEADS = {"linear": layers.linear, "text_transformer": layers.TextTransformer}  # parts that stand beside an encoder
-SIZES = {"size": "size", "channels": "channels", "img_size": "size"}  # arguments that follow the data card, and what there
+SIZES = {"size": "size", "channels": "channels", "img_size": "size"}  # arguments, and the card's keys that they follow
 
 
 def names():
@@ -58,7 +58,8 @@ def build(name, card=None, **kwargs):
         raise UserError(f"encoder.name: {name} takes the column '{takes}', which the data set does not have "
                         f"(it has {', '.join(card['columns'])})")
     if takes == "image" and getattr(net, "channels", None) != card.get("channels", getattr(net, "channels", None)):
-        raise UserError(f"encoder: {name} takes images with {net.channels} channels, and the data's have {card['channels']}")
+        raise UserError(f"encoder: {name} takes images with {net.channels} channels, and the data's have "
+                        f"{card['channels']}")
     if "size" in card and hasattr(net, "can_encode"):
         net.can_encode(card["size"])
     normalise(net, card)
@@ -66,8 +67,8 @@ def build(name, card=None, **kwargs):
 
 
 def pretrained(card, name, **kwargs):
-    """The timm model `name` as `build` makes it, with the weights that timm has for it: from its cache or, where there is
-    a network, from timm's hub."""
+    """The timm model `name` as `build` makes it, with the weights that timm has for it: from its cache or, where there
+    is a network, from timm's hub."""
     config = configured(card, name, **kwargs)
     return maker(name)(pretrained=True, **{key: value for key, value in config.items() if key != "name"})
 

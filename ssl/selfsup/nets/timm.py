@@ -15,8 +15,8 @@ NOT_OURS = ("cache_dir", "checkpoint_path", "exportable", "feature_cfg", "featur
 
 
 def maker(name, others=()):
-    """What makes the model `name`: a Timm, which takes `img_size` where the model is made for one size. Raises UserError
-    for a name that timm does not know; others: further names, for the nearest right one."""
+    """What makes the model `name`: a Timm, which takes `img_size` where the model is made for one size. Raises
+    UserError for a name that timm does not know; others: further names, for the nearest right one."""
     import timm
 
     if not timm.is_model(name):
@@ -33,22 +33,29 @@ def made_for(name):
 
 
 class Timm(ImageEncoder):
-    """A timm model up to its last feature map; `kwargs` go to timm.create_model: numbers, words, truth values and lists of
-    these. img_size: of images in pixels, for a model that is made for one size; None for any.
+    """A timm model up to its last feature map; `kwargs` go to timm.create_model: numbers, words, truth values and lists
+    of these. img_size: of images in pixels, for a model that is made for one size; None for any.
 
     Features are the mean of that map, as for our own encoders. Everything after it goes (classifier, pooling, the wide
     layers some put between), so that every parameter takes part, whether a method uses the map or its mean.
     Nothing is fetched and no file read, unless `pretrained`. Raises UserError for what timm cannot build.
     """
 
-    def __init__(self, name: Text, channels: Channels = 3, img_size: Pixels | None = None, pretrained: bool = False, **kwargs):
+    def __init__(
+        self,
+        name: Text,
+        channels: Channels = 3,
+        img_size: Pixels | None = None,
+        pretrained: bool = False,
+        **kwargs,
+    ):
         super().__init__()
         import timm
 
         for key, value in kwargs.items():
             if key in NOT_OURS or key.startswith("pretrained") or not plain(value):
-                raise UserError(f"encoder.{key}: {value!r} is nothing that an architecture is built of; where weights start "
-                                "is the run's own, as in `init: timm`")
+                raise UserError(f"encoder.{key}: {value!r} is nothing that an architecture is built of; where weights "
+                                "start is the run's own, as in `init: timm`")
             if key.endswith("_rate") and not (type(value) in (int, float) and 0 <= value < 1):  # timm's are of dropping
                 raise UserError(f"encoder.{key} should be a number from 0 to below 1, not {value!r}")
         self.name, self.channels = name, kwargs.setdefault("in_chans", channels)
@@ -59,8 +66,8 @@ class Timm(ImageEncoder):
             if pretrained:
                 raise
             asked = ", ".join(f"{key}: {value!r}" for key, value in {**size, **kwargs}.items())
-            raise UserError(f"encoder.name: timm cannot build {name} with {asked} ({told(error)}); choose another model or "
-                            "`size` of the data set") from None
+            raise UserError(f"encoder.name: timm cannot build {name} with {asked} ({told(error)}); choose another model "
+                            "or `size` of the data set") from None
         if not hasattr(self.net, "prune_intermediate_layers"):
             raise UserError(f"encoder.name: timm's {name} does not give feature maps; choose another model")
         # Transformers normalise the last map (`norm`); elsewhere timm's "norm" layers belong to the head.
@@ -75,11 +82,11 @@ class Timm(ImageEncoder):
         try:
             last = self.eval().features(torch.zeros(1, self.channels, size, size))
         except Exception as error:  # whatever an architecture raises for images that do not suit it
-            raise UserError(f"encoder.name: timm's {self.name} cannot encode images of {size} pixels ({told(error)}); choose "
-                            "another model or `size` of the data set") from None
+            raise UserError(f"encoder.name: timm's {self.name} cannot encode images of {size} pixels ({told(error)}); "
+                            "choose another model or `size` of the data set") from None
         if last.shape[:2] != (1, self.dim) or 0 in last.shape:
-            raise UserError(f"encoder.name: timm's {self.name} gives no feature maps of images of {size} pixels; choose another "
-                            "model or `size` of the data set")
+            raise UserError(f"encoder.name: timm's {self.name} gives no feature maps of images of {size} pixels; choose "
+                            "another model or `size` of the data set")
         self.train(training)
 
     def layers(self, x):
@@ -92,7 +99,9 @@ def plain(value):
     """Whether a value is a number, a word (no path, no address), a truth value or a list of these."""
     if isinstance(value, list | tuple):
         return all(map(plain, value))
-    return value is None or isinstance(value, bool | int | float) or isinstance(value, str) and not set(value) & set("/\\:")
+    if isinstance(value, str):
+        return not set(value) & set("/\\:")
+    return value is None or isinstance(value, bool | int | float)
 
 
 def told(error):

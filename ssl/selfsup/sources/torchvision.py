@@ -14,6 +14,7 @@ from selfsup.sources import SPLITS, Source, divide, listed, numbered
 
 
 SPLITTING = ("train", "split", "image_set")  # arguments of torchvision's classes that say which split
+OTHERWISE = "lay its images out in folders or tars and take the source folder, parquet or webdataset"
 NAMED = {"train": ["train", "trainval", "train-standard"], "test": ["test"], "val": ["val", "valid"]}
 
 
@@ -67,8 +68,7 @@ def splits(name, root, download=False, unlabelled=False):
     wants = [key for key, parameter in takes.items() if key not in ("root", *SPLITTING)
              and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD]
     if wants:
-        raise UserError(f"torchvision's {name} wants more than a root: {', '.join(wants)}; lay its images out in folders or tars "
-                        "and take the source folder, parquet or webdataset")
+        raise UserError(f"torchvision's {name} wants more than a root: {', '.join(wants)}; {OTHERWISE}")
     given = {"root": str(root)} if "root" in takes else {}
     if "download" in takes:
         given["download"] = download
@@ -104,8 +104,7 @@ def splits(name, root, download=False, unlabelled=False):
             except ValueError as error:
                 said = said or str(error)
     if "train" not in made:
-        raise UserError(f"torchvision's {name} has no training split ({said}); lay its images out in folders or tars and take the "
-                        "source folder, parquet or webdataset")
+        raise UserError(f"torchvision's {name} has no training split ({said}); {OTHERWISE}")
     if "test" not in made and "val" in made:
         made["test"] = made.pop("val")  # as ImageNet: the public "val" is what everybody tests on
     if unlabelled:

@@ -147,8 +147,8 @@ class Training:
             if "more than 1 value per channel" not in str(error):  # BatchNorm's
                 raise
             raise UserError(
-                f"runs.{self.run.name}.train.batch: {self.run.train.batch} images over {distributed.world()} processes leave "
-                "BatchNorm one value to take statistics of; take a larger batch or fewer processes"
+                f"runs.{self.run.name}.train.batch: {self.run.train.batch} images over {distributed.world()} processes "
+                "leave BatchNorm one value to take statistics of; take a larger batch or fewer processes"
             ) from None
 
     def before_epoch(self, epoch):
