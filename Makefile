@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 EXPERIMENT = $(shell sed -n 's/^experiment: //p' params.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := ssl
+# DVC asks for it, and the system knows no name for some users.
+export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 
 .PHONY: help repro parallel test bench ui track claims experiment params
 .DEFAULT_GOAL := help
@@ -10,13 +12,13 @@ export PYTHONPATH := ssl
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-repro: .venv/installed ## install what is needed, run every stage that is not up to date, say where the report is
+repro: .git .venv/installed ## install what is needed, run every stage that is not up to date, say where the report is
 	dvc repro; status=$$?; python pipelines/experiment.py --save && exit $$status
 	@echo
 	@echo "Report:  $(CURDIR)/data/report/$(EXPERIMENT)/report.html"
 	@echo "MLflow:  make ui, then open http://127.0.0.1:5000"
 
-parallel: .venv/installed ## the same by Snakemake, independent stages at the same time
+parallel: .git .venv/installed ## the same by Snakemake, independent stages at the same time
 	snakemake --profile profiles/local; status=$$?; python pipelines/experiment.py --save && exit $$status
 
 test: .venv/installed ## all tests
@@ -39,6 +41,10 @@ experiment: .venv/installed ## make experiment E=cifar10: choose what params.yam
 
 params: .venv/installed ## after an edit of params.yaml by hand: renew what it derives from that
 	python pipelines/experiment.py --params
+
+.git:
+	@test "$$(.venv/bin/dvc config core.no_scm 2>/dev/null)" = true || { echo "error: this is no git repository, which DVC wants \
+	(a ZIP of one has no .git): clone it, or run \`git init && git add --all && git commit -m start\` here" >&2; exit 1; }
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -2,13 +2,30 @@
 #   snakemake --cores 2        snakemake --profile profiles/slurm        snakemake -n --cores 1  (only lists them)
 # DVC says which stages there are, how they depend on each other and which are stale; Snakemake decides when each runs.
 # A job is `dvc repro` of one stage, so afterwards dvc.lock, cache and `dvc status` are as if DVC had run them all.
+import fcntl
 import os
 import re
 from pathlib import Path
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from snakemake.exceptions import WorkflowError
 
-with Repo() as repo:
+if workflow.is_main_process:
+    # One at a time in a working tree, by a lock that ends with its holder. Snakemake's own, and its marks of incomplete
+    # files, outlive a kill or a power cut: whoever has this one finds only such.
+    Path(".snakemake").mkdir(exist_ok=True)
+    sole = open(".snakemake/sole", "w")
+    try:
+        fcntl.flock(sole, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError("another Snakemake runs in this working tree: wait for it, or stop it")
+    for left in [*Path(".snakemake/locks").glob("*.lock"), *Path(".snakemake/incomplete").rglob("*")]:
+        if left.is_file():
+            left.unlink()
+
+try:
+    repo = Repo()
     graph = repo.index.graph
     needs = {
         stage.addressing: [below.addressing for below in graph.successors(stage) if below.cmd]
@@ -16,6 +33,9 @@ with Repo() as repo:
         if stage.cmd  # a .dvc file has none
     }
     changed = repo.status() if workflow.is_main_process else {}
+    repo.close()
+except DvcException as error:
+    raise WorkflowError(f"DVC cannot say which stages there are: {error}")
 
 
 def stamp(stage):
@@ -42,11 +62,17 @@ rule all:
         [stamp(stage) for stage in needs],
 
 
+titles = {}
+for stage in sorted(needs):  # in letters that Snakemake takes, in which the runs a-b and a_b would have one name
+    titles[stage] = re.sub(r"\W", "_", stage)
+    while list(titles.values()).count(titles[stage]) > 1:
+        titles[stage] += "_"
+
 for stage, below in needs.items():
 
     rule:
         name:
-            re.sub(r"\W", "_", stage)
+            titles[stage]
         input:
             [stamp(name) for name in below],
         output:

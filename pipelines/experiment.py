@@ -33,6 +33,7 @@ def kept(name):
 def entries(path):
     """{stage: its text} of a lock file, {} without one. Text, not YAML: what DVC wrote stays as it wrote it."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
+    errors.refuse_conflict(path, text)
     head = re.compile(r"^  (\S.*):$", re.MULTILINE)
     starts = [*head.finditer(text)]
     ends = [*(found.start() for found in starts[1:]), len(text)]

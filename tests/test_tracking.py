@@ -267,6 +267,24 @@ def test_six_processes_at_once_on_a_fresh_store(tmp_path):
     assert count(tmp_path)["metrics"] == 4 + 2 * (200 + 7) and count(tmp_path)["model_versions"] == 2
 
 
+def test_odd_letters_in_the_repositorys_path(made, tmp_path):
+    """The environment lies in it, too: a "%" there is none of Alembic's, a "?" none of the store's address."""
+    import mlflow
+
+    root = tmp_path / "50% of it's $HOME? [1]#é"
+    encoder(root)
+    shutil.copy2(made / "mlflow.db", root)
+    (root / "site").mkdir()
+    (root / "site/mlflow").symlink_to(Path(mlflow.__file__).parent)
+    env = {**os.environ, "PYTHONPATH": f"{root / 'site'}{os.pathsep}{LIBRARY}"}
+    done = subprocess.run([sys.executable, "-c", SYNC, str(Path(__file__).parent), "."], cwd=root, env=env,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shutil.copy2(root / "mlflow.db", tmp_path)
+    assert first_view(tmp_path) == [("quick-simclr", ["quick-simclr/0"])]
+    assert list(root.glob("mlruns/quick/*/artifacts/pictures/views.png"))
+
+
 def test_dead_server_is_one_sentence_at_once(tmp_path, monkeypatch):
     encoder(tmp_path)
     with socket.socket() as free:

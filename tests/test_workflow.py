@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,21 +165,49 @@ def test_slurm_profile_is_parsed(clone):
 
 
 def test_independent_stages_run_at_the_same_time(tmp_path):
-    """Three stages that sleep, two of them independent: the repository's Snakefile, another dvc.yaml."""
+    """Three stages that sleep, two of them independent and all but of one name: the repository's Snakefile, another dvc.yaml."""
     clone = Clone(tmp_path)
     stamp = "import sys, time; a = time.time(); time.sleep({}); print(a, time.time(), file=open(sys.argv[1], 'w'))"
     work = {name: {"cmd": f'python -c "{stamp.format(seconds)}" {name}', "outs": [name]}
-            for name, seconds in (("left", 6), ("right", 6), ("last", 0))}
-    work["last"]["deps"] = ["left", "right"]
+            for name, seconds in (("a-b", 6), ("a_b", 6), ("last", 0))}
+    work["last"]["deps"] = ["a-b", "a_b"]
     (clone / "dvc.yaml").write_text(yaml.safe_dump({"stages": work}))
     shutil.copy(ROOT / "Snakefile", tmp_path)
     clone.run("git", "init", "--quiet")
     clone.run("dvc", "init", "--quiet")
     clone.run("snakemake", "--cores", "2")
     times = {name: [float(word) for word in (clone / name).read_text().split()] for name in work}
-    assert max(times["left"][0], times["right"][0]) < min(times["left"][1], times["right"][1])
-    assert times["last"][0] > max(times["left"][1], times["right"][1])
+    assert max(times["a-b"][0], times["a_b"][0]) < min(times["a-b"][1], times["a_b"][1])
+    assert times["last"][0] > max(times["a-b"][1], times["a_b"][1])
     assert clone.stale() == set()
+
+
+def test_snakemake_goes_on_after_a_kill_and_two_do_not_clash(tmp_path):
+    """A stage that takes for ever at first: kill -9, and what it leaves (Snakemake's lock, its mark of incomplete files, the
+    stage and the DVC above it)."""
+    clone = Clone(tmp_path)
+    work = "from selfsup import process; process.guard(); import os, time; open('begun', 'w'); time.sleep(600 * os.path.exists('slow')); open('made', 'w')"
+    (clone / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"only": {"cmd": f'pipelines/python -c "{work}"', "outs": ["made"]}}}))
+    for name in ("pipelines", "ssl"):
+        (clone / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "Snakefile", tmp_path)
+    clone.run("git", "init", "--quiet")
+    clone.run("dvc", "init", "--quiet")
+    (clone / "slow").touch()
+    first = subprocess.Popen(["snakemake", "--cores", "1"], cwd=tmp_path, env=clone.env, stderr=subprocess.DEVNULL)
+    while not (clone / "begun").exists():
+        assert first.poll() is None
+        time.sleep(0.1)
+    with pytest.raises(AssertionError, match="another Snakemake runs in this working tree"):
+        clone.run("snakemake", "--cores", "1")
+    assert list((clone / ".snakemake/locks").iterdir()) and list((clone / ".snakemake/incomplete").iterdir())
+    first.kill()
+    first.wait()
+    (clone / "slow").unlink()
+    clone.run("snakemake", "--cores", "1")
+    assert (clone / "made").exists()
+    marks = [mark for mark in (clone / ".snakemake/incomplete").rglob("*") if mark.is_file()]
+    assert not marks and clone.stale() == set()
 
 
 def test_an_edit_by_hand_that_the_plan_does_not_know_is_noticed(clone):

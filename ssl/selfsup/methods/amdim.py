@@ -2,6 +2,7 @@
 
 import torch
 
+from ..arguments import Scale, Weight, Width
 from ..core.distributed import gather, rank
 from ..core.precision import float32
 from ..training.losses import local_info_nce
@@ -24,7 +25,15 @@ class AMDIM(Method):
 
     inputs = Views(2, augment="simclr")
 
-    def __init__(self, encoder, card, hidden=512, dim=512, clip=20.0, penalty=0.04):
+    def __init__(
+        self,
+        encoder,
+        card,
+        hidden: Width = 512,
+        dim: Width = 512,
+        clip: Scale = 20.0,
+        penalty: Weight = 0.04,
+    ):
         super().__init__(encoder)
         shapes = map_shapes(encoder, card["size"])
         self.fine, self.coarse = len(shapes) // 2, min(len(shapes) // 2 + 1, len(shapes) - 1)

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..core.distributed import gather
 from ..core.precision import float32
 from ..layers import mlp
@@ -28,7 +29,7 @@ class BarlowTwins(Method):
 
     inputs = Views(2, augment="asym")
 
-    def __init__(self, encoder, hidden=2048, dim=2048, redundancy=0.005):
+    def __init__(self, encoder, hidden: Width = 2048, dim: Width = 2048, redundancy: Weight = 0.005):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim, layers=3)
         self.projector[-1] = nn.Linear(hidden, dim, bias=False)  # the correlation would subtract a bias

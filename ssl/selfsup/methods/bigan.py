@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Norm, Scale, Width
 from ..layers import Decoder, critic, map_side
 from ..core import rng
 from ..core.precision import softplus
@@ -26,7 +27,15 @@ class BiGAN(Method):
 
     inputs = View("none")
 
-    def __init__(self, encoder, card, code=200, critic_lr=1.0, width=32, norm="batch"):
+    def __init__(
+        self,
+        encoder,
+        card,
+        code: Width = 200,
+        critic_lr: Scale = 1.0,
+        width: Width = 32,
+        norm: Norm = "batch",
+    ):
         super().__init__(encoder)
         size, channels, side = card["size"], card["channels"], map_side(encoder, card["size"])
         area = encoder.dim * side**2

@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Proportion, Width
 from ..core.precision import cosine_similarity
 from ..layers import mlp
 from ..training.state import Ema, rising
@@ -22,7 +23,7 @@ class BYOL(Method):
 
     inputs = Views(2, augment="asym")
 
-    def __init__(self, encoder, hidden=4096, dim=256, momentum=0.996):
+    def __init__(self, encoder, hidden: Width = 4096, dim: Width = 256, momentum: Proportion = 0.996):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim)
         self.predictor = mlp(dim, hidden, dim)

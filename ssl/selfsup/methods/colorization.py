@@ -1,19 +1,21 @@
 """Colorization: the colours of an image from its lightness."""
 
+from typing import Literal
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Norm, Proportion, Temperature
 from ..core.cluster import counted
 from ..core.colour import lab_to_rgb, rgb_to_lab
 from ..core.distributed import total
 from ..core.precision import float32
-from ..errors import UserError, nearest
+from ..errors import UserError
 from ..layers import Decoder, map_side
 from ..inputs.views import View
 from .base import Method, rows
 
-LOSSES = ("classes", "l2")
 GRID = 10  # spacing of the bins in ab
 SCALE = 50  # of ab where numbers are predicted
 
@@ -33,10 +35,16 @@ class Colorization(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, loss="classes", smoothing=0.5, temperature=0.38, norm="batch"):
+    def __init__(
+        self,
+        encoder,
+        card,
+        loss: Literal["classes", "l2"] = "classes",
+        smoothing: Proportion = 0.5,
+        temperature: Temperature = 0.38,
+        norm: Norm = "batch",
+    ):
         super().__init__(encoder)
-        if loss not in LOSSES:
-            raise UserError(f"colorization: unknown loss '{loss}'{nearest(loss, LOSSES)}")
         if card["channels"] != 3:
             raise UserError("colorization needs images with three channels")
         self.classes, self.smoothing, self.temperature = loss == "classes", smoothing, temperature

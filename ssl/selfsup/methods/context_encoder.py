@@ -1,19 +1,18 @@
 """Context encoder: fill a removed region from what surrounds it."""
 
+from typing import Literal
+
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
+from ..arguments import Norm, Scale, Weight
 from ..core import rng
 from ..core.precision import float32, softplus
-from ..errors import UserError, nearest
 from ..layers import Decoder, critic, map_side
 from ..training.patches import cut
 from ..training.state import frozen
 from ..inputs.views import View
 from .base import Method, denormalise, rows
-
-REGIONS = ("random", "central")
 
 
 class ContextEncoder(Method):
@@ -31,11 +30,16 @@ class ContextEncoder(Method):
     inputs = View("crop_flip")
 
     def __init__(
-        self, encoder, card, reconstruction=0.999, adversarial=0.001, region="random", critic_lr=0.1, norm="batch"
+        self,
+        encoder,
+        card,
+        reconstruction: Weight = 0.999,
+        adversarial: Weight = 0.001,
+        region: Literal["random", "central"] = "random",
+        critic_lr: Scale = 0.1,
+        norm: Norm = "batch",
     ):
         super().__init__(encoder)
-        if region not in REGIONS:
-            raise UserError(f"context_encoder: unknown region '{region}'{nearest(region, REGIONS)}")
         self.weights, self.region, self.critic_lr = (reconstruction, adversarial), region, critic_lr
         size, start = card["size"], map_side(encoder, card["size"])
         self.side = size // 2

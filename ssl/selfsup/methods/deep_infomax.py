@@ -1,22 +1,20 @@
 """Deep InfoMax: the code of an image tells as much as it can about each place in it."""
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..core import rng
 from ..core.distributed import gather, rank
 from ..core.precision import float32, sigmoid, softplus
-from ..errors import UserError, nearest
 from ..training.losses import local_info_nce, of_others, of_own
 from ..layers import map_shapes, mlp
 from ..training.state import frozen
 from ..inputs.views import View
 from .base import Method
-
-ESTIMATORS = ("jsd", "infonce")
 
 
 class DeepInfoMax(Method):
@@ -33,10 +31,18 @@ class DeepInfoMax(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, estimator="jsd", code=64, hidden=512, dim=512, local=1.0, prior=0.1):
+    def __init__(
+        self,
+        encoder,
+        card,
+        estimator: Literal["jsd", "infonce"] = "jsd",
+        code: Width = 64,
+        hidden: Width = 512,
+        dim: Width = 512,
+        local: Weight = 1.0,
+        prior: Weight = 0.1,
+    ):
         super().__init__(encoder)
-        if estimator not in ESTIMATORS:
-            raise UserError(f"deep_infomax: unknown estimator '{estimator}'{nearest(estimator, ESTIMATORS)}")
         shapes = map_shapes(encoder, card["size"])
         self.middle = len(shapes) // 2
         self.code = nn.Linear(encoder.dim, code)

@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Clusters, Rounds, Width
 from ..core import cluster, rng
 from ..core.precision import cross_entropy
 from ..errors import UserError
@@ -29,7 +30,7 @@ class DeepCluster(Method):
     inputs = View(augment="crop_flip")
     held_out = False  # only training images have a cluster
 
-    def __init__(self, encoder, card, clusters=None, pca=64, iterations=20):
+    def __init__(self, encoder, card, clusters: Clusters | None = None, pca: Width = 64, iterations: Rounds = 20):
         super().__init__(encoder)
         images = card["counts"]["train"]
         self.clusters = clusters or 10 * len(card["classes"])

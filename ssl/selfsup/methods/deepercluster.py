@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Clusters, Rounds, Width
 from ..core import cluster, rng
 from ..core.precision import cross_entropy
 from ..errors import UserError
@@ -34,11 +35,20 @@ class DeeperCluster(Method):
     inputs = View("crop_flip")
     held_out = False  # only training images have a cluster
 
-    def __init__(self, encoder, card, groups=4, clusters=None, every=3, pca=64, iterations=20):
+    def __init__(
+        self,
+        encoder,
+        card,
+        groups: Width = 4,
+        clusters: Clusters | None = None,
+        every: Rounds = 3,
+        pca: Width = 64,
+        iterations: Rounds = 20,
+    ):
         super().__init__(encoder)
         images = card["counts"]["train"]
         clusters = clusters or 10 * len(card["classes"])
-        if not 0 < groups <= clusters <= images:
+        if not groups <= clusters <= images:
             raise UserError(
                 f"deepercluster cannot make {clusters} clusters in {groups} groups of {images} images: set args.clusters"
             )

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Proportion, Temperature, Width
 from ..core import distributed
 from ..core.precision import float32
 from ..training.state import Ema, rising
@@ -33,13 +34,13 @@ class DINO(Method):
     def __init__(
         self,
         encoder,
-        hidden=2048,
-        bottleneck=256,
-        prototypes=4096,
-        temperature=0.1,
-        teacher_temperature=0.04,
-        momentum=0.996,
-        centre=0.9,
+        hidden: Width = 2048,
+        bottleneck: Width = 256,
+        prototypes: Width = 4096,
+        temperature: Temperature = 0.1,
+        teacher_temperature: Temperature = 0.04,
+        momentum: Proportion = 0.996,
+        centre: Proportion = 0.9,
     ):
         super().__init__(encoder)
         widths = [encoder.dim, hidden, hidden, bottleneck]

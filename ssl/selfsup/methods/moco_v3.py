@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Proportion, Temperature, Width
 from ..core.precision import normalize
 from ..training.losses import info_nce
 from ..layers import mlp
@@ -27,7 +28,14 @@ class MoCoV3(Method):
 
     inputs = Views(2, augment="asym")
 
-    def __init__(self, encoder, hidden=4096, dim=256, temperature=0.2, momentum=0.99):
+    def __init__(
+        self,
+        encoder,
+        hidden: Width = 4096,
+        dim: Width = 256,
+        temperature: Temperature = 0.2,
+        momentum: Proportion = 0.99,
+    ):
         super().__init__(encoder)
         if hasattr(encoder, "embed"):
             encoder.embed.requires_grad_(False)

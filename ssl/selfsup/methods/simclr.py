@@ -1,8 +1,11 @@
 """SimCLR: two views of an image find each other among all other views of the batch."""
 
+from typing import Annotated
+
 import torch
 import torch.nn as nn
 
+from ..arguments import Range, Temperature, Width
 from ..core.distributed import gather, rank
 from ..core.precision import cross_entropy, float32, normalize
 from ..layers import mlp
@@ -23,7 +26,14 @@ class SimCLR(Method):
 
     inputs = Views(2, augment="simclr")
 
-    def __init__(self, encoder, hidden=2048, dim=128, temperature=0.5, layers=2):
+    def __init__(
+        self,
+        encoder,
+        hidden: Width = 2048,
+        dim: Width = 128,
+        temperature: Temperature = 0.5,
+        layers: Annotated[int, Range(ge=0, le=16)] = 2,
+    ):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim, layers) if layers else nn.Identity()
         self.temperature = temperature

@@ -1,9 +1,12 @@
 """SwAV: from one view predict the cluster of another, where clusters are assigned online and evenly."""
 
+from typing import Annotated
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Proportion, Range, Temperature, Width
 from ..core import cluster, distributed
 from ..core.distributed import gather_rows
 from ..core.precision import float32, normalize
@@ -34,14 +37,14 @@ class SwAV(Method):
     def __init__(
         self,
         encoder,
-        hidden=2048,
-        dim=128,
-        prototypes=3000,
-        temperature=0.1,
-        epsilon=0.05,
-        queue=3840,
-        queue_from=0.075,
-        sinkhorn=True,
+        hidden: Width = 2048,
+        dim: Width = 128,
+        prototypes: Width = 3000,
+        temperature: Temperature = 0.1,
+        epsilon: Annotated[float, Range(ge=0.003, le=1000)] = 0.05,
+        queue: Width = 3840,
+        queue_from: Proportion = 0.075,
+        sinkhorn: bool = True,
     ):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim)

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..core.distributed import gather
 from ..core.precision import float32, mse_loss
 from ..layers import mlp
@@ -24,7 +25,15 @@ class VICReg(Method):
 
     inputs = Views(2, augment="vicreg")
 
-    def __init__(self, encoder, hidden=2048, dim=2048, invariance=25.0, variance=25.0, covariance=1.0):
+    def __init__(
+        self,
+        encoder,
+        hidden: Width = 2048,
+        dim: Width = 2048,
+        invariance: Weight = 25.0,
+        variance: Weight = 25.0,
+        covariance: Weight = 1.0,
+    ):
         super().__init__(encoder)
         self.expander = mlp(encoder.dim, hidden, dim, layers=3)
         self.expander[-1] = nn.Linear(hidden, dim, bias=False)  # no term would notice a bias

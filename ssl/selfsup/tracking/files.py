@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from selfsup import artefacts, config, encoder
-from selfsup.errors import UserError
+from selfsup.errors import UserError, refuse_conflict
 from selfsup.tracking import names, store
 
 
@@ -129,8 +129,10 @@ def _dvc_hashes(path):
         return {}
     import yaml
 
+    text = path.read_text()
+    refuse_conflict(path, text)
     try:
-        stages = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+        stages = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
         return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
     except (yaml.YAMLError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged: {error}") from None

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 from selfsup import config, process
 from selfsup.errors import UserError
@@ -35,7 +36,9 @@ SAID = 600  # letters of MLflow's own sentences, which end with what to do
 def client(root):
     """An MLflow client; a store that cannot be used becomes one sentence, here and in the block."""
     file = root / "mlflow.db"
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{file}"
+    # Where it can be, without the folder: in an address a "?" means something else.
+    own = f"sqlite:///{file.name if root == Path.cwd() else file}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or own
     if importlib.util.find_spec("mlflow") is None:
         raise UserError("mlflow is not installed: `pip install -r requirements.txt` brings it")
     for key, value in SETTINGS.items():
@@ -43,6 +46,7 @@ def client(root):
     if uri.startswith("http"):
         with process.limit(CALL, _late("an answer", uri)):
             _probe(uri)  # says in milliseconds what mlflow would after seconds of import and a minute of attempts
+    _spell_percent()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -50,10 +54,10 @@ def client(root):
     try:
         # Initialising takes seconds; a second process that joins in, or a kill in the middle, leaves a broken database.
         with lock(root):
-            if uri == f"sqlite:///{file}" and not file.exists():
+            if uri == own and not file.exists():
                 new = file.with_suffix(".db.new")
                 new.unlink(missing_ok=True)
-                MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
+                MlflowClient(f"{own}.new").search_experiments(max_results=1)
                 os.replace(new, file)
             made = Limited(MlflowClient(uri), uri)
             made.search_experiments(max_results=1)
@@ -78,6 +82,18 @@ class Limited:
                 return call(*args, **options)
 
         return limited
+
+
+def _spell_percent():
+    """MLflow tells Alembic where it is installed, in our own folder perhaps; there a "%" means something else."""
+    from alembic import config as alembic
+
+    class Config(alembic.Config):
+        def set_main_option(self, name, value):
+            super().set_main_option(name, value.replace("%", "%%") if name == "script_location" else value)
+
+    if alembic.Config.__module__ != __name__:
+        alembic.Config = Config
 
 
 def _late(what, uri):
