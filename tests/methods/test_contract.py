@@ -36,6 +36,7 @@ ENCODERS = {
     "cmc": SPLIT,
     # For one or four numbers a channel, the map of a small patch, GroupNorm magnifies rounding beyond what is asked here.
     "relative_patch": VIT,
+    "jigsaw": VIT,
     "pixel_autoregression": {"name": "pixel_transformer", "pixels": 8, "dim": 16, "depth": 2, "heads": 2},
 }
 ARGS = {
