@@ -6,6 +6,7 @@ import re
 import pytest
 
 from selfsup import shards, sources
+from selfsup.data import images
 from selfsup.errors import UserError
 from tests.conftest import ROOT
 from tests.data.making import encoded, folder_spec, picture, write_tar
@@ -104,4 +105,5 @@ def test_a_layout_is_read_as_the_page_says(tmp_path, capsys, options, text):
 def test_the_page_names_the_words_and_endings_there_are():
     text = (ROOT / "docs/data.md").read_text()
     assert all(f"`{word}`" in text for word in sources.ALIASES) and all(f"`{name}`" in text for name in sources.NAMES)
+    assert f"**Endings**: {', '.join(images.EXTENSIONS)}, in either case" in text
     assert len(BLOCKS) > 20 and "docs/data.md" in (ROOT / "README.md").read_text()

@@ -63,21 +63,16 @@ def test_arrays_that_say_they_are_huge():
         images.decode(file.getvalue(), 8)
 
 
-@pytest.mark.parametrize("make, words, told", [
-    (lambda path: os.mkfifo(path), "not a regular file", "1 special file"),
-    (lambda path: path.symlink_to("/dev/zero"), "not a regular file", "1 special file"),
-    (lambda path: path.symlink_to("gone"), "No such file", "bad.png is a link to nothing"),
-    (lambda path: path.write_bytes(b"") or os.truncate(path, files.BYTES + 1), "more than 536,870,912",
-     "bad.png: 536,870,913 bytes, more than"),
+@pytest.mark.parametrize("make, words", [
+    (lambda path: os.mkfifo(path), "not a regular file"),
+    (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+    (lambda path: path.write_bytes(b"") or os.truncate(path, files.BYTES + 1), "more than 536,870,912"),
 ])
-def test_only_regular_files_are_read(tmp_path, capsys, make, words, told):
+def test_only_regular_files_are_read(tmp_path, make, words):
     image_folder(tmp_path / "raw", 20)
     make(tmp_path / "raw/cat/bad.png")
-    try:
-        shards.write("toy", folder_spec(tmp_path / "raw", max_bad=0.1), tmp_path / "out", workers=1)
-        assert told in capsys.readouterr().err
-    except UserError as error:
-        assert told in str(error)
+    with pytest.raises(UserError, match=f"1 of 21 samples.*bad.png: .*{words}"):
+        shards.write("toy", folder_spec(tmp_path / "raw"), tmp_path / "out", workers=1)
     with pytest.raises(images.Unreadable, match=words):
         embed.read(tmp_path / "raw/cat/bad.png", columns.picture(8))
 

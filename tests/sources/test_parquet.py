@@ -115,3 +115,23 @@ def test_images_are_kept_as_they_are_when_they_fit(tmp_path):
     for key, pixels in zip(keys, split.values["image"], strict=True):
         assert np.array_equal(pixels.permute(1, 2, 0), images.decode(encoded(picture(int(key[-7:]))), 8))
     assert card["bad"]["train"] == 0
+
+
+def test_class_names_from_a_file_beside_or_none_for_ids(tmp_path):
+    write(tmp_path / "raw/all.parquet", 0, 30, names=None)
+    (tmp_path / "raw/classes.txt").write_text("a\nb\nc\n")
+    assert sources.open(spec(tmp_path / "raw")).classes == ["a", "b", "c"]
+    assert sources.open(spec(tmp_path / "raw/all.parquet")).classes == ["a", "b", "c"]
+    write(tmp_path / "raw/all.parquet", 0, 30)
+    assert sources.open(spec(tmp_path / "raw")).classes == NAMES  # which the file itself says
+    write(tmp_path / "ids/all.parquet", 0, 30, names=None, fine_label=[10**12 + i for i in range(30)])
+    with pytest.raises(UserError, match="of 30 samples are ids rather than classes"):
+        sources.open(spec(tmp_path / "ids"))
+
+
+def test_splits_are_said_anywhere_in_a_path(tmp_path):
+    for name, first, count in (("plain/train/0000", 0, 20), ("plain/dev/0000", 100, 6), ("plain/test/0000", 200, 5)):
+        write(tmp_path / f"raw/{name}.parquet", first, count)
+    (tmp_path / "raw/README.md").write_text("x")
+    source = sources.open(spec(tmp_path / "raw"))
+    assert source.counts == {"train": 20, "val": 6, "test": 5} and source.skipped == ["1 file ending in .md"]

@@ -124,12 +124,13 @@ def test_whatever_else_lies_there_is_named_in_one_line(tmp_path, capsys):
         (root / name).write_bytes(b"x")
     (root / "train2017/c").mkdir()
     os.mkfifo(root / "train2017/a/pipe.jpg")
+    os.mkfifo(root / "train2017/pipe")
     (root / "train2017/again").symlink_to(root / "train2017/a")
     (root / "train2017/self").symlink_to(root)
     _, skipped = opened(root)
     assert skipped == ["1 folder of no split (unlabeled: 3 images)", "1 image in no split's folder",
-                       "2 files ending in .heic", "1 file ending in .json", "1 file without an ending",
-                       "1 hidden name", "1 special file", "2 links to a folder of root itself", "1 empty folder",
+                       "2 files without an ending", "2 files ending in .heic", "1 file ending in .json",
+                       "1 hidden name", "2 links to a folder of root itself", "1 empty folder",
                        "2 folders without an image (annotations, train2017/raw)"]
     shards.write("toy", folder_spec(root, max_bad=0.1), tmp_path / "out", workers=1)
     lines = [line for line in capsys.readouterr().err.splitlines() if "toy: skipped: " in line]

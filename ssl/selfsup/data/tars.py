@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from selfsup import artefacts, process
-from selfsup.data import columns
+from selfsup.data import columns, files
 from selfsup.data.files import BYTES
 from selfsup.data.images import Unreadable, blamed
 from selfsup.errors import UserError, nearest, nearest_path
@@ -187,8 +187,6 @@ def groups(path, digest=None, wanted=None, passed=None):
             stream.check_end(tar.offset)
     except (tarfile.TarError, EOFError, gzip.zlib.error, gzip.BadGzipFile) as error:
         raise Torn(str(error) or type(error).__name__) from None
-    except (ValueError, ArithmeticError, LookupError, RecursionError) as error:  # tarfile's own, of a header
-        raise Torn(f"a header that makes no sense ({error})") from None
     if key is not None:
         yield key, group
 
@@ -197,7 +195,7 @@ class _Watched:
     """A stream that notices how it ends: tarfile takes a cut between two members, or garbage there, for the end."""
 
     def __init__(self, path, digest):
-        self.raw = open_bytes(path)
+        self.raw = files.opened(path)
         self.stream = gzip.open(self.raw) if str(path).endswith(("gz", "tgz")) else self.raw
         self.path, self.digest, self.length, self.content = path, digest, 0, 0
 
@@ -238,25 +236,7 @@ def fraction(key):
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def open_bytes(path):
-    """A local file, or a URL through urllib (http, https) or fsspec (s3, gs, …): never through a shell, since a card
-    may come from somebody else."""
-    path = str(path)
-    if "://" not in path:
-        return open(path, "rb")
-    try:
-        if path.startswith(("http://", "https://")):
-            from urllib.request import urlopen
-
-            return urlopen(path, timeout=60)
-        import fsspec
-
-        return fsspec.open(path, "rb").open()
-    except Exception as error:  # each of fsspec's back ends has errors of its own
-        raise UserError(f"could not open {path}: {error}") from None
-
-
-# Files and processes
+# Processes
 
 
 def cores():

@@ -81,8 +81,11 @@ class Data:
 def lacking(card):
     """Why nothing can be judged on a data set, as its card says it; None where all splits have labels."""
     counts, missing = card["counts"], card.get("unlabelled", {})
-    if "label" not in card["columns"] or any(0 < count == missing.get(name) for name, count in counts.items()):
+    without = [name for name, count in counts.items() if 0 < count == missing.get(name)]
+    if "label" not in card["columns"] or len(without) == sum(count > 0 for count in counts.values()):
         return "the data has no labels"
+    if without:
+        return f"no sample of {' and '.join(without)} has a label: all are -1"
     return next((f"the {name} split is empty" for name, count in counts.items() if not count), None)
 
 

@@ -25,7 +25,7 @@ ALIASES = {"train": "train", "training": "train", "val": "val", "valid": "val", 
 COMMON = ("source", "size", "max_bad", "limit", "fit", "licence")  # keys of every entry, which the shard stage reads
 NAMES = ("classes.txt", "classnames.txt")  # of files of class names
 UNKNOWN = "unknown; see the source"
-OTHERS = {"special": "special file{s}", "hidden": "hidden name{s}", "empty folder": "empty folder{s}"}  # see `scan`
+OTHERS = {"hidden": "hidden name{s}", "empty folder": "empty folder{s}"}  # see `scan`
 
 
 @dataclass
@@ -221,7 +221,8 @@ def scan(top, follow=False):
 
 
 def listed(root):
-    """What lies below `root`: the names of its files, sorted, and a Counter of what else there is, in words.
+    """What lies below `root`: the names of its files, pipes and devices among them, sorted, and a Counter of what else
+    there is, in words.
 
     Raises UserError for what DVC, which hashes `root`, cannot see or stumbles over: links to folders elsewhere, broken
     links, names that are not UTF-8."""
@@ -233,7 +234,7 @@ def listed(root):
         except UnicodeEncodeError:
             raise UserError(f"{path!a}: this name is not UTF-8, which DVC cannot track; rename it, as by "
                             f"`convmv -f latin1 -t utf8 -r --notest {root}`") from None
-        if kind == "file":
+        if kind in ("file", "special"):  # what reads it says that it is none
             files.append(name)
         elif kind == "broken link":
             raise UserError(f"{path} is a link to nothing ({os.readlink(path)}), which DVC stumbles over; put the file "

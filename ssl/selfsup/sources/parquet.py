@@ -69,6 +69,8 @@ def source(root: Text, size: Count, val_share: Share, test_share: Share | None =
 
 
 def _opened(pq, path, wanted):
+    if not os.path.isfile(path):
+        raise UserError(f"{path} is not a regular file")
     try:
         table = pq.ParquetFile(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are these
