@@ -187,6 +187,8 @@ def groups(path, digest=None, wanted=None, passed=None):
             stream.check_end(tar.offset)
     except (tarfile.TarError, EOFError, gzip.zlib.error, gzip.BadGzipFile) as error:
         raise Torn(str(error) or type(error).__name__) from None
+    except (ValueError, ArithmeticError, LookupError, RecursionError) as error:  # tarfile's own, of a header
+        raise Torn(f"a header that makes no sense ({error})") from None
     if key is not None:
         yield key, group
 
