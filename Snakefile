@@ -62,11 +62,17 @@ rule all:
         [stamp(stage) for stage in needs],
 
 
+titles = {}
+for stage in sorted(needs):  # in letters that Snakemake takes, in which the runs a-b and a_b would have one name
+    titles[stage] = re.sub(r"\W", "_", stage)
+    while list(titles.values()).count(titles[stage]) > 1:
+        titles[stage] += "_"
+
 for stage, below in needs.items():
 
     rule:
         name:
-            re.sub(r"\W", "_", stage)
+            titles[stage]
         input:
             [stamp(name) for name in below],
         output:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from selfsup import process
@@ -14,6 +13,7 @@ import torch  # noqa: E402
 
 import selfsup  # noqa: E402
 from selfsup import config, errors, evals  # noqa: E402
+from selfsup.core import files  # noqa: E402
 
 
 @errors.main
@@ -65,9 +65,7 @@ def judge(protocol, run, seed, shards, item):
 
 def write(path, result):
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(part, path)
+    files.write(path, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

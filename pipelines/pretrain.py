@@ -12,6 +12,7 @@ if __name__ == "__main__":
     process.guard()  # first of all: what follows takes seconds to import
 
 from selfsup import artefacts, config, errors, launch  # noqa: E402
+from selfsup.core import files  # noqa: E402
 
 
 @errors.main
@@ -78,9 +79,7 @@ def repeated(cost, before, encoder):
 
 def write_costs(path, costs):
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps({"seeds": costs}, indent=1) + "\n")
-    os.replace(part, path)
+    files.write(path, json.dumps({"seeds": costs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -147,6 +147,19 @@ def tars(label=b"0", torn=False):
     return spoil
 
 
+def pictures(*names, link=None):
+    """The data set is the folder `pictures` with such files, and with a linked folder."""
+    def spoil():
+        params("datasets", "tiny", value=FOLDER)()
+        for name in names:
+            file(f"pictures/{name}", picture())()
+        if link:
+            Path("elsewhere").mkdir()
+            Path("pictures", link).symlink_to("../elsewhere")
+
+    return spoil
+
+
 def digits_for_clip():
     digits = {"source": "digits", "size": 16, "val_share": 0.2, "test_share": 0.2, "max_bad": 0.0}
     params("datasets", "tiny", value=digits)()
@@ -194,6 +207,15 @@ TABLE = {
     "too many truncated images": (folder_of_truncated_jpegs, SHARD, "max_bad"),
     "a torn tar": (tars(torn=True), SHARD, "b.tar"),
     "labels that are no numbers": (tars(label=b"cat"), SHARD, "cat"),
+    "a class that is called train": (pictures("bus/1.jpg", "train/2.jpg"), SHARD, "the folder train says train, but others"),
+    "two folders of one split": (pictures("val/1.jpg", "valid/2.jpg"), SHARD, "val and valid both say val"),
+    "a class folder that is a link": (pictures("bus/1.jpg", link="car"), SHARD, "where DVC does not look"),
+    "a broken link": (lambda: (pictures("bus/1.jpg")(), Path("pictures/bus/2.jpg").symlink_to("nowhere")), SHARD,
+                      "pictures/bus/2.jpg is a link to nothing"),
+    "a class folder that is not UTF-8": (lambda: (pictures("bus/1.jpg")(), os.mkdir(b"pictures/caf\xe9")), SHARD, "not UTF-8"),
+    "labels that are ids": (tars(label=b"9" * 15), SHARD, "ids rather than classes"),
+    "a label of 5,000 digits": (tars(label=b"9" * 5000), SHARD, "5000 characters"),
+    "a tar that says no split": (lambda: (tars()(), os.rename("tars/a.tar", "tars/train-a.tar")), SHARD, "tars/b.tar: nothing in"),
     "an unknown torchvision class": (
         params("datasets", "tiny", value={**FOLDER, "source": "torchvision", "dataset": "CIFAR01"}), SHARD, "CIFAR10"),
     "a remote tar that cannot be had": (
@@ -209,6 +231,13 @@ TABLE = {
     "a column that the data lacks": (digits_for_clip, PRETRAIN, "caption"),
     "a loss that is not finite": (run(method="rotation", train={"lr": 1e30, "clip": 0.0}), PRETRAIN, "train.lr"),
     "an encoder that cannot mask": (run(method="mae"), PRETRAIN, "vit"),
+    "a batch of one": (run(method="jigsaw", args={"permutations": 4, "tile": 4}, train={"batch": 1}), PRETRAIN, "train.batch"),
+    "a choice that is none": (params("encoder", "norm", value="bacth"), PRETRAIN, "encoder.norm should be 'batch' or 'group'"),
+    "a truth value in quotes": (run(method="swav", args={"sinkhorn": "false"}), PRETRAIN, "args.sinkhorn should be a valid boolean"),
+    "a temperature of 0": (run(method="moco", args={"temperature": 0}), PRETRAIN, "args.temperature should be greater than"),
+    "a timm model too deep for the images": (run(method="rotation", encoder={"name": "vgg11"}), PRETRAIN, "16 pixels"),
+    "a timm model's damaged argument": (run(encoder={"name": "test_resnet", "pretrained_cfg": {"url": "http://127.0.0.1:9/a.pth"}}),
+                                        PRETRAIN, "pretrained_cfg"),
     "more clusters than images": (run(method="deepcluster", args={"clusters": 81}), PRETRAIN, "clusters"),
     # judging, report, tracking
     "no encoder": (remove(ENCODER), KNN, "dvc pull"),
@@ -220,6 +249,12 @@ TABLE = {
                                   ("evaluate", "finetune", "tiny-random"), "diverges"),
     "a judge that does not judge this run": (None, ("evaluate", "finetune", "tiny-random"), 'judges no "tiny-random"'),
     "a report before training": (remove(ENCODER), ("report",), "tiny-random"),
+    "a result cut off": (cut("data/results/tiny/tiny-random/knn.json", 0.5), ("report",), "knn.json is damaged"),
+    "a result that is no object": (file("data/results/tiny/tiny-random/knn.json", b"[1]"), ("report",),
+                                   "knn.json is damaged"),
+    "a history cut off": (file(f"{ENCODER}/history.jsonl", b'{"step": 1, "images": 32}\n{"step": 2, "ima'), ("report",),
+                          "history.jsonl is damaged"),
+    "a picture that is none": (file(f"{ENCODER}/pictures/views.png", b"%!PS-Adobe"), ("report",), "views.png is damaged"),
     "a dead MLflow server": (None, ("track",), "127.0.0.1:9"),
 }  # fmt: skip
 

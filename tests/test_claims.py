@@ -34,6 +34,14 @@ def recorded(root, run, *seeds):
     claims.keep(root, run, range(len(seeds)))
 
 
+def test_a_history_cut_off_is_one_sentence(tmp_path):
+    recorded(tmp_path, "e-a", [{"loss": 1.0}])
+    file = tmp_path / config.encoders("e-a") / "0/history.jsonl"
+    file.write_text(file.read_text()[:-4])
+    with pytest.raises(UserError, match="history.jsonl is damaged .*dvc checkout"):
+        claims.keep(tmp_path, "e-a", [0])
+
+
 def found(root, **expected):
     names = ["e-a", "e-b", "e-c", "e-d"]
     return claims.check(root, config.Expectation(**expected), names)
@@ -207,7 +215,7 @@ def test_page_and_markdown(results, tmp_path, monkeypatch):
     assert claims.measure(tmp_path, "e-b", "history.rank").seeds == {"0": 3.0, "1": 4.0}  # kept by the page
     html, text = page.read_text(), page.with_suffix(".md").read_text()
     assert "A beats B &amp; C." in html and html.count("<svg") == 1 and "<strong>holds here</strong>" in html
-    assert "| [ab](#ab) | A beats B & C. | holds here |" in text and "make experiment E=e && make parallel" in text
+    assert "| [ab](#ab) | A beats B &amp; C. | holds here |" in text and "make experiment E=e && make parallel" in text
     assert "20,480 images of d seen by each convnet (width 32)" in html and "seen by each convnet (width 32). `make" in text
 
 

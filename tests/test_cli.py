@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -273,6 +274,11 @@ def test_one_method_in_full(capsys):
     out = capsys.readouterr().out
     assert "agree across views" in out and "temperature=0.5" in out and "augment='simclr'" in out and "B.9" in out
     assert "Views of image" in out and "moco\n" not in out
+    for line in (r"temperature=0.5 +number from 0.001 to 1,000", r"hidden=2048 +integer from 1 to 1,048,576", "augment='simclr' +text"):
+        assert re.search(line, out), line
+    cli.main(["methods", "moco"])
+    out = capsys.readouterr().out
+    assert re.search("head='mlp' +'linear' or 'mlp'", out) and re.search("temperature=None +number .* or null", out)
 
 
 TABLE = {

@@ -14,6 +14,9 @@ def test_nearest():
     (UserError("key\n  lr is wrong"), "key lr is wrong"),
     (OSError(errno.ENOSPC, "No space left on device", "a.tar"), "the disk is full: could not write a.tar"),
     (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+    (MemoryError("Unable to allocate 9 EiB"), "not enough memory (Unable to allocate 9 EiB)"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nTrace:"), "not enough memory"),
+    (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),
 ])
 def test_main_prints_one_line(error, words, capsys):
     @main
@@ -40,3 +43,10 @@ def test_bugs_keep_their_traceback():
 
     with pytest.raises(ZeroDivisionError):
         run()
+
+    @main
+    def other():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError):
+        other()

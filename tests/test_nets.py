@@ -349,7 +349,9 @@ def test_sizes_follow_the_data_unless_said():
     x = torch.randn(2, 13, 16, 16)
     assert torch.equal(again.eval()(x), net.eval()(x))
     said = {"name": "vit", "size": 32, "channels": 3, "dim": 16}
-    assert nets.build(card=card, **said).config == said
+    assert nets.configured(card, **said) == said
+    with pytest.raises(UserError, match="vit takes images with 3 channels, and the data's have 13"):
+        nets.build(card=card, **said)
     assert layers.map_side(nets.build("convnet", card, width=4), 16) == 1
     ordinary = {"size": 32, "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
     assert nets.build("vit", ordinary, dim=16).config == {"name": "vit", "dim": 16}, "what is so by default is not written"

@@ -63,7 +63,7 @@ def make(root, params, name, card, accuracy, low, high):
     if name in ("tiny-random", "tiny-simclr"):
         judge(results, run, result)
     if run.method == "clip":
-        seed = {"prompt": "a {}", "prompts": {"a {}": 35.0, "<b>{}": 12.5}, "ensemble": {"val_accuracy": 33.0},
+        seed = {"prompt": "a {}", "prompts": {"a {}": 35.0, "<b>{}": 12.5, "for $_{$ a {}": 13.0}, "ensemble": {"val_accuracy": 33.0},
                 "chance": 10.0}
         (results / "zero_shot.json").write_text(json.dumps({**result, "seeds": {"0": {**result, **seed}}}))
     for seed in run.seeds:
@@ -192,13 +192,22 @@ def test_the_same_table_in_markdown(built):
     assert any(line.startswith("Data set scenes: 20 train / 60 val / 20 test") for line in lines)
 
 
+@pytest.mark.parametrize("text, shown", [
+    ("40.0 [36.0, 44.0], hash 12ab, context_encoder (width 4)", None), ("<b>a</b> & b", "&lt;b&gt;a&lt;/b&gt; &amp; b"),
+    ("a | b", "a \\| b"), ("`x`", "\\`x\\`"), ("[x](javascript:y)", "[x\\](javascript:y)"), ("a\n# b\r\nc", "a # b c"),
+    ("back\\slash **x**", "back\\\\slash \\*\\*x\\*\\*"),
+])
+def test_names_are_data_in_markdown_too(text, shown):
+    assert report.literal(text) == (text if shown is None else shown)
+
+
 def test_notes_on_a_run_stand_beside_its_verdict(built):
     _, _, path = built
     text = path.read_text()
     assert "<p>A scene&#39;s ground tells &lt;which way&gt; is up.</p>" in text
     (row,) = [row for row in Page(text).table if row[0].strip() == "rotation"]
     assert any("not above floor" in cell and "why" in cell for cell in row)
-    assert "- rotation: A scene's ground tells <which way> is up." in path.with_name("table.md").read_text()
+    assert "- rotation: A scene's ground tells &lt;which way&gt; is up." in path.with_name("table.md").read_text()
 
 
 def test_curves_pictures_and_neighbours(built):
@@ -403,3 +412,15 @@ def test_encoders_judged_on_several_data_sets_have_a_table_of_them(built, tmp_pa
     assert "simclr on elsewhere" in (tmp_path / "data/results/tiny.yaml").read_text()
     assert [row for row in Page(text).table if row[0].strip() == "simclr"] == [
         row for row in Page(built[2].read_text()).table if row[0].strip() == "simclr"]  # the verdict is of its own data
+
+
+def test_what_stands_in_two_splits_is_a_note(built):
+    root, params, _ = built
+    rows, card = report.rows.collect(params, root), tars.card_of(root / "data/shards/scenes")
+    assert not [note for note in report.notes(params, rows, {"scenes": card}) if "pixel by pixel" in note]
+    twins = {"left_out": {"train": 3, "val": 1}, "between": {"test": {"train": 1200}}}
+    told = [note for note in report.notes(params, rows, {"scenes": {**card, "twins": twins}}) if "pixel by pixel" in note]
+    assert told == [
+        "Left out of scenes: 3 samples, carved into train, of which the like stands in val or test, pixel by pixel.",
+        "Left out of scenes: 1 sample, carved into val, of which the like stands in test, pixel by pixel.",
+        "The test and train splits of scenes were given and share samples, pixel by pixel: 1,200 of test stand in train."]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfsup import shards, sources
+from selfsup.core import files
 from selfsup.data import columns, images, tars
 from selfsup.errors import UserError
 from selfsup.shards import tally
@@ -317,7 +318,7 @@ def test_a_full_disk_is_named(capsys):
 
     @main
     def run():
-        with tars.naming("a.tar"), open("/dev/full", "wb", buffering=0) as file:
+        with files.naming("a.tar"), open("/dev/full", "wb", buffering=0) as file:
             file.write(b"x")
 
     with pytest.raises(SystemExit):

@@ -104,6 +104,14 @@ def test_a_killed_run_ends_with_the_same_bytes(method, scenes, tmp_path):
     assert content(again) == content(whole)
 
 
+def test_batch_norm_of_one_image_is_known_before_training(scenes, tmp_path):
+    """As one of several processes may have it: params have no batch below 2."""
+    run = having(make_run("jigsaw", args={"permutations": 4, "tile": 4}), {"batch": 1})
+    with pytest.raises(UserError, match="runs.tiny-jigsaw.train.batch: 1 images over 1 processes leave BatchNorm one value"):
+        pretrain(run, scenes, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 def test_history_says_what_happened(scenes, tmp_path):
     folder, _ = pretrain(make_run("rotation"), scenes, tmp_path)
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -463,18 +471,20 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
             protocol["runs"] = {}
     tiny = {"source": "scenes", "size": 16, "max_bad": 0.0, "train": 100, "val": 40, "test": 40, "seed": 0}
     params["datasets"] = {"tiny": tiny}
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "MLFLOW_TRACKING_URI": "", "CUDA_VISIBLE_DEVICES": ""}
-    curves = {}
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "SELFSUP_TRACKING": "off", "CUDA_VISIBLE_DEVICES": ""}
+    driver, curves = tmp_path / "all.py", {}  # one start for all of them, which takes longer than the trainings
+    driver.write_text("import runpy, sys\nscript, *runs = sys.argv[1:]\nfor run in runs:\n    sys.argv = [script, run]\n"
+                      "    runpy.run_path(script, run_name='__main__')\n")
     for count in (1, 2):
         folder = tmp_path / str(count)
         (folder / "data/shards").mkdir(parents=True)
         (folder / "data/shards/tiny").symlink_to(scenes)
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+        command = [*launch, str(driver), str(ROOT / "pipelines/pretrain.py"), *runs]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
         for name in runs:
-            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-            command = [*launch, str(ROOT / "pipelines/pretrain.py"), name]
-            done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stderr
             rows = (folder / f"data/encoders/tiny/{name}/0/history.jsonl").read_text().splitlines()
             curves[name, count] = [json.loads(row)["loss"] for row in rows if '"loss"' in row]
             cost = json.loads((folder / f"data/results/tiny/{name}/cost.json").read_text())["seeds"]["0"]

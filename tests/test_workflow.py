@@ -165,20 +165,20 @@ def test_slurm_profile_is_parsed(clone):
 
 
 def test_independent_stages_run_at_the_same_time(tmp_path):
-    """Three stages that sleep, two of them independent: the repository's Snakefile, another dvc.yaml."""
+    """Three stages that sleep, two of them independent and all but of one name: the repository's Snakefile, another dvc.yaml."""
     clone = Clone(tmp_path)
     stamp = "import sys, time; a = time.time(); time.sleep({}); print(a, time.time(), file=open(sys.argv[1], 'w'))"
     work = {name: {"cmd": f'python -c "{stamp.format(seconds)}" {name}', "outs": [name]}
-            for name, seconds in (("left", 6), ("right", 6), ("last", 0))}
-    work["last"]["deps"] = ["left", "right"]
+            for name, seconds in (("a-b", 6), ("a_b", 6), ("last", 0))}
+    work["last"]["deps"] = ["a-b", "a_b"]
     (clone / "dvc.yaml").write_text(yaml.safe_dump({"stages": work}))
     shutil.copy(ROOT / "Snakefile", tmp_path)
     clone.run("git", "init", "--quiet")
     clone.run("dvc", "init", "--quiet")
     clone.run("snakemake", "--cores", "2")
     times = {name: [float(word) for word in (clone / name).read_text().split()] for name in work}
-    assert max(times["left"][0], times["right"][0]) < min(times["left"][1], times["right"][1])
-    assert times["last"][0] > max(times["left"][1], times["right"][1])
+    assert max(times["a-b"][0], times["a_b"][0]) < min(times["a-b"][1], times["a_b"][1])
+    assert times["last"][0] > max(times["a-b"][1], times["a_b"][1])
     assert clone.stale() == set()
 
 

@@ -76,6 +76,13 @@ class Shard(TypedDict):
     torn: NotRequired[bool]
 
 
+class Twins(TypedDict):
+    """How many samples stand in two splits: left out of a carved one, or counted between given ones."""
+
+    left_out: NotRequired[dict[str, Whole]]
+    between: NotRequired[dict[str, dict[str, Whole]]]
+
+
 class Card(TypedDict):
     """card.json, of a folder of shards."""
 
@@ -93,6 +100,7 @@ class Card(TypedDict):
     channels: NotRequired[Count]
     class_counts: NotRequired[dict[str, list[Whole]]]
     unlabelled: NotRequired[dict[str, Whole]]
+    twins: NotRequired[Twins]
 
 
 class Cost(TypedDict):

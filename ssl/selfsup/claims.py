@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from selfsup import artefacts, config, report
+from selfsup.core import files
 from selfsup.intervals import Value
 from selfsup.errors import UserError
 
@@ -53,17 +54,17 @@ def keep(root, run, seeds):
     """Of a run whose histories are there for all seeds, keep each name that training recorded with its last value, and
     under "first" with its first. Where a history is missing, what was kept before stays, and counts as long as the
     run's cost.json is that of the same trainings."""
-    files = {str(seed): root / config.encoders(run) / str(seed) / "history.jsonl" for seed in seeds}
-    if not all(file.exists() and file.stat().st_size for file in files.values()):  # a floor's is empty
+    histories = {str(seed): root / config.encoders(run) / str(seed) / "history.jsonl" for seed in seeds}
+    if not all(file.exists() and file.stat().st_size for file in histories.values()):  # a floor's is empty
         return
     kept = {}
-    for seed, file in files.items():
+    for seed, file in histories.items():
         rows = artefacts.rows(file)
         first = {name: value for row in reversed(rows) for name, value in row.items()}
         kept[seed] = {name: value for row in rows for name, value in row.items()} | {"first": first}
     out = _history(root, run)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"run": run, "seconds": _seconds(root, run), "seeds": kept}, indent=2) + "\n")
+    files.write(out, json.dumps({"run": run, "seconds": _seconds(root, run), "seeds": kept}, indent=2) + "\n")
 
 
 def _seconds(root, run):
@@ -287,8 +288,8 @@ def build(root="."):
     out = Path(root) / "data/report"
     out.mkdir(parents=True, exist_ok=True)
     page = pages.get_template("claims.html").render(panels=found, duration=report.duration)
-    (out / "claims.html").write_text(page, encoding="utf-8")
-    (out / "claims.md").write_text(markdown(found), encoding="utf-8")
+    files.write(out / "claims.html", page)
+    files.write(out / "claims.md", markdown(found))
     return out / "claims.html"
 
 
@@ -296,8 +297,9 @@ def markdown(found):
     lines = ["# The lectures' claims", "", "| Claim | The lectures say | Verdict | Trained for |", "| --- | --- | --- | ---: |"]
     for one in found:
         cost = f"{report.duration(one.seconds)}, {one.trainings} trainings" if one.trainings else ""
-        lines.append(f"| [{one.name}](#{one.name}) | {one.claim.says} | {one.verdict} | {cost} |")
+        lines.append(f"| [{one.name}](#{one.name}) | {report.literal(one.claim.says)} | {one.verdict} | {cost} |")
     for one in found:
-        lines += ["", f"## {one.name}", "", f"{one.claim.says} **{one.verdict.capitalize()}.**", "", *(
-            f"- {finding.says}: {finding.verdict}" for finding in one.findings), "", f"{one.budget}. `{one.command}`"]
+        lines += ["", f"## {one.name}", "", f"{report.literal(one.claim.says)} **{one.verdict.capitalize()}.**", "", *(
+            f"- {report.literal(finding.says)}: {finding.verdict}" for finding in one.findings), "",
+            f"{report.literal(one.budget)}. `{one.command}`"]
     return "\n".join(lines) + "\n"

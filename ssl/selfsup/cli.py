@@ -71,7 +71,8 @@ def parser():
 def methods(args):
     """The catalogue: each method's paper, family, inputs, and parameters with their defaults.
 
-    Parameters are what `args` of a run in params.yaml can set, those of the views included."""
+    Parameters are what `args` of a run in params.yaml can set, those of the views included; of one method each with its
+    type and range."""
     from selfsup import methods
 
     of = families()
@@ -179,6 +180,8 @@ def whole(out):
     beside that; if not, nothing is left."""
     if out.is_dir():
         raise UserError(f"{out} is a folder: name a file in it")
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} is no regular file, whose place another can take")
     if not out.parent.is_dir():
         raise UserError(f"no such folder: {out.parent}{nearest_path(out.parent)}")
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".part", dir=out.parent) as folder:
@@ -207,13 +210,18 @@ def entry(name, method, full):
 
     summary = sys.modules[method.__module__].__doc__.strip()
     paper, _, rest = inspect.getdoc(method).partition("\n\n")
-    parameters = [key if value is inspect.Parameter.empty else f"{key}={value!r}"
-                  for key, value in config.arguments(method).items()]
-    lines = {"paper": paper, "inputs": f"{type(method.inputs).__name__} of {', '.join(method.inputs.columns)}",
-             "parameters": ", ".join(parameters)}
+    known = config.arguments(method)
+    parameters = [key if value is inspect.Parameter.empty else f"{key}={value!r}" for key, (_, value) in known.items()]
+    lines = {"paper": paper, "inputs": f"{type(method.inputs).__name__} of {', '.join(method.inputs.columns)}"}
+    if not full:
+        lines["parameters"] = ", ".join(parameters)
     width = min(120, shutil.get_terminal_size().columns)
     text = [name, *textwrap.wrap(summary, width, initial_indent="  ", subsequent_indent="  ")]
     for title, value in lines.items():
         text += textwrap.wrap(value, width, initial_indent=f"  {title:12}", subsequent_indent=" " * 14,
                               break_on_hyphens=False, break_long_words=False)
+    if full:
+        wide = max(map(len, parameters), default=0)
+        text += [f"  {'' if i else 'parameters':12}{told:{wide}}  {config.words(kind)}".rstrip()
+                 for i, (told, (kind, _)) in enumerate(zip(parameters, known.values()))]
     return "\n".join([*text, "", textwrap.indent(rest, "  ")] if full and rest else text)

@@ -2,6 +2,7 @@
 or of the kind of column that the encoder takes."""
 
 import collections
+import io
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from selfsup import evals
+from selfsup.core import files
 from selfsup.data import columns, images
 from selfsup.data.files import content
 from selfsup.data.images import Unreadable, blamed
@@ -132,7 +134,7 @@ def write(encoder, folder, out):
                        {"selfsup": json.dumps(about)})
     count = 0
     # A dictionary of distinct values pays for repeated ones; these are all different.
-    with pq.ParquetWriter(out, schema, use_dictionary=False) as file:
+    with files.naming(out), pq.ParquetWriter(out, schema, use_dictionary=False) as file:
         for positions, x in features(encoder, [Path(folder) / name for name in names]):
             rows = pa.FixedSizeListArray.from_arrays(pa.array(x.cpu().numpy().ravel()), encoder.dim)
             file.write_batch(pa.record_batch([pa.array([names[i] for i in positions]), rows], schema=schema))
@@ -190,4 +192,6 @@ def draw(queries, rows, out):
                 raise UserError(f"{path}: {error}, and only pictures can be drawn; leave -o out") from None
             sheet.paste(tile, (x, y))
             pen.text((x, y + TILE + 2), words, "black", font)
-    sheet.save(out, "PNG")
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    files.write(out, file.getvalue())

@@ -1,30 +1,27 @@
 """The encoder folder: what training leaves behind and a team shares. No pickle: safetensors, JSON and PNG only."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from . import artefacts
+from .core import files
 from .errors import UserError
 
 
 def save(folder, parts, info):
     """Write weights.safetensors and encoder.json. parts: name -> module made by nets.build; info: JSON-able facts."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialised
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {f"{part}.{key}": t.contiguous().cpu() for part, m in parts.items() for key, t in m.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors")
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(folder / "weights.safetensors", 0o666 & ~umask)  # it is written 0600, and colleagues share a machine
+    files.write(folder / "weights.safetensors", serialised(weights))
     about = {"parts": {part: module.config for part, module in parts.items()}}
     if (takes := parts["encoder"].takes) != "image":
         about["takes"] = takes
     info = {**about, **info}
-    (folder / "encoder.json").write_text(json.dumps(info, indent=1, sort_keys=True) + "\n")
+    files.write(folder / "encoder.json", json.dumps(info, indent=1, sort_keys=True) + "\n")
 
 
 def seeds(folder):

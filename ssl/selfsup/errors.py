@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 
+NO_MEMORY = re.compile("can't allocate memory|out of memory", re.IGNORECASE)  # torch's words, on CPUs and GPUs
+
+
 class UserError(Exception):
     """Something the user can put right. The message is one sentence naming the file or key at fault."""
 
@@ -27,11 +30,16 @@ def explain(error):
     """The sentence for an error a user can cause, or None for one that is a bug and deserves its traceback."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)):
+        return f"not enough memory ({str(error).partition(chr(10))[0]}): make the batch, the images or what is built of args smaller"
     if not isinstance(error, OSError):
         return None
     where = error.filename if error.filename is not None else "an output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: could not write {where}; free some space and run the same command again"
+    if error.errno == errno.EFBIG:
+        return (f"could not write {where}: the file system, or a limit on the size of files (`ulimit -f`), takes none as "
+                f"large; use another, and run the same command again")
     if error.errno == errno.ENOENT and error.filename is not None:
         return f"no such file or folder: {where}{elsewhere(where) or nearest_path(where)}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
@@ -66,7 +74,7 @@ def main(run):
     def wrapped(*args, **kwargs):
         try:
             return run(*args, **kwargs)
-        except (UserError, OSError) as error:
+        except (UserError, OSError, MemoryError, RuntimeError) as error:
             sentence = explain(error)
             if sentence is None:
                 raise

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from selfsup import artefacts, config
+from selfsup.core import files
 from selfsup.report.rows import judged
 
 
@@ -22,4 +23,4 @@ def write(params, root=Path(".")):
     folder = root / "data/report" / params.experiment
     folder.mkdir(parents=True, exist_ok=True)
     for file, records in (("accuracy", accuracy), ("loss", loss)):
-        (folder / f"{file}.json").write_text(json.dumps(records, indent=1) + "\n")
+        files.write(folder / f"{file}.json", json.dumps(records, indent=1) + "\n")

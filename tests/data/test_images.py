@@ -51,6 +51,16 @@ def test_grey_is_neither_black_nor_white(bits, mode, kind):
         assert (shown[..., 0] == pixels // 257).all()
 
 
+def test_unsigned_32_bits():
+    ramp = np.linspace(0, 1, 64).reshape(8, 8)
+    pixels = (ramp * (2**32 - 1)).astype(np.uint32)
+    # Pillow writes signed ones alone: the same bytes, said to be unsigned by the lack of a word on it.
+    data = encoded(Image.fromarray(pixels.view(np.int32)), "TIFF")
+    unsigned = data.replace(b"\x53\x01\x03\x00\x01\x00\x00\x00\x02", b"\x53\x01\x03\x00\x01\x00\x00\x00\x01")
+    assert unsigned != data
+    assert np.abs(images.decode(unsigned, 8) - 255 * ramp[..., None]).max() <= 1.01
+
+
 def test_an_empty_grey_image_is_black():
     assert not images.decode(encoded(Image.fromarray(np.zeros((8, 8), np.uint16))), 8).any()
 

@@ -209,3 +209,23 @@ def test_uint8_means_what_the_card_says(toy):
     split = opened(toy)
     mean = (split.values["image"] / 255).double().mean((0, 2, 3))
     np.testing.assert_allclose(mean.numpy(), split.card["mean"], atol=1e-6)
+
+
+def _flip(data):
+    return data[:2000] + bytes([data[2000] ^ 1]) + data[2001:]
+
+
+@pytest.mark.parametrize("name", ["image.npy", "image.crc"])
+@pytest.mark.parametrize("harm", [_flip, lambda data: data[:-1], lambda data: data + b"x", lambda data: b""])
+def test_a_damaged_cache_is_made_again(toy, tmp_path, capsys, name, harm, monkeypatch):
+    monkeypatch.setattr(resident, "BLOCK", 1 << 10)
+    whole = {name: value.clone() for name, value in data.open(toy, "train", cache=tmp_path).values.items()}
+    file, = tmp_path.glob(f"*/{name}")
+    content = file.read_bytes()
+    file.write_bytes(harm(content if len(content) > 2000 else content + bytes(2001)))
+    again = data.open(toy, "train", "resident", cache=tmp_path).values
+    same(again, whole)
+    assert file.read_bytes() == content
+    assert "image.npy is damaged: it is made again" in capsys.readouterr().err
+    data.open(toy, "train", "resident", cache=tmp_path)
+    assert "damaged" not in capsys.readouterr().err

@@ -91,3 +91,10 @@ def test_prompts_of_different_length_do_not_change_each_other(data, parts):
 def test_a_prompt_without_a_place_for_the_class_is_an_error(encoder, parts):
     with pytest.raises(UserError, match='prompts: "a photo" has no {}'):
         list(evals.run("zero_shot", encoder, SimpleNamespace(), **parts, prompts=["a photo"]))
+
+
+def test_numbers_are_no_class_names(encoder, data, parts):
+    data.card = {**data.card, "classes": ["0", "1", "2", "3"]}
+    data.shards = "data/shards/toy"
+    with pytest.raises(UserError, match='data/shards/toy: its classes have numbers and no names, so that a prompt would say "some 0".*classes.txt'):
+        evals.judge("zero_shot", encoder, data, **parts, prompts=PROMPTS)

@@ -120,3 +120,17 @@ def test_learns_which_caption_belongs_to_which_image():
 def test_affinity_picture():
     pictures = build().pictures(pairs(4))
     assert pictures["affinity"].shape == (32, 32) and set(pictures) == {"views", "affinity"}
+
+
+def test_the_text_encoder_starts_at_the_papers_scales_and_so_reads_the_order_of_words():
+    """initialize_parameters of the authors' code. Shuffling a caption moves its feature by a hundredth of the distance to
+    another, in squares; with tokens of the size 1 by a thousandth of that."""
+    torch.manual_seed(0)
+    text = nets.build("text_transformer", vocabulary=1000, dim=64)
+    assert float(text.embed.weight.detach().std()) == pytest.approx(0.02, rel=0.02)
+    assert float(text.position.detach().std()) == pytest.approx(0.01, rel=0.05)
+    captions = torch.randint(1, 1000, (50, 8))
+    with torch.no_grad():
+        own, shuffled = text(captions), text(captions[:, torch.tensor([3, 5, 0, 7, 2, 6, 1, 4])])
+    moved, apart = (own - shuffled).square().sum(1).mean(), (own - own.roll(1, 0)).square().sum(1).mean()
+    assert moved / apart > 2e-3

@@ -4,7 +4,6 @@ import torch
 
 from selfsup import nets
 from selfsup.core.colour import lab_to_rgb, rgb_to_lab
-from selfsup.errors import UserError
 from selfsup.methods import load
 
 
@@ -121,8 +120,3 @@ def test_pictures(make, prepare):
     method = make().eval()
     (sheet,) = method.pictures(prepare(method, 16)).values()
     assert sheet.shape == (3, 3 * 18, 8 * 18) and 0 <= sheet.min() and sheet.max() <= 1
-
-
-def test_unknown_loss(make):
-    with pytest.raises(UserError, match='did you mean "classes"'):
-        make(loss="class")

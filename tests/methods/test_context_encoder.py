@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from selfsup import nets
-from selfsup.errors import UserError
 from selfsup.methods import load
 from selfsup.methods.context_encoder import ChannelwiseLinear, gradient_energy
 
@@ -176,8 +175,3 @@ def test_pictures(make, prepare):
     masked, filled, true = (sheet[:, r + 1 : r + 17, 1:17] for r in (0, 18, 36))
     changed = (masked != true).any(0)
     assert changed.sum() <= 64 and torch.equal(filled[:, ~changed], true[:, ~changed])
-
-
-def test_unknown_region(make):
-    with pytest.raises(UserError, match="did you mean \"central\""):
-        make(region="centre")

@@ -27,6 +27,13 @@ def epoch(method, features, number=0, seed=0):
     return logged, restarted
 
 
+def drawn_evenly(group, label):
+    """How often each image is drawn, 1 on average, where a group is, a cluster of its, then an image of that."""
+    at = list(zip(group, label))
+    clusters = lambda g: len({z for y, z in at if y == g})  # noqa: E731
+    return [len(at) / (len(set(group)) * clusters(g) * at.count((g, z))) for g, z in at]
+
+
 def test_loss_is_equation_5():
     method = build(groups=2, clusters=6).eval()
     epoch(method, torch.randn(40, 6))
@@ -34,14 +41,14 @@ def test_loss_is_equation_5():
     v, b = method.coarse.weight.detach().double().numpy(), method.coarse.bias.detach().double().numpy()
     w = method.fine.weight.detach().double().numpy().reshape(8, 3, -1)  # (super-class, cluster, dim)
     minus_log = lambda logits, label: np.log(np.exp(logits).sum()) - logits[label]  # noqa: E731
-    losses = []
+    weights, losses = drawn_evenly(method.group.tolist(), method.label.tolist()), []
     for image, i in zip(x, index.tolist()):
         for quarter in range(4):
             turned = torch.tensor(np.rot90(image.numpy(), quarter, axes=(1, 2)).copy())[None]
             with torch.no_grad():
                 f = method.norm(method.encoder(turned))[0].double().numpy()
             y = int(method.group[i]) * 4 + quarter
-            losses.append(minus_log(v @ f + b, y) + minus_log(w[y] @ f, int(method.label[i])))
+            losses.append(weights[i] * (minus_log(v @ f + b, y) + minus_log(w[y] @ f, int(method.label[i]))))
     assert float(method({"image": x, "index": index})["loss"].detach()) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
@@ -79,6 +86,10 @@ def test_a_long_tail_leaves_no_group_or_cluster_empty(monkeypatch):
     logged, _ = epoch(method, features)
     assert logged == {"clusters": 12, "smallest_group": 2, "largest_group": 38}
     small = method.group[5]
+    weight = method.weight[method.group, method.label]
+    assert weight.tolist() == pytest.approx(drawn_evenly(method.group.tolist(), method.label.tolist()))
+    # The two images of a group count as much as the other 38 together, and each of 10 clusters of these the same.
+    assert float(weight[5:7].sum()) == pytest.approx(20) and float(weight[method.label == 9].sum()) == pytest.approx(2)
     assert (method.group == small).nonzero()[:, 0].tolist() == [5, 6]
     assert method.label[5:7].tolist() in ([0, 1], [1, 0])
     assert method.label[method.group != small].unique().tolist() == list(range(10))

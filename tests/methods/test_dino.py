@@ -112,3 +112,9 @@ def test_attention_maps_are_a_picture_of_vits(prepare):
     assert torch.equal(maps, maps[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2))  # one for each patch
     assert maps.min() == 0 and maps.max() == 1
     assert set(build().eval().pictures(prepare(method))) == {"views"}
+
+
+def test_prototypes_start_as_the_authors():
+    """nn.Linear(256, K, bias=False) under weight_norm: uniform up to 1/√256, so rows are about √(1/3) long."""
+    weight = DINO(nets.build("convnet", width=4), prototypes=500).last.weight.detach()
+    assert weight.shape == (500, 256) and weight.abs().max() <= 1 / 16 and weight.norm(dim=1).mean() == pytest.approx(3**-0.5, abs=0.01)

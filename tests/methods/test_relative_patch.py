@@ -68,8 +68,6 @@ def test_projection_is_the_papers_matrix(card):
 
 
 def test_wrong_options(card):
-    with pytest.raises(UserError, match='did you mean "projection"'):
-        build(card, colour="projektion")
     with pytest.raises(UserError, match="no 3 × 3 patches of 11 pixels in images of 32"):
         build(card, patch=11)
 

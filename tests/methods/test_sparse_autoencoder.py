@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from selfsup import nets
-from selfsup.errors import UserError
 from selfsup.methods import load
 
 
@@ -68,8 +67,3 @@ def test_pictures(make, prepare):
     method = make().eval()
     sheets = method.pictures(prepare(method, 16))
     assert sheets["atoms"].shape == (3, 3 * 10, 8 * 10) and sheets["image_reconstruction"].shape == (3, 2 * 18, 8 * 18)
-
-
-def test_sparsity_is_not_negative(make):
-    with pytest.raises(UserError, match="sparsity must not be negative"):
-        make(sparsity=-1)

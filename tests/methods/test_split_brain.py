@@ -89,11 +89,9 @@ def test_each_half_learns_the_others_channels(make, prepare, fit, loss, steps):
         assert after[name] < 0.7 * before[name].item(), (before, after)
 
 
-def test_needs_the_split_encoder_and_a_known_loss(make, card):
+def test_needs_the_split_encoder(card):
     with pytest.raises(UserError, match="needs the encoder split"):
         load("split_brain")(nets.build("convnet", width=4), card)
-    with pytest.raises(UserError, match='did you mean "classes"'):
-        make(loss="class")
 
 
 def test_pictures(make, prepare):

@@ -62,22 +62,23 @@ def test_loss_is_algorithm_1(prepare, small):
 
 
 def test_queue_helps_to_assign_from_its_share_of_the_budget_on_and_is_each_views_own(prepare):
-    method, earlier = build(queue_from=0.5, queue=20), [[], []]
-    for step in range(6):  # 8 images each: the queue is full after three steps of using it
+    method, earlier = build(queue_from=0.5, queue=24), [[], []]
+    for step in range(9):  # 8 images each: the queue is full after three steps of filling it, and used from then on
         batch = prepare(method, seed=step)
         crops = embed(method, batch)
         prototypes = method.prototypes.detach().double().numpy()
-        together = [np.concatenate([z, *old])[: 8 + 20] if old else z for z, old in zip(crops[:2], earlier)]
+        together = [np.concatenate([z, *old])[: 8 + 24] if len(old) > 2 else z for z, old in zip(crops[:2], earlier)]
         codes = [sinkhorn(z @ prototypes.T)[:8] for z in together]
         loss = float(method(batch)["loss"].detach())
         assert loss == pytest.approx(swapped(codes, crops, prototypes), rel=1e-4)
-        if step / 6 >= 0.5:
+        if step / 9 >= 0.5:
             for view in range(2):
                 earlier[view].insert(0, crops[view])  # the newest first, cut above
-                assert method.queues[view].keys.any(1).sum() == min(20, 8 * len(earlier[view]))
+                assert method.queues[view].keys.any(1).sum() == min(24, 8 * len(earlier[view]))
         else:
             assert not any(queue.keys.any() for queue in method.queues)
-        method.after_step((step + 1) / 6)
+        method.after_step((step + 1) / 9)
+    assert len(earlier[0]) > 3
 
 
 def test_codes_take_no_gradient_and_prototypes_stay_on_the_sphere(prepare):

@@ -282,6 +282,32 @@ def test_torchvision_unlabelled_images(tmp_path, monkeypatch):
         sources.open(spec("torchvision", tmp_path, dataset="MNIST", unlabelled=True))
 
 
+def test_torchvision_splits_of_other_names(tmp_path):
+    """VOC says its split by `image_set`, and has no public test."""
+    base = tmp_path / "VOCdevkit/VOC2012"
+    for folder, ending in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        for i in range(12):
+            (base / folder).mkdir(parents=True, exist_ok=True)
+            if ending == "jpg":
+                Image.new("RGB", (20, 20), (i, 0, 0)).save(base / folder / f"{i}.jpg")
+            else:
+                (base / folder / f"{i}.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
+    save(base / "ImageSets/Main/train.txt", "\n".join(map(str, range(8))).encode())
+    save(base / "ImageSets/Main/val.txt", "\n".join(map(str, range(8, 12))).encode())
+    source = sources.open({**spec("torchvision", tmp_path, dataset="VOCDetection"), "val_share": 0.5})
+    assert source.counts["test"] == 4 and source.counts["train"] + source.counts["val"] == 8 and source.classes is None
+    assert next(source.read("test", 0, 1))[1]["image"].size == (20, 20)
+
+
+def test_every_torchvision_class_is_a_source_or_one_sentence(tmp_path):
+    import torchvision.datasets
+
+    for name in torchvision.datasets.__all__:
+        if name not in ("FakeData", "CarlaStereo"):
+            with pytest.raises(UserError):
+                sources.open(spec("torchvision", tmp_path, dataset=name))
+
+
 def test_torchvision_errors(tmp_path):
     with pytest.raises(UserError, match='torchvision has no data set "CIFAR-10"; did you mean "CIFAR10"'):
         sources.open(spec("torchvision", tmp_path, dataset="CIFAR-10"))
@@ -289,6 +315,15 @@ def test_torchvision_errors(tmp_path):
         sources.open(spec("torchvision", tmp_path, dataset="CIFAR10"))
     with pytest.raises(UserError, match="could not read torchvision's Flowers102 .*dvc repro fetch@Flowers102"):
         sources.open(spec("torchvision", tmp_path, dataset="Flowers102"))
+    for name, wanted in (("CocoCaptions", "annFile"), ("Flickr8k", "ann_file"), ("DatasetFolder", "loader"),
+                         ("PhotoTour", "name"), ("HMDB51", "annotation_path, frames_per_clip")):
+        with pytest.raises(UserError, match=f"torchvision's {name} wants more than a root: {wanted}; lay its images out"):
+            sources.open(spec("torchvision", tmp_path, dataset=name))
+    with pytest.raises(UserError, match="EMNIST has no training split .*byclass"):
+        sources.open(spec("torchvision", tmp_path, dataset="EMNIST"))
+    for name in ("VisionDataset", "wrap_dataset_for_transforms_v2"):
+        with pytest.raises(UserError, match="torchvision has no data set"):
+            sources.open(spec("torchvision", tmp_path, dataset=name))
     with pytest.raises(UserError, match="torchvision cannot download ImageNet"):
         torchvision.splits("ImageNet", tmp_path, download=True)
 

@@ -102,7 +102,10 @@ def test_splits_of_folders(tmp_path, files, found):
 @pytest.mark.parametrize("files, words", [
     (["bus/1.png", "car/2.png", "train/3.png"], "the folder train says train, but others beside it say no split [(]bus, car[)]: "
      "if train is a class, put all class folders into a folder train"),
-    (["test/1.png", "a/2.png"], "the folder test says test, but none says train"),
+    (["test/1.png", "a/2.png"], "the folder test says test, but others beside it say no split [(]a[)]"),
+    (["test/1.png", "val/2.png"], "the folder test says test, but none says train"),
+    (["a/train/1.png", "a/val/2.png", "b/3.png"], "the folder train says train, but others beside it say no split [(]b[)]"),
+    (["a/train/1.png", "a/val/2.png", "b/c/3.png"], "others beside it say no split [(]b/c[)]"),
     (["train/a/1.png", "training/a/2.png"], "the folders train and training both say train"),
     (["train/1.png", "val/1.png", "valid/2.png"], "the folders val and valid both say val"),
     (["train/train/1.png", "train/val/2.png"], "train/val/2.png: its folders say more than one split"),

@@ -1,19 +1,22 @@
 """params.yaml as the library reads it. `load()` needs no heavy import; `check()` also holds each run's `args` against its
 method, which imports that method."""
 
+import functools
 import inspect
 from dataclasses import fields
 from typing import Any
 
 from ..errors import UserError, nearest
-from . import checker, compose
+from . import checker, compose, signature
 from .checker import NAME, named
 from .compose import encoders, results
+from .signature import words
 from .schema import Claim, Expectation, Params, Run, Several, Train
 
-__all__ = ["NAME", "load", "run", "protocol", "arguments", "check", "encoders", "results", "named"]
+__all__ = ["NAME", "load", "run", "protocol", "arguments", "check", "encoders", "results", "named", "words"]
 __all__ += ["Params", "Run", "Train", "Claim", "Expectation", "Several"]
-GIVEN = ("self", "encoder", "card", "teacher", "columns", "first", "second")  # of a method and its views: no run sets them
+# Of a method and its views: no run sets them. `count` is what the method's forward is written for.
+GIVEN = ("self", "encoder", "card", "teacher", "columns", "first", "second", "count")
 
 
 def load(path="params.yaml") -> Params:
@@ -45,17 +48,25 @@ def protocol(params: Params, name: str) -> dict[str, Any]:
     return params.protocols[name].model_dump(exclude_unset=True, exclude={"runs", "on"})
 
 
-def arguments(method) -> dict[str, Any]:
-    """What `args` of a run may set, each with its default (inspect.Parameter.empty if none): arguments of the method's
-    __init__, and fields of the views that it takes."""
-    own = {p.name: p.default for p in inspect.signature(method.__init__).parameters.values()}
-    views = {field.name: getattr(method.inputs, field.name) for field in fields(method.inputs)}
-    return {name: default for name, default in {**own, **views}.items() if name not in GIVEN}
+def arguments(method) -> dict[str, tuple[Any, Any]]:
+    """What `args` of a run may set, each with its type and its default (inspect.Parameter.empty if none): arguments of
+    the method's __init__, and fields of the views that it takes."""
+    own = {p.name: (p.annotation, p.default) for p in inspect.signature(method.__init__).parameters.values()}
+    views = {field.name: (field.type, getattr(method.inputs, field.name)) for field in fields(method.inputs)}
+    return {name: what for name, what in {**own, **views}.items() if name not in GIVEN}
+
+
+@functools.lru_cache
+def section(method):
+    """The types of `arguments`, as a Section. What an augmentation may be, `augmentation` says."""
+    kinds = {name: (signature.typed(kind), None) for name, (kind, _) in arguments(method).items()
+             if kind is not inspect.Parameter.empty and name != "augment"}
+    return signature.model(method.__name__, signature.Section, kinds)
 
 
 def check(params: Params) -> None:
     """What `load` cannot know without importing the methods: each run's `args` are arguments of its method or of the
-    views that it takes."""
+    views that it takes, and what they should be."""
     from .. import methods
     from ..inputs.augment import augmentation
 
@@ -67,6 +78,10 @@ def check(params: Params) -> None:
                 raise UserError(
                     f'runs.{entry.name}.args: method {entry.method} has no argument "{name}"{nearest(name, known)}'
                 )
+        kinds, found = section(method), checker.Problems("params")
+        found.make(f"runs.{entry.name}.args", kinds, {name: value for name, value in entry.args.items() if name in kinds.model_fields})
+        if found:
+            raise UserError("; ".join(found))
         if entry.from_ and "teacher" not in inspect.signature(method.__init__).parameters:
             raise UserError(f"runs.{entry.name}.from: method {entry.method} has no use for another run's encoder")
         augmentation(entry.args.get("augment", method.inputs.augment), f"runs.{entry.name}.args.augment")

@@ -1,92 +1,21 @@
 """params.yaml, checked before any work: unknown keys, wrong types, names that lead nowhere, all of them at once."""
 
+import functools
 import re
-import typing
 
 import yaml
-from pydantic import ValidationError
 
-from ..errors import UserError, nearest
+from ..errors import UserError
 from . import compose, signature
+from .problems import Problems, join
 from .schema import Dataset, Params, Run, Train
 from .signature import Section, typed
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # run and data-set names become paths, DVC stage names and DVC parameter paths
-JUDGED = {"bootstrap": (typed(signature.NAMES["Count"]), ...),
+JUDGED = {"bootstrap": (typed(int, ge=1, le=10**6), ...),
           "runs": (dict[str, str | typed(list[str], min_length=1)], None),  # who is judged, on what: run -> data set
           "on": (list[str], None)}  # data sets beside a run's own
 METHODS_OWN = ("base",)  # files in methods/ that are none
-
-
-class Problems(list):
-    """What is wrong with a file: sentences without its name."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def end(self):
-        """Raise what was found, as one sentence."""
-        if len(self) == 1:
-            raise UserError(f"{self.path}: {self[0]}")
-        if self:
-            raise UserError(f"{self.path}: {len(self)} mistakes: " + "; ".join(f"({i}) {s}" for i, s in enumerate(self, 1)))
-
-    def keys(self, where, raw, known, required=()):
-        """Whether `raw` is a mapping with keys of `known` alone and all of `required`."""
-        if not isinstance(raw, dict):
-            self.append(f"{where} should be a mapping of keys to values, not {raw!r}")
-            return False
-        before = len(self)
-        for name in raw:
-            if name not in known:
-                self.append(f'unknown key "{name}"{f" in {where}" if where else ""}{nearest(name, known)}')
-        self.extend(f"the key {join(where, name)} is missing" for name in required if name not in raw)
-        return len(self) == before
-
-    def one_of(self, where, what, name, known):
-        if name not in list(known):
-            self.append(f'{where}: there is no {what} "{name}"{nearest(name, known)}')
-            return False
-        return True
-
-    def make(self, where, model, raw):
-        """`model(**raw)`, or None after noting each of its errors by the key's name."""
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        if not self.keys(where, raw, fields, [name for name, field in fields.items() if field.is_required()]):
-            return None
-        try:
-            return model(**raw)
-        except ValidationError as problems:
-            for error in problems.errors():
-                self.append(self.sentence(where, model, error))
-            return None
-
-    def sentence(self, where, model, error):
-        *parents, last = error["loc"]
-        key = join(where, *parents, last)
-        if error["type"] == "missing":
-            return f"the key {key} is missing"
-        if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = nested(model, parents)
-            return f'unknown key "{last}" in {join(where, *parents)}{nearest(last, known)}'
-        if error["type"] in ("too_short", "string_too_short"):
-            return f"{key} should not be empty"
-        if error["type"] in ("model_type", "dict_type", "dataclass_type", "dataclass_exact_type"):
-            return f"{key} should be a mapping of keys to values, not {error['input']!r}"
-        what = re.sub("^(Input|Value error,) ", "", error["msg"])
-        return f"{key} {what}, not {error['input']!r}"
-
-
-def nested(model, parents):
-    """The keys of the section that lies at `parents` in a model."""
-    for name in parents:
-        kind = model.model_fields[name].annotation
-        model = next(part for part in (kind, *typing.get_args(kind)) if hasattr(part, "model_fields"))
-    return model.model_fields
-
-
-def join(*parts):
-    return ".".join(str(part) for part in parts if part != "")
 
 
 def check(path, raw):
@@ -123,6 +52,17 @@ def entries(found, raw, section):
             found.append(f'the name {section}.{name} should be letters, digits, "_" and "-" only, and no "--"')
 
 
+@functools.lru_cache
+def section(folder, name):
+    """The Section of params that a part takes, besides what all of its kind have."""
+    if folder == "sources":
+        own = signature.takes(folder, name, "source")
+        return signature.model(name, Dataset, {key: kind for key, kind in own.items() if key not in Dataset.model_fields})
+    if folder == "evals":
+        return signature.model(name, Section, signature.takes(folder, name, "choose") | JUDGED)
+    return signature.model(name, Section, signature.takes(folder, name) | ({"name": (str, ...)} if folder == "nets" else {}))
+
+
 def dataset(found, name, raw):
     """The Dataset, with the arguments that its source takes."""
     where = f"datasets.{name}"
@@ -132,15 +72,12 @@ def dataset(found, name, raw):
         return None
     if not found.one_of(f"{where}.source", "source", raw["source"], known):
         return None
-    own = {key: kind for key, kind in signature.takes("sources", raw["source"], "source").items()
-           if key not in Dataset.model_fields}
-    return found.make(where, signature.model(raw["source"], Dataset, own), raw)
+    return found.make(where, section("sources", raw["source"]), raw)
 
 
 def protocol(found, name, raw):
     """What a protocol is asked for, as a Section."""
-    fields = signature.takes("evals", name, "choose") | JUDGED
-    made = found.make(f"protocols.{name}", signature.model(name, Section, fields), raw)
+    made = found.make(f"protocols.{name}", section("evals", name), raw)
     for where, budget in ((name, made), *((f"{name}.{key}", value) for key, value in (made or ()))):
         images, batch = getattr(budget, "images", None), getattr(budget, "batch", None)
         if images and batch and images < batch:
@@ -149,10 +86,28 @@ def protocol(found, name, raw):
 
 
 def encoder(found, where, raw):
+    """Whether `raw` describes a network: one of ours with arguments that it takes, or one of timm's, which says itself what
+    it takes. Networks within it, too."""
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
         found.append(f"{where} should name an encoder, as in {{name: convnet, width: 32}}, not {raw!r}")
         return False
-    return True
+    name, before = raw["name"], len(found)
+    if name in signature.names("nets") and name != "timm":
+        found.make(where, section("nets", name), raw)
+    for key, value in raw.items():
+        if not isinstance(key, str):
+            found.append(f"{where}: the key {key!r} should be a word")
+        elif key == "pretrained" and name not in signature.names("nets"):
+            found.append(f"{join(where, key)} is now the run's own: `init: timm`")
+        elif isinstance(value, dict):
+            encoder(found, join(where, key), value)
+    return len(found) == before
+
+
+def arguments(found, where, method, raw):
+    """Whether those of `raw` that the method's __init__ names are what it says there. `config.check` knows the others."""
+    known = section("methods", method)
+    return found.make(where, known, {key: value for key, value in raw.items() if key in known.model_fields}) is not None
 
 
 def one_run(found, name, raw, params, defaults):
@@ -170,11 +125,14 @@ def one_run(found, name, raw, params, defaults):
     if len(found) > before or defaults is None or not isinstance(params["encoder"], dict):
         return None
     whole = compose.run(params, name)
+    arguments(found, f"{where}.args", raw["method"], whole["args"])
     train = found.make(f"{where}.train", Train, {key: value for key, value in whole["train"].items()
                                                 if key in raw.get("train", {}) or key in Train.model_fields})
     if train and train.images < train.batch:
         found.append(f"{where}: train.images, {train.images}, is less than one batch of {train.batch}")
-    if not encoder(found, f"{where}.encoder", whole["encoder"]) or not train:
+    if raw.get("encoder"):  # the default one is told of by itself
+        encoder(found, f"{where}.encoder", whole["encoder"])
+    if len(found) > before or not train:
         return None
     return found.make(where, Run, {**whole, "name": name, "train": train})
 

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ..arguments import Count, NotNegative, Positive, Share, Text, Whole
+from ..arguments import Batch, Count, NotNegative, Pixels, Positive, Share, Text, Whole
 from .signature import Section, typed
 
 # pydantic's own kinds of the types that the parts use.
-Count, NotNegative, Positive, Share, Text, Whole = map(typed, (Count, NotNegative, Positive, Share, Text, Whole))
+Batch, Count, NotNegative, Pixels, Positive, Share, Text, Whole = map(
+    typed, (Batch, Count, NotNegative, Pixels, Positive, Share, Text, Whole))
 
 
 class Dataset(Section):
@@ -19,7 +20,7 @@ class Dataset(Section):
     the shard stage fails."""
 
     source: str
-    size: Count  # pixels a side
+    size: Pixels  # pixels a side
     max_bad: Share
     limit: Count | None = None  # a part of the samples, for a trial
     fit: Literal["crop", "stretch", "pad"] | None = None  # how a picture becomes square; cropped unless said
@@ -30,15 +31,15 @@ class Train(Section):
     """One run's training. `images` is the budget: images seen, the same unit for every method."""
 
     images: Count
-    batch: Count
+    batch: Batch
     optimizer: Literal["adamw", "sgd"]
     lr: Positive
     weight_decay: NotNegative
     warmup: Share  # of the budget
     clip: NotNegative  # largest gradient norm; 0 does not clip
     precision: Literal["fp32", "bf16"]
-    threads: Count  # pinned, since the order of sums depends on it
-    workers: Whole
+    threads: typed(int, ge=1, le=1024)  # pinned, since the order of sums depends on it
+    workers: typed(int, ge=0, le=1024)
     reader: Literal["auto", "resident", "streaming"]
     checkpoint_every: Positive  # seconds
     judge_every: Count | None = None  # images between two looks at kNN on val

@@ -13,9 +13,12 @@ from pathlib import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from .. import arguments
+from ..arguments import LARGEST
 
 PACKAGE = Path(__file__).parents[1]
 NAMES = {**vars(typing), **vars(arguments)}
+INIT = "__init__"
+BASES = {"methods": ("Method",), "nets": ("ImageEncoder", "Module")}  # of the class that a file is about
 
 
 class Section(BaseModel):
@@ -44,9 +47,9 @@ def typed(kind, **bounds):
 def _words(note, base):
     if not isinstance(note, arguments.Range):
         return [note]
-    bounds = {key: value for key, value in vars(note).items() if key != "distinct" and value is not None}
+    bounds = {key: value for key, value in vars(note).items() if key not in ORDERS and value is not None}
     finite = {"allow_inf_nan": False} if base is float else {}
-    return [Field(**bounds, **finite), *([AfterValidator(_distinct)] if note.distinct else [])]
+    return [Field(**bounds, **finite), *(AfterValidator(holds) for key, holds in ORDERS.items() if getattr(note, key))]
 
 
 def _distinct(values):
@@ -55,8 +58,38 @@ def _distinct(values):
     return values
 
 
+def _ascending(values):
+    if sorted(values) != values:
+        raise ValueError("should have the smaller value first")
+    return values
+
+
+ORDERS = {"distinct": _distinct, "ascending": _ascending}  # fields of Range
+
+
 def _default(field):
     return ... if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING else None
+
+
+def words(kind):
+    """What a type of `arguments` lets a user set, in words."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        base, *notes = inner
+        bounds = {}
+        for note in notes:  # the later, the narrower
+            bounds |= {key: value for key, value in vars(note).items() if value is not None and value != LARGEST}
+        said = [f"{word} {int(bounds[key]) if bounds[key] == int(bounds[key]) else bounds[key]:,}"
+                for key, word in (("ge", "from"), ("gt", "above"), ("le", "to"), ("lt", "below")) if key in bounds]
+        return " ".join([words(base), *said])
+    if origin is typing.Literal:
+        return " or ".join(map(repr, inner))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(filter(None, map(words, inner)))
+    if origin is list:
+        return f"list, each {words(inner[0])}"
+    return {int: "integer", float: "number", bool: "true or false", str: "text", dict: "mapping", list: "list",
+            type(None): "null"}.get(kind, "")
 
 
 def names(folder):
@@ -72,15 +105,25 @@ def place(folder, name):
 
 
 @functools.lru_cache
-def takes(folder, name, function):
-    """{argument: (type, default)} of the annotated arguments of a part's function; default ... where it has none."""
+def takes(folder, name, function=INIT):
+    """{argument: (type, default)} of the annotated arguments of a part's function, or of its class's __init__; default
+    ... where it has none."""
     path = place(folder, name)
-    tree = ast.parse(((path / "__init__.py") if path.is_dir() else path).read_text(encoding="utf-8"))
-    (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    body = ast.parse(((path / "__init__.py") if path.is_dir() else path).read_text(encoding="utf-8")).body
+    if function == INIT:
+        body = [node for part in body if isinstance(part, ast.ClassDef) and _is_part(part, folder) for node in part.body]
+    found = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == function), None)
+    if found is None:
+        return {}
     given = found.args.args + found.args.kwonlyargs
     defaults = [...] * (len(found.args.args) - len(found.args.defaults)) + found.args.defaults + found.args.kw_defaults
     return {arg.arg: (_value(arg.annotation), ... if default in (..., None) else None)
             for arg, default in zip(given, defaults) if arg.annotation is not None}
+
+
+def _is_part(node, folder):
+    """Whether a class is a method or an encoder, as its bases' names say, and not what one of them is built of."""
+    return any(ast.unparse(base).rpartition(".")[2] in BASES[folder] for base in node.bases)
 
 
 def _value(annotation):
@@ -88,6 +131,6 @@ def _value(annotation):
 
 
 def model(title, base, fields):
-    """A Section, or another `base`, with these {argument: (type, default)} besides its own."""
-    optional = {key: (kind if default is ... else kind | None, default) for key, (kind, default) in fields.items()}
-    return create_model(title, __base__=base, **optional)
+    """A Section, or another `base`, with these {argument: (type, default)} besides its own. None is a value only where
+    the type says so: that an argument has a default gives nobody leave to set it to nothing."""
+    return create_model(title, __base__=base, **fields)

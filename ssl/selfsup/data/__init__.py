@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import sys
-from pathlib import Path
 
 from selfsup.data import tars
 from selfsup.data.columns import of
@@ -59,10 +58,10 @@ def shared(shards, split, others, other_split):
 
 def twins(card):
     """What the shard stage found of samples that stand in two splits, in sentences."""
-    found = card.get("twins", {})
+    found, others = card.get("twins", {}), {"train": "val or test", "val": "test", "test": "val"}
     for split, count in found.get("left_out", {}).items():
-        yield (f"Left out of {card['name']}: {count:,} samples that were carved into {split} and stand in "
-               f"{'test' if split == 'val' else 'val or test'}, too, pixel by pixel.")
+        yield (f"Left out of {card['name']}: {count:,} sample{'s' * (count > 1)}, carved into {split}, of which the like "
+               f"stands in {others[split]}, pixel by pixel.")
     for split, some in found.get("between", {}).items():
         for other, count in some.items():
             yield (f"The {split} and {other} splits of {card['name']} were given and share samples, pixel by pixel: "

@@ -18,7 +18,7 @@ EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
 PIXELS = 178_956_970  # most of an image, Pillow's own limit: a file of 34 bytes may say that it has more
 BANDS = 4  # so many times PIXELS are the most values of an array
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION, SIGN = 0x0112, 0x0153  # the EXIF tag; TIFF's SampleFormat, 2 where integers are signed
 FITS = ("crop", "stretch", "pad")  # how an image becomes square
 NPY, TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*")  # how such files begin
 SMALL = 64  # pixels; up to here an image of unknown origin is stored lossless
@@ -158,7 +158,10 @@ def rgb(image):
     if image.mode == "RGB":
         return image
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        pixels = np.asarray(image)
+        if pixels.dtype == np.int32 and getattr(image, "tag_v2", {SIGN: (2,)}).get(SIGN, (1,)) != (2,):
+            pixels = pixels.view(np.uint32)  # which Pillow takes for signed
+        return Image.fromarray(_eight_bits(pixels)).convert("RGB")
     if image.mode == "F":
         raise Unreadable("floating-point pixels have no known range")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

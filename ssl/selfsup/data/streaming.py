@@ -18,6 +18,7 @@ import torch
 from selfsup.core import rng
 from selfsup.data import Split, tars
 from selfsup.data.order import Shuffled
+from selfsup.data.workers import batches as read_by
 from selfsup.errors import UserError
 
 LANES = 16  # at most, unless there are more processes than that
@@ -51,7 +52,7 @@ class Streaming(Split):
         dataset = _Lanes(self, seed, batch // lanes, lanes, parts, start, steps)
         if not workers:
             return iter(dataset)
-        return _joined(torch.utils.data.DataLoader(dataset, None, num_workers=len(parts)), len(parts))
+        return _joined(read_by(dataset, len(parts)), len(parts))
 
     def in_order(self, batch=512):
         def samples():

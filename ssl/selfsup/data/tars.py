@@ -25,7 +25,7 @@ from selfsup.errors import UserError, nearest, nearest_path
 
 MEMBER = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # key and extension, as WebDataset splits a member's name
 
-UNNAMED, SPECIAL = "member{s} of hidden names or without an ending", "member{s} that are links or special files"
+UNNAMED, SPECIAL = "member{s} of hidden names or without an ending", "link{s} or special file{s}"
 # How files begin that are no plain tars.
 OTHER = {"compressed by xz": rb"\xfd7zXZ\0", "compressed by bzip2": rb"BZh[1-9]1AY&SY",
          "compressed by zstd": rb"\x28\xb5/\xfd",
@@ -262,17 +262,6 @@ def open_bytes(path):
 
 
 # Files and processes
-
-
-@contextlib.contextmanager
-def naming(path):
-    """Name the file in errors of writes to it, such as a full disk, which Python leaves unnamed."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
 
 
 def cores():

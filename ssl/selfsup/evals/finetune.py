@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from selfsup.arguments import Count, NotNegative, Positive, Range, Share
+from selfsup.arguments import Batch, Count, NotNegative, Positive, Range, Share
 from selfsup.errors import UserError
 from selfsup.evals import accuracy, embed, percent
 from selfsup.inputs.views import trained_on
@@ -22,7 +22,7 @@ def choose(
     encoder,
     data,
     images: Count,
-    batch: Count,
+    batch: Batch,
     optimizer: Literal["adamw", "sgd"],
     lr: Annotated[list[Positive], Range(min_length=1)],
     weight_decay: NotNegative,

@@ -7,11 +7,12 @@ each batch. `augment` is a name, an Augment, a mapping of its fields, or a list 
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 
+from ..arguments import Count, Crop, Range
 from ..core import rng
-from ..errors import UserError
 from .augment import Augment, apply, augmentation, draw
 
 
@@ -31,7 +32,7 @@ class View:
 class Views:
     """`count` independent views of the image: batch["image"] becomes float (N, count, C, H, W)."""
 
-    count: int = 2
+    count: Count = 2
     augment: str | dict | list | Augment = "simclr"
     columns: tuple = ("image",)
 
@@ -46,10 +47,10 @@ class MultiCrop:
     batch["image"] becomes float (N, 2, C, H, W), batch["small"] (N, small, C, H/2, W/2). The paper's 96 of 224 pixels are
     a little less than half."""
 
-    small: int = 4
+    small: Annotated[int, Range(ge=0, le=100)] = 4
     augment: str | dict | list | Augment = "simclr"
-    large_crop: tuple = (0.14, 1.0)  # shares of the area, SwAV's appendix A
-    small_crop: tuple = (0.05, 0.14)
+    large_crop: Crop = (0.14, 1.0)  # shares of the area, SwAV's appendix A
+    small_crop: Crop = (0.05, 0.14)
     columns: tuple = ("image",)
 
     def __call__(self, batch, seed, mean, std):

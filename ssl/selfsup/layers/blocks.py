@@ -12,7 +12,8 @@ from ..errors import UserError
 
 def norm_layer(kind, channels):
     # GroupNorm is for runs whose loss must not depend on how the batch is split over processes.
-    return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(min(8, channels), channels)
+    groups = next(n for n in range(8, 0, -1) if channels % n == 0)  # at most 8, all of a size
+    return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(groups, channels)
 
 
 class Conv2d(nn.Conv2d):

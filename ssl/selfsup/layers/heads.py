@@ -60,9 +60,14 @@ def critic(side, width=64, channels=3):
 
 @torch.no_grad()
 def map_shapes(encoder, size, channels=None):
-    """(channels, side) of each of encoder.layers(x) for images of `size` pixels and its own number of channels."""
+    """(channels, side) of each of encoder.layers(x) for images of `size` pixels and its own number of channels. Raises
+    UserError for images too small for it."""
     training = encoder.training
-    maps = encoder.eval().layers(torch.zeros(1, channels or encoder.channels, size, size))
+    try:
+        maps = encoder.eval().layers(torch.zeros(1, channels or encoder.channels, size, size))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"the encoder cannot take images, or patches of them, of {size} pixels ({reason})") from None
     encoder.train(training)
     return [(m.shape[1], m.shape[3]) for m in maps]
 

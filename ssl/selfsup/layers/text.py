@@ -16,7 +16,9 @@ class TextTransformer(nn.Module):
         super().__init__()
         self.length, self.dim = length, dim
         self.embed = nn.Embedding(vocabulary, dim)
-        self.position = nn.Parameter(torch.randn(length, dim) * 0.02)
+        # CLIP's scales. Tokens of the size 1, PyTorch's, would drown their places, and the order of words with them.
+        self.embed.weight.data.mul_(0.02)
+        self.position = nn.Parameter(torch.randn(length, dim) * 0.01)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 

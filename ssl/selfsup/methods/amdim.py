@@ -2,6 +2,7 @@
 
 import torch
 
+from ..arguments import Scale, Weight, Width
 from ..core.distributed import gather, rank
 from ..core.precision import float32
 from ..training.losses import local_info_nce
@@ -14,15 +15,25 @@ class AMDIM(Method):
     """Bachman et al. 2019, "Learning Representations by Maximizing Mutual Information Across Views", eqs. 3-6.
     https://arxiv.org/abs/1906.00910
 
+    Views are SimCLR's, each with a flip of its own; the paper's colours are weaker, and its flip is the same for both.
     Deep InfoMax between two views, at several scales. The paper predicts 7 × 7 and 5 × 5 maps of one view from the 1 × 1
     of the other, and 5 × 5 from 5 × 5; here these are the encoder's middle map and the next, 4 × 4 and 2 × 2 for the ConvNet
     at 32 pixels. Each pair goes both ways. The paper's mixture of features is left out.
-    clip: scores are softly kept in -clip..clip. penalty: weight of their squares before that (section 3.4).
+    clip: scores are softly kept in -clip..clip. penalty: weight of their squares before that (section 3.4),
+    0.05 in the authors' code.
     """
 
     inputs = Views(2, augment="simclr")
 
-    def __init__(self, encoder, card, hidden=512, dim=512, clip=20.0, penalty=0.04):
+    def __init__(
+        self,
+        encoder,
+        card,
+        hidden: Width = 512,
+        dim: Width = 512,
+        clip: Scale = 20.0,
+        penalty: Weight = 0.04,
+    ):
         super().__init__(encoder)
         shapes = map_shapes(encoder, card["size"])
         self.fine, self.coarse = len(shapes) // 2, min(len(shapes) // 2 + 1, len(shapes) - 1)

@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Norm, Width
 from ..errors import UserError
 from ..layers import Decoder, map_side
 from ..inputs.views import View
@@ -20,10 +21,10 @@ class Autoencoder(Method):
 
     inputs = View("none")
 
-    def __init__(self, encoder, card, code=128, norm="batch"):
+    def __init__(self, encoder, card, code: Width = 128, norm: Norm = "batch"):
         super().__init__(encoder)
         size, channels, side = card["size"], card["channels"], map_side(encoder, card["size"])
-        if not 0 < code < channels * size**2:
+        if code >= channels * size**2:
             raise UserError(f"autoencoder: code must be from 1 to {channels * size**2 - 1} numbers, it is {code}")
         area = encoder.dim * side**2
         self.squeeze = nn.Sequential(nn.Flatten(), nn.Linear(area, code))

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..core.distributed import gather
 from ..core.precision import float32
 from ..layers import mlp
@@ -21,13 +22,14 @@ class BarlowTwins(Method):
     redundancy: weight λ of the off-diagonal terms, of which there are `dim` - 1 times as many as others; the paper's
     is for 8,192.
     The correlation is that of the global batch, not of a process's part. The loss is eq. 2 over `dim`: its gradient
-    would grow with `dim`, and nothing of it be left but what the clipping lets through. The authors' code scales it
-    too.
+    would grow with `dim`, and nothing of it be left but what the clipping lets through. The authors' code scaled it
+    too, by 1/32, until it gave biases and norms a rate of their own in its place; its λ is 0.0051. It standardises by a
+    BatchNorm, whose eps of 1e-5 matters where a coordinate hardly varies; here there is none.
     """
 
     inputs = Views(2, augment="asym")
 
-    def __init__(self, encoder, hidden=2048, dim=2048, redundancy=0.005):
+    def __init__(self, encoder, hidden: Width = 2048, dim: Width = 2048, redundancy: Weight = 0.005):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim, layers=3)
         self.projector[-1] = nn.Linear(hidden, dim, bias=False)  # the correlation would subtract a bias

@@ -15,7 +15,8 @@ class Method(nn.Module):
     make no constant on it from numbers of the host, since a GPU would wait. Under autocast networks alone round: what is
 made of their outputs is `@float32` (core/precision.py), the loss too. A test holds every method to this.
 
-    A subclass's `__init__(self, encoder, **options)` has the paper's values as defaults. It may name `card`, to be
+    A subclass's `__init__(self, encoder, **options)` has the paper's values as defaults, with types and ranges
+    (`arguments`) against which a run's `args` are held. It may name `card`, to be
     given the data card (classes, counts, size in pixels, vocabulary), and `teacher`, to be given the encoder of the run
     that `from` names: frozen, images -> features (N, teacher.dim).
     """

@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Norm, Scale, Width
 from ..layers import Decoder, critic, map_side
 from ..core import rng
 from ..core.precision import softplus
@@ -18,14 +19,23 @@ class BiGAN(Method):
     The critic tells pairs (x, E(x)) of an image and its code from pairs (G(z), z) of a code and its image; E and G
     learn to make them alike, and at the optimum E inverts G. Codes z are uniform on (-1, 1), 200 numbers, as for
     ImageNet in the authors' code, from which also come the swapped labels for E and G instead of the minimax loss, one
-    step of all three together, and Adam's β₁ = 0.5. All else is small; the critic is DCGAN's with GroupNorm where
+    step of all three together, and Adam's β₁ = 0.5. The loss of E and G is the sum of the two, the authors' their mean.
+    All else is small; the critic is DCGAN's with GroupNorm where
     theirs has BatchNorm.
     critic_lr: times the learning rate of E and G. width: channels of the critic's first layer. norm: the generator's.
     """
 
     inputs = View("none")
 
-    def __init__(self, encoder, card, code=200, critic_lr=1.0, width=32, norm="batch"):
+    def __init__(
+        self,
+        encoder,
+        card,
+        code: Width = 200,
+        critic_lr: Scale = 1.0,
+        width: Width = 32,
+        norm: Norm = "batch",
+    ):
         super().__init__(encoder)
         size, channels, side = card["size"], card["channels"], map_side(encoder, card["size"])
         area = encoder.dim * side**2

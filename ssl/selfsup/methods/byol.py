@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Proportion, Width
 from ..core.precision import cosine_similarity
 from ..layers import mlp
 from ..training.state import Ema, rising
@@ -13,7 +14,8 @@ from .base import Method
 class BYOL(Method):
     """Grill et al. 2020, "Bootstrap Your Own Latent", eqs. 1 and 2, Algorithm 1. https://arxiv.org/abs/2006.07733
 
-    hidden, dim: widths of the projector's and the predictor's two layers.
+    hidden, dim: widths of the projector's and the predictor's two layers; the second ones have a bias, which the authors'
+    have not.
     momentum: of the target network (the paper's τ), which rises to 1 along a cosine. 0.996 averages over hundreds of
     steps and the paper trains for hundreds of thousands; a run of some hundred steps needs about 0.95.
     Views are the paper's without blur (see views.py).
@@ -21,7 +23,7 @@ class BYOL(Method):
 
     inputs = Views(2, augment="asym")
 
-    def __init__(self, encoder, hidden=4096, dim=256, momentum=0.996):
+    def __init__(self, encoder, hidden: Width = 4096, dim: Width = 256, momentum: Proportion = 0.996):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim)
         self.predictor = mlp(dim, hidden, dim)

@@ -1,10 +1,12 @@
 """CLIP: an image finds its caption among the batch's captions, and a caption its image."""
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn as nn
 
+from ..arguments import Depth, Range, Temperature, Width
 from .. import nets
 from ..core.precision import normalize
 from ..training.losses import info_nce
@@ -18,12 +20,22 @@ class CLIP(Method):
 
     The view is a crop without a flip, as in the paper: a flip would make "left of" wrong. Equal captions in a batch count
     as negatives of each other, as in the paper, where they hardly occur. dim: of the joint space. depth, heads: of the
-    text encoder, small like the captions are short.
+    text encoder, small like the captions are short; it reads in both directions and its feature is the mean over the tokens,
+    where the paper's is causal, takes that of the last token, and projects it linearly.
     """
 
     inputs = Pair("image", "caption", augment="crop")
 
-    def __init__(self, encoder, card, dim=128, depth=2, heads=4, temperature=0.07, largest_scale=100):
+    def __init__(
+        self,
+        encoder,
+        card,
+        dim: Width = 128,
+        depth: Depth = 2,
+        heads: Depth = 4,
+        temperature: Temperature = 0.07,
+        largest_scale: Annotated[float, Range(ge=1, le=1000)] = 100,
+    ):
         super().__init__(encoder)
         self.image_head = nets.build("linear", d_in=encoder.dim, d_out=dim, bias=False)
         self.text = nets.build("text_transformer", vocabulary=card["vocabulary"], dim=dim, depth=depth, heads=heads)

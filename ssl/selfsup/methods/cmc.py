@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Temperature, Width
 from ..core.precision import normalize
 from ..errors import UserError
 from ..training.losses import info_nce
@@ -20,7 +21,7 @@ class CMC(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, dim=128, temperature=0.07):
+    def __init__(self, encoder, dim: Width = 128, temperature: Temperature = 0.07):
         super().__init__(encoder)
         if not hasattr(encoder, "lightness"):
             raise UserError("cmc needs the encoder split, whose halves see lightness and colour: encoder.name: split")

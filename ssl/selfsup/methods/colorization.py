@@ -1,19 +1,21 @@
 """Colorization: the colours of an image from its lightness."""
 
+from typing import Literal
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Norm, Proportion, Temperature
 from ..core.cluster import counted
 from ..core.colour import lab_to_rgb, rgb_to_lab
 from ..core.distributed import total
 from ..core.precision import float32
-from ..errors import UserError, nearest
+from ..errors import UserError
 from ..layers import Decoder, map_side
 from ..inputs.views import View
 from .base import Method, rows
 
-LOSSES = ("classes", "l2")
 GRID = 10  # spacing of the bins in ab
 SCALE = 50  # of ab where numbers are predicted
 
@@ -22,8 +24,9 @@ class Colorization(Method):
     """Zhang et al. 2016, "Colorful Image Colorization", eq. 1-5. https://arxiv.org/abs/1603.08511
 
     loss: "classes", eq. 2 with class rebalancing, or "l2", eq. 1, which averages over what is possible and so is grey.
-    Bins are those cells of a grid of 10 in ab into which some colour of a screen falls; the paper counts 313 in gamut,
-    a few more at the border. Their frequencies are counted over the training images as these come, where the paper
+    Bins are those 261 cells of a grid of 10 in ab into which some colour of a screen falls; the paper has 313, a fifth more,
+    at the border. Grey images teach like all others, where the authors' code leaves those out that have no colour
+    above 5. Bins' frequencies are counted over the training images as these come, where the paper
     counts ImageNet beforehand. Colours are predicted at half the image's resolution, the paper's quarter being 8 pixels
     here, and losses are means over pixels. The encoder sees the grey image of the same lightness in three channels, so
     that it can be given any image afterwards; the paper's has one channel, L.
@@ -32,10 +35,16 @@ class Colorization(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, loss="classes", smoothing=0.5, temperature=0.38, norm="batch"):
+    def __init__(
+        self,
+        encoder,
+        card,
+        loss: Literal["classes", "l2"] = "classes",
+        smoothing: Proportion = 0.5,
+        temperature: Temperature = 0.38,
+        norm: Norm = "batch",
+    ):
         super().__init__(encoder)
-        if loss not in LOSSES:
-            raise UserError(f"colorization: unknown loss '{loss}'{nearest(loss, LOSSES)}")
         if card["channels"] != 3:
             raise UserError("colorization needs images with three channels")
         self.classes, self.smoothing, self.temperature = loss == "classes", smoothing, temperature

@@ -1,19 +1,18 @@
 """Context encoder: fill a removed region from what surrounds it."""
 
+from typing import Literal
+
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
+from ..arguments import Norm, Scale, Weight
 from ..core import rng
 from ..core.precision import float32, softplus
-from ..errors import UserError, nearest
 from ..layers import Decoder, critic, map_side
 from ..training.patches import cut
 from ..training.state import frozen
 from ..inputs.views import View
 from .base import Method, denormalise, rows
-
-REGIONS = ("random", "central")
 
 
 class ContextEncoder(Method):
@@ -21,7 +20,8 @@ class ContextEncoder(Method):
 
     A square of half the side is replaced by the mean colour, at a place of each sample's own: the paper found that
     learning from one fixed place makes poorer features (section 3.3); `region: central` is its inpainting set-up. The
-    critic judges the region alone, as in the authors' code, and learns at a tenth of the rate (section 5.1);
+    critic judges the region alone, as in the authors' code for the central one (with random regions, which there are no
+    squares, it judges the whole image), and learns at a tenth of the rate (section 5.1);
     `adversarial: 0` has none. It has GroupNorm where theirs has BatchNorm: no statistics for a second use to disturb.
     Left out: the heavier weight on a border of overlap.
     norm: the decoder's, "batch" or "group".
@@ -30,11 +30,16 @@ class ContextEncoder(Method):
     inputs = View("crop_flip")
 
     def __init__(
-        self, encoder, card, reconstruction=0.999, adversarial=0.001, region="random", critic_lr=0.1, norm="batch"
+        self,
+        encoder,
+        card,
+        reconstruction: Weight = 0.999,
+        adversarial: Weight = 0.001,
+        region: Literal["random", "central"] = "random",
+        critic_lr: Scale = 0.1,
+        norm: Norm = "batch",
     ):
         super().__init__(encoder)
-        if region not in REGIONS:
-            raise UserError(f"context_encoder: unknown region '{region}'{nearest(region, REGIONS)}")
         self.weights, self.region, self.critic_lr = (reconstruction, adversarial), region, critic_lr
         size, start = card["size"], map_side(encoder, card["size"])
         self.side = size // 2

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..core.distributed import gather, rank
 from ..core.precision import float32
 from ..errors import UserError
@@ -26,7 +27,7 @@ class Counting(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, counts=1000, margin=10.0, contrastive=1.0):
+    def __init__(self, encoder, card, counts: Width = 1000, margin: Weight = 10.0, contrastive: Weight = 1.0):
         super().__init__(encoder)
         if card["size"] % 2:
             raise UserError(f"counting cannot halve images of {card['size']} pixels: choose an even `size` of the data set")

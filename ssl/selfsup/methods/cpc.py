@@ -3,11 +3,13 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Count, Depth, Pixels, Temperature, Width
 from ..core.precision import normalize
 from ..errors import UserError
 from ..training.losses import info_nce
 from ..training.patches import cut, regular_grid
 from ..inputs.views import View
+from ..layers import map_shapes
 from .base import Method, denormalise, rows
 
 
@@ -19,7 +21,8 @@ class CPC(Method):
 
     The encoder sees each patch of a grid on its own. A network that looks to the sides and upwards alone makes a context of
     each place; from it a linear map for each distance predicts the patch that many rows below, among all patches of the
-    batch that have as many rows above them. Predictions go downwards, as in 2018; in 2020 to all four sides.
+    batch that have at least as many rows above them; in the pseudocode, all. Predictions go
+    downwards, as in 2018; in 2020 to all four sides.
     patch, stride: in pixels. The papers' 64 and 32 of 256 would be 8 and 4 of 32, of which the encoder's last layers see
     a single place; patches of 16 teach them more.
     nearest, farthest: rows from a context to what it predicts. A near patch shares pixels with its context, so that 1
@@ -33,7 +36,17 @@ class CPC(Method):
     inputs = View("crop_flip")
 
     def __init__(
-        self, encoder, card, patch=16, stride=4, nearest=2, farthest=4, dim=64, temperature=0.1, hidden=64, blocks=5
+        self,
+        encoder,
+        card,
+        patch: Pixels = 16,
+        stride: Pixels = 4,
+        nearest: Count = 2,
+        farthest: Count = 4,
+        dim: Width = 64,
+        temperature: Temperature = 0.1,
+        hidden: Width = 64,
+        blocks: Depth = 5,
     ):
         super().__init__(encoder)
         self.patch, self.stride = patch, stride
@@ -43,6 +56,7 @@ class CPC(Method):
                 f"cpc: with {self.grid} rows of patches it predicts from 1 to {self.grid - 1} rows below, "
                 f"not from {nearest} to {farthest}"
             )
+        map_shapes(encoder, patch)  # raises where it cannot take them
         self.distances, self.temperature = range(nearest, farthest + 1), temperature
         self.context = nn.Sequential(*(Causal(encoder.dim, hidden) for _ in range(blocks)), nn.ReLU())
         self.target = nn.Conv2d(encoder.dim, dim, 1)

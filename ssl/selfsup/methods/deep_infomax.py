@@ -1,22 +1,20 @@
 """Deep InfoMax: the code of an image tells as much as it can about each place in it."""
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..core import rng
 from ..core.distributed import gather, rank
 from ..core.precision import float32, sigmoid, softplus
-from ..errors import UserError, nearest
 from ..training.losses import local_info_nce, of_others, of_own
 from ..layers import map_shapes, mlp
 from ..training.state import frozen
 from ..inputs.views import View
 from .base import Method
-
-ESTIMATORS = ("jsd", "infonce")
 
 
 class DeepInfoMax(Method):
@@ -24,18 +22,27 @@ class DeepInfoMax(Method):
     to 8: the local objective, DIM(L), with prior matching. https://arxiv.org/abs/1808.06670
 
     Places are those of the encoder's middle map, 4 × 4 for the ConvNet at 32 pixels. Code and places are mapped to `dim`
-    numbers and multiplied, the paper's encode-and-dot critic. code: size of the code, 64 as in the paper, made by a linear
-    layer of the features that are judged.
+    numbers and multiplied, the paper's encode-and-dot critic; products are divided by √dim, which the authors' are not. The
+    prior's critic has one hidden layer of 200, the authors' 1,000 and 200.
+    code: size of the code, 64 as in the paper, made by a linear layer of the features that are judged.
     estimator: "jsd" (eq. 4) or "infonce" (eq. 5), of the mutual information. local, prior: the paper's β and γ. The prior is
     uniform on (0, 1)^code; the encoder plays the non-saturating game, as is usual, where eq. 7 has min max.
     """
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, estimator="jsd", code=64, hidden=512, dim=512, local=1.0, prior=0.1):
+    def __init__(
+        self,
+        encoder,
+        card,
+        estimator: Literal["jsd", "infonce"] = "jsd",
+        code: Width = 64,
+        hidden: Width = 512,
+        dim: Width = 512,
+        local: Weight = 1.0,
+        prior: Weight = 0.1,
+    ):
         super().__init__(encoder)
-        if estimator not in ESTIMATORS:
-            raise UserError(f"deep_infomax: unknown estimator '{estimator}'{nearest(estimator, ESTIMATORS)}")
         shapes = map_shapes(encoder, card["size"])
         self.middle = len(shapes) // 2
         self.code = nn.Linear(encoder.dim, code)

@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Clusters, Rounds, Width
 from ..core import cluster, rng
 from ..core.precision import cross_entropy
 from ..errors import UserError
@@ -25,6 +26,8 @@ class DeeperCluster(Method):
     given. A group has as many images or clusters / m of them, whichever is less.
     every: epochs between two clusterings, 3 in the paper; all classifiers then start anew.
     pca: as in DeepCluster.
+    The authors draw as many images of each super-class, and within it uniformly over its sub-classes. Here, as in deepcluster,
+    an image's loss is weighted so that it amounts to the same.
     Clusters are those of the upright images, shared by the four rotations. All four of an image are in the batch.
     Left out: the Sobel filter; features are standardised before the classifiers, both as in deepcluster.
     """
@@ -32,11 +35,20 @@ class DeeperCluster(Method):
     inputs = View("crop_flip")
     held_out = False  # only training images have a cluster
 
-    def __init__(self, encoder, card, groups=4, clusters=None, every=3, pca=64, iterations=20):
+    def __init__(
+        self,
+        encoder,
+        card,
+        groups: Width = 4,
+        clusters: Clusters | None = None,
+        every: Rounds = 3,
+        pca: Width = 64,
+        iterations: Rounds = 20,
+    ):
         super().__init__(encoder)
         images = card["counts"]["train"]
         clusters = clusters or 10 * len(card["classes"])
-        if not 0 < groups <= clusters <= images:
+        if not groups <= clusters <= images:
             raise UserError(
                 f"deepercluster cannot make {clusters} clusters in {groups} groups of {images} images: set args.clusters"
             )
@@ -47,6 +59,7 @@ class DeeperCluster(Method):
         self.fine = nn.Linear(encoder.dim, 4 * groups * self.clusters)  # W_y, one below the other
         self.register_buffer("group", torch.full((images,), -1))  # of each training image, -1 before the first epoch
         self.register_buffer("label", torch.full((images,), -1))  # its cluster within the group
+        self.register_buffer("weight", torch.ones(groups, self.clusters))  # of an image in it
 
     @torch.no_grad()
     def before_epoch(self, run):
@@ -64,6 +77,7 @@ class DeeperCluster(Method):
                 self.label[inside] = cluster.kmeans(features[inside], k, rng.key(key, g), self.iterations)[0]
         self.group.copy_(group)
         after = group * self.clusters + self.label
+        self.weight.copy_(balanced(after.bincount(minlength=self.weight.numel()).view_as(self.weight)))
         run.log(clusters=len(after.unique()), smallest_group=int(sizes.min()), largest_group=int(sizes.max()))
         if before[0] >= 0:
             run.log(nmi=cluster.nmi(before, after))
@@ -81,10 +95,18 @@ class DeeperCluster(Method):
         x = batch["image"]
         turned = torch.cat([x.rot90(quarter, (2, 3)) for quarter in range(4)])
         quarters = torch.arange(4, device=x.device).repeat_interleave(len(x))
-        above = 4 * self.group[batch["index"]].repeat(4) + quarters
-        below = self.label[batch["index"]].repeat(4)
+        group, below = self.group[batch["index"]].repeat(4), self.label[batch["index"]].repeat(4)
+        above = 4 * group + quarters
         coarse, fine = self.logits(turned)
         fine = fine[torch.arange(len(fine), device=fine.device), above]
         accuracy = [(logits.argmax(1) == label).float().mean() for logits, label in ((coarse, above), (fine, below))]
-        loss = cross_entropy(coarse, above) + cross_entropy(fine, below)
+        losses = cross_entropy(coarse, above, reduction="none") + cross_entropy(fine, below, reduction="none")
+        loss = (self.weight[group, below] * losses).mean()
         return {"loss": loss, "accuracy_super": accuracy[0], "accuracy_sub": accuracy[1]}
+
+
+def balanced(sizes):
+    """Weights (m, k) of an image in each cluster, of which there are `sizes` (m, k): 1 on average over the images, of all
+    groups that have some together the same, and so of the clusters within a group."""
+    used = (sizes > 0).sum(1, keepdim=True)  # clusters of each group
+    return sizes.sum() / ((used > 0).sum() * used * sizes).clamp(min=1)

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..arguments import Norm, Share
 from ..core import rng
 from ..layers import Decoder, map_side
 from ..inputs.views import View
@@ -20,7 +21,7 @@ class DenoisingAutoencoder(Method):
 
     inputs = View("none")
 
-    def __init__(self, encoder, card, corruption=0.25, norm="batch"):
+    def __init__(self, encoder, card, corruption: Share = 0.25, norm: Norm = "batch"):
         super().__init__(encoder)
         self.corruption = corruption
         self.decoder = Decoder(encoder.dim, map_side(encoder, card["size"]), card["size"], norm=norm)

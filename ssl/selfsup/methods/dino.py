@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Proportion, Temperature, Width
 from ..core import distributed
 from ..core.precision import float32
 from ..training.state import Ema, rising
@@ -17,6 +18,7 @@ class DINO(Method):
 
     hidden, bottleneck, prototypes: of the head, three layers to a vector, and its cosines with the prototypes, the
     weight-normalised last layer. The paper has 65,536 of them for ImageNet; here it is solo-learn's 4,096 for CIFAR.
+    Prototypes start as in the authors' code, the head's layers as PyTorch's (theirs: 0.02 N(0, 1), biases 0).
     Only the student sees the small crops (every second is solarised as the second large one is,
     which the paper's are not). centre: momentum of the centre.
     temperature, teacher_temperature: softmax of the student, and of the teacher, the lower, which sharpens. The paper
@@ -32,13 +34,13 @@ class DINO(Method):
     def __init__(
         self,
         encoder,
-        hidden=2048,
-        bottleneck=256,
-        prototypes=4096,
-        temperature=0.1,
-        teacher_temperature=0.04,
-        momentum=0.996,
-        centre=0.9,
+        hidden: Width = 2048,
+        bottleneck: Width = 256,
+        prototypes: Width = 4096,
+        temperature: Temperature = 0.1,
+        teacher_temperature: Temperature = 0.04,
+        momentum: Proportion = 0.996,
+        centre: Proportion = 0.9,
     ):
         super().__init__(encoder)
         widths = [encoder.dim, hidden, hidden, bottleneck]
@@ -101,11 +103,12 @@ class DINO(Method):
 
 
 class Cosines(nn.Module):
-    """Cosines (N, prototypes) of vectors (N, d) with the prototypes."""
+    """Cosines (N, prototypes) of vectors (N, d) with the prototypes, which start as a linear layer's weights, about 0.58
+    long: their length decides how fast AdamW, whose steps do not depend on it, turns them."""
 
     def __init__(self, d, prototypes):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(prototypes, d))
+        self.weight = nn.Linear(d, prototypes, bias=False).weight
 
     @float32
     def forward(self, x):

@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Clusters
 from ..core.precision import cross_entropy
 from ..errors import UserError
 from ..inputs.views import Views
@@ -28,7 +29,7 @@ class Exemplar(Method):
     inputs = Views(2, augment="simclr")
     held_out = False  # only training images have a class
 
-    def __init__(self, encoder, card, exemplars=None):
+    def __init__(self, encoder, card, exemplars: Clusters | None = None):
         super().__init__(encoder)
         images = card["counts"]["train"]
         self.exemplars = exemplars or images

@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Count, Share, Temperature, Weight, Width
 from ..core import rng
 from ..core.distributed import gather_rows, mean
 from ..core.precision import float32, normalize
@@ -32,7 +33,16 @@ class InstanceDiscrimination(Method):
     inputs = View("moco_v1")  # MoCo v1 took its views from this paper's code
     held_out = False  # only training images have an entry in the bank
 
-    def __init__(self, encoder, card, dim=128, temperature=0.07, negatives=None, momentum=0.5, proximal=0.0):
+    def __init__(
+        self,
+        encoder,
+        card,
+        dim: Width = 128,
+        temperature: Temperature = 0.07,
+        negatives: Count | None = None,
+        momentum: Share = 0.5,
+        proximal: Weight = 0.0,
+    ):
         super().__init__(encoder)
         self.head = nn.Linear(encoder.dim, dim)
         self.bank = Bank(card["counts"]["train"], dim)

@@ -2,14 +2,16 @@
 
 import functools
 import itertools
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 
+from ..arguments import Pixels, Proportion, Range, Width
 from ..core import rng
 from ..core.precision import cross_entropy
 from ..errors import UserError
-from ..layers import mlp
+from ..layers import map_shapes, mlp
 from ..training.patches import cut, jittered_grid
 from ..inputs.operations import LUMA
 from ..inputs.views import View
@@ -30,12 +32,19 @@ class Jigsaw(Method):
 
     inputs = View("crop")
 
-    def __init__(self, encoder, card, permutations=1000, tile=8, grey=0.3, hidden=512):
+    def __init__(
+        self,
+        encoder,
+        card,
+        permutations: Annotated[int, Range(ge=2, le=5040)] = 1000,
+        tile: Annotated[Pixels, Range(ge=2)] = 8,
+        grey: Proportion = 0.3,
+        hidden: Width = 512,
+    ):
         super().__init__(encoder)
-        if not 1 < permutations <= 5040:
-            raise UserError(f"jigsaw: permutations should be between 2 and 5040, not {permutations}")
-        if not 0 < tile <= card["size"] // 3:
+        if tile > card["size"] // 3:
             raise UserError(f"jigsaw: no 3 × 3 tiles of {tile} pixels in images of {card['size']}")
+        map_shapes(encoder, tile)  # raises where it cannot take them
         self.tile, self.grey = tile, grey
         self.head = mlp(9 * encoder.dim, hidden, permutations)
         self.register_buffer("permutations", permutation_set(permutations).clone(), persistent=False)
@@ -76,13 +85,17 @@ class Jigsaw(Method):
 @functools.cache
 def permutation_set(count, tiles=9):
     """Algorithm 1: the first permutation is drawn, each next is the one farthest, in Hamming distance, on average from
-    those chosen: int64 (count, tiles). Always the same; fewer are the beginning of more."""
-    every = torch.tensor(list(itertools.permutations(range(tiles))), dtype=torch.uint8).T.contiguous()
+    those chosen: int64 (count, tiles). Of thousands as far, one is drawn that is no single swap from any chosen, if there
+    is one: such twins can hardly be told apart. Always the same; fewer are the beginning of more."""
+    every = torch.tensor(list(itertools.permutations(range(tiles))), dtype=torch.uint8).T
+    every = every[:, rng.permutation(every.shape[1], 0)].contiguous()
     chosen = [int(rng.randint(rng.key(0), every.shape[1], 1))]
     distance = torch.zeros(every.shape[1], dtype=torch.int32)  # to all chosen ones together
+    twin = torch.zeros(every.shape[1], dtype=torch.bool)
     while len(chosen) < count:
-        distance[chosen[-1]] = torch.iinfo(torch.int32).min // 2  # taken out of the pool
-        for place, tile in zip(every, every[:, chosen[-1]]):
-            distance += place != tile
-        chosen.append(int(distance.argmax()))
+        distance[chosen[-1]] = torch.iinfo(torch.int32).min // 4  # taken out of the pool
+        apart = sum((place != tile).byte() for place, tile in zip(every, every[:, chosen[-1]]))
+        distance += apart
+        twin |= apart == 2
+        chosen.append(int((2 * distance - twin.int()).argmax()))
     return every[:, chosen].T.long()

@@ -1,9 +1,12 @@
 """Masked autoencoder: the hidden patches from the few visible ones."""
 
+from typing import Annotated
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Depth, Range, Width
 from ..core import rng
 from ..errors import UserError
 from ..layers import Block, sincos
@@ -21,7 +24,14 @@ class MAE(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, mask=0.75, width=64, depth=2, heads=4):
+    def __init__(
+        self,
+        encoder,
+        mask: Annotated[float, Range(gt=0, lt=1)] = 0.75,
+        width: Width = 64,
+        depth: Depth = 2,
+        heads: Depth = 4,
+    ):
         super().__init__(encoder)
         if not hasattr(encoder, "tokens"):
             raise UserError("mae needs the encoder vit, which can encode the visible patches alone")

@@ -1,8 +1,8 @@
 """Contrastive loss with a margin: an image's views come together, all others are pushed apart up to a distance."""
 
 import torch
-import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..core.distributed import gather, rank
 from ..core.precision import float32, normalize
 from ..layers import mlp
@@ -24,7 +24,7 @@ class Margin(Method):
 
     inputs = Views(2, augment="simclr")
 
-    def __init__(self, encoder, margin=1.0, hidden=2048, dim=128):
+    def __init__(self, encoder, margin: Weight = 1.0, hidden: Width = 2048, dim: Width = 128):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim)
         self.margin = margin

@@ -1,17 +1,17 @@
 """MoCo: a view finds the other view's key among a long queue of earlier keys, made by a slowly moving encoder."""
 
+from typing import Annotated, Literal
+
 import torch
 import torch.nn as nn
 
+from ..arguments import Proportion, Range, Temperature, Width
 from ..core.distributed import gather_rows
 from ..core.precision import cross_entropy, float32, normalize
-from ..errors import UserError, nearest
 from ..layers import mlp
 from ..training.state import Ema, Queue
 from ..inputs.views import Views
 from .base import Method, affinity
-
-HEADS = ("linear", "mlp")
 
 
 class MoCo(Method):
@@ -25,21 +25,31 @@ class MoCo(Method):
     group: images that share BatchNorm's statistics. With a whole batch's statistics a query could tell its key from the
     older ones by them alone; the paper computes keys on shuffled GPUs of 32 images each. Here a process splits its
     images into groups of about 32, shuffled for the keys, so nothing is exchanged; without BatchNorm it has no effect.
+    It needs at least twice as many images a process as a group has: with fewer there is one group, and query and key share
+    their statistics. On several GPUs BatchNorm is synchronised, and a group is one of as many images on each of them.
     """
 
     inputs = Views(2, augment="moco_v2")
 
-    def __init__(self, encoder, head="mlp", dim=128, hidden=2048, queue=65536, momentum=0.999, temperature=None, group=32):
+    def __init__(
+        self,
+        encoder,
+        head: Literal["linear", "mlp"] = "mlp",
+        dim: Width = 128,
+        hidden: Width = 2048,
+        queue: Width = 65536,
+        momentum: Proportion = 0.999,
+        temperature: Temperature | None = None,
+        group: Annotated[int, Range(ge=2)] = 32,
+    ):
         super().__init__(encoder)
-        if head not in HEADS:
-            raise UserError(f"moco: unknown head '{head}'{nearest(head, HEADS)}")
         v2 = head == "mlp"
         self.inputs = Views(2, augment="moco_v2" if v2 else "moco_v1")
         self.head = mlp(encoder.dim, hidden, dim, norm=False) if v2 else nn.Linear(encoder.dim, dim)
         self.key = Ema(self.query)
         self.queue = Queue(queue, dim)
         self.momentum, self.group = momentum, group
-        self.temperature = temperature or (0.2 if v2 else 0.07)
+        self.temperature = (0.2 if v2 else 0.07) if temperature is None else temperature
 
     @property
     def query(self):

@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Proportion, Temperature, Width
 from ..core.precision import normalize
 from ..training.losses import info_nce
 from ..layers import mlp
@@ -16,17 +17,25 @@ class MoCoV3(Method):
     https://arxiv.org/abs/2104.02057
 
     hidden, dim: of the projector (three layers) and the predictor (two), with BatchNorm after every layer, the last
-    one's without scale and shift, as in the authors' code.
+    one's without scale and shift, as in the authors' code for ViTs. Theirs for a ResNet has a projector of two layers and no
+    BatchNorm after the predictor; here every encoder has the ViT's heads.
     temperature: 0.2 is the paper's for ViT; for ResNet it has 1.0. momentum: rises to 1 along a cosine; 0.99 averages
     over a hundred steps, a run of as few needs about 0.95.
     The encoder `vit` keeps its random patch projection: learning it made training unstable (section 4.2). Its
-    positions are fixed sines as in the paper; its features are the mean of the patches where the paper's are a class
-    token. Views are the paper's without blur (see views.py).
+    positions are fixed sines as in the paper, its other weights start as PyTorch's, where the paper's are Xavier's; its
+    features are the mean of the patches where the paper's are a class token. Views are the paper's without blur (see views.py).
     """
 
     inputs = Views(2, augment="asym")
 
-    def __init__(self, encoder, hidden=4096, dim=256, temperature=0.2, momentum=0.99):
+    def __init__(
+        self,
+        encoder,
+        hidden: Width = 4096,
+        dim: Width = 256,
+        temperature: Temperature = 0.2,
+        momentum: Proportion = 0.99,
+    ):
         super().__init__(encoder)
         if hasattr(encoder, "embed"):
             encoder.embed.requires_grad_(False)

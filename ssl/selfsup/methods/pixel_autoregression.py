@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Depth
 from ..core import rng
 from ..core.cluster import counted
 from ..core.distributed import total
@@ -31,7 +32,7 @@ class PixelAutoregression(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, depth=4, heads=4):
+    def __init__(self, encoder, card, depth: Depth = 4, heads: Depth = 4):
         super().__init__(encoder)
         if not hasattr(encoder, "quantise"):
             raise UserError("pixel_autoregression needs the encoder pixel_transformer, which reads pixels in order")

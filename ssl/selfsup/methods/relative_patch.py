@@ -1,17 +1,19 @@
 """Relative patch: where does the second patch lie, seen from the first."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 
+from ..arguments import Pixels, Width
 from ..core import rng
 from ..core.precision import cross_entropy, float32
-from ..errors import UserError, nearest
-from ..layers import mlp
+from ..errors import UserError
+from ..layers import map_shapes, mlp
 from ..training.patches import cut, jittered_grid
 from ..inputs.views import View
 from .base import Method, denormalise, rows
 
-COLOURS = ("projection", "drop", "none")
 GREEN_MAGENTA = (-1.0, 2.0, -1.0)  # the axis along which lenses disperse: green shrinks towards the centre (section 3.1)
 
 
@@ -28,17 +30,24 @@ class RelativePatch(Method):
     the green-magenta axis away; "drop" keeps one channel of each patch, drawn at random, and fills the others with noise
     of a hundredth of its deviation; "none" leaves the shortcut open, for the audit. The paper finds the two alike. Here
     whole images, in colour, are what the encoder is judged on, and only "projection" leaves most of that.
+    A patch keeps its mean and contrast, by which neighbours are alike; the authors' code takes both away.
     Left out: the random down- and upsampling of patches, which have no pixels to spare here.
     """
 
     inputs = View("crop")
 
-    def __init__(self, encoder, card, patch=8, hidden=512, colour="projection"):
+    def __init__(
+        self,
+        encoder,
+        card,
+        patch: Pixels = 8,
+        hidden: Width = 512,
+        colour: Literal["projection", "drop", "none"] = "projection",
+    ):
         super().__init__(encoder)
-        if colour not in COLOURS:
-            raise UserError(f"relative_patch: unknown colour '{colour}'{nearest(colour, COLOURS)}")
-        if not 0 < patch <= card["size"] // 3:
+        if patch > card["size"] // 3:
             raise UserError(f"relative_patch: no 3 × 3 patches of {patch} pixels in images of {card['size']}")
+        map_shapes(encoder, patch)  # raises where it cannot take them
         self.patch, self.colour = patch, colour
         self.head = mlp(2 * encoder.dim, hidden, 8)
         # Removes the axis from colours (..., 3) in 0..1, written for colours divided by the data's deviation.

@@ -1,8 +1,11 @@
 """SimCLR: two views of an image find each other among all other views of the batch."""
 
+from typing import Annotated
+
 import torch
 import torch.nn as nn
 
+from ..arguments import Range, Temperature, Width
 from ..core.distributed import gather, rank
 from ..core.precision import cross_entropy, float32, normalize
 from ..layers import mlp
@@ -14,7 +17,8 @@ class SimCLR(Method):
     """Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations", Algorithm 1 and eq. 1.
     https://arxiv.org/abs/2002.05709
 
-    layers: of the projector; 1 is linear, 0 leaves it out (section 4.2, figure 8).
+    layers: of the projector; 1 is linear, 0 leaves it out (section 4.2, figure 8). BatchNorm stands between them and not
+    after the last, which has a bias; the authors' code has one after each and no bias, the paper names none.
     The temperature is the paper's best for CIFAR-10 (appendix B.9); for ImageNet it is 0.1.
     The views' crops, from 8 % of the area on, take for granted that the object fills the image; where it does not,
     `augment: moco_v1` keeps more of it.
@@ -22,7 +26,14 @@ class SimCLR(Method):
 
     inputs = Views(2, augment="simclr")
 
-    def __init__(self, encoder, hidden=2048, dim=128, temperature=0.5, layers=2):
+    def __init__(
+        self,
+        encoder,
+        hidden: Width = 2048,
+        dim: Width = 128,
+        temperature: Temperature = 0.5,
+        layers: Annotated[int, Range(ge=0, le=16)] = 2,
+    ):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim, layers) if layers else nn.Identity()
         self.temperature = temperature

@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 
+from ..arguments import Width
 from ..core.precision import cosine_similarity
 from ..layers import mlp
 from ..inputs.views import Views
@@ -22,7 +23,14 @@ class SimSiam(Method):
 
     inputs = Views(2, augment="simsiam")
 
-    def __init__(self, encoder, hidden=2048, dim=2048, bottleneck=512, stop_gradient=True):
+    def __init__(
+        self,
+        encoder,
+        hidden: Width = 2048,
+        dim: Width = 2048,
+        bottleneck: Width = 512,
+        stop_gradient: bool = True,
+    ):
         super().__init__(encoder)
         head = mlp(encoder.dim, hidden, dim, layers=3)
         head[-1] = nn.Linear(hidden, dim, bias=False)  # the BatchNorm would subtract a bias

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..core.precision import float32
 from ..errors import UserError
 from ..layers import map_side
@@ -27,15 +28,13 @@ class SparseAutoencoder(Method):
 
     inputs = View("none")
 
-    def __init__(self, encoder, card, sparsity=1.0, atoms=512):
+    def __init__(self, encoder, card, sparsity: Weight = 1.0, atoms: Width = 512):
         super().__init__(encoder)
         side = map_side(encoder, card["size"])
         if card["size"] % side:
             raise UserError(
                 f"sparse_autoencoder: images of {card['size']} pixels do not divide into {side} patches a side"
             )
-        if sparsity < 0:
-            raise UserError(f"sparse_autoencoder: sparsity must not be negative, it is {sparsity}")
         self.sparsity, self.patch = sparsity, card["size"] // side
         self.code = nn.Sequential(nn.Conv2d(encoder.dim, atoms, 1), nn.ReLU())
         # Small against an optimiser's step, so that an atom does not keep the noise it starts as.

@@ -1,16 +1,18 @@
 """Split-brain autoencoder: colour from lightness and lightness from colour, by two halves that see nothing of each other."""
 
+from typing import Literal
+
 import torch
 import torch.nn as nn
 
+from ..arguments import Norm
 from ..core.colour import lab_to_rgb
 from ..core.precision import cross_entropy, float32, mse_loss
-from ..errors import UserError, nearest
+from ..errors import UserError
 from ..layers import Decoder, map_side
 from ..inputs.views import View
 from .base import Method, rows
 
-LOSSES = ("classes", "l2")
 AB_STEP, AB_SIDE = 10, 23  # bins of 10 × 10 from -115 to 115, all of the plane: those no screen shows are never the truth
 L_STEP, L_BINS = 2, 50
 COARSE = 4  # pixels of the image to one of the predictions
@@ -27,12 +29,10 @@ class SplitBrain(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, loss="classes", norm="batch"):
+    def __init__(self, encoder, card, loss: Literal["classes", "l2"] = "classes", norm: Norm = "batch"):
         super().__init__(encoder)
         if not hasattr(encoder, "lightness"):
             raise UserError("split_brain needs the encoder split, whose halves see lightness and colour alone")
-        if loss not in LOSSES:
-            raise UserError(f"split_brain: unknown loss '{loss}'{nearest(loss, LOSSES)}")
         self.classes = loss == "classes"
         size = card["size"]
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..errors import UserError
 from ..core.precision import softplus
 from ..layers import critic, map_shapes
@@ -31,7 +32,7 @@ class SuperResolution(Method):
 
     inputs = View("crop_flip")
 
-    def __init__(self, encoder, card, adversarial=1e-3, width=64):
+    def __init__(self, encoder, card, adversarial: Weight = 1e-3, width: Width = 64):
         super().__init__(encoder)
         size, channels = card["size"], card["channels"]
         shapes = map_shapes(encoder, size, channels)

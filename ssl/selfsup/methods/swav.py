@@ -1,9 +1,12 @@
 """SwAV: from one view predict the cluster of another, where clusters are assigned online and evenly."""
 
+from typing import Annotated
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Proportion, Range, Temperature, Width
 from ..core import cluster, distributed
 from ..core.distributed import gather_rows
 from ..core.precision import float32, normalize
@@ -21,8 +24,8 @@ class SwAV(Method):
     together, or samples cannot fill them evenly.
     temperature: of the predictions (τ). epsilon: smoothness of the codes; a loss that stays at log(prototypes) wants a
     smaller one, as the authors' README says, and a run of some hundred steps about 0.02.
-    queue: earlier embeddings, of each large view, that help to fill the prototypes, from the share `queue_from` of the
-    budget on: epoch 15 of the paper's 200. 1 is without.
+    queue: earlier embeddings, of each large view, that help to fill the prototypes once they are as many; collected from
+    the share `queue_from` of the budget on: epoch 15 of the paper's 200. 1 is without.
     sinkhorn: False takes the softmax of a sample's own scores for its code, with nothing to keep codes apart. It
     collapses.
     The paper does not move its prototypes in the first of its hundreds of epochs; runs here have few epochs, so they
@@ -34,14 +37,14 @@ class SwAV(Method):
     def __init__(
         self,
         encoder,
-        hidden=2048,
-        dim=128,
-        prototypes=3000,
-        temperature=0.1,
-        epsilon=0.05,
-        queue=3840,
-        queue_from=0.075,
-        sinkhorn=True,
+        hidden: Width = 2048,
+        dim: Width = 128,
+        prototypes: Width = 3000,
+        temperature: Temperature = 0.1,
+        epsilon: Annotated[float, Range(ge=0.003, le=1000)] = 0.05,
+        queue: Width = 3840,
+        queue_from: Proportion = 0.075,
+        sinkhorn: bool = True,
     ):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim)
@@ -63,9 +66,10 @@ class SwAV(Method):
         if not self.sinkhorn:
             return (z @ self.prototypes.T / self.epsilon).softmax(1)
         earlier = queue.keys[distributed.rank() :: distributed.world()]
-        empty = F.pad(~earlier.any(1), (len(z), 0))  # their number changes, so they stay: tensors keep their size
         scores = torch.cat([z, earlier]) @ self.prototypes.T
-        return cluster.sinkhorn(scores.masked_fill(empty[:, None], -torch.inf), self.epsilon)[: len(z)]
+        full = queue.keys.any(1).all()  # until then they count for nothing, but stay: tensors keep their size
+        unused = F.pad((~full).expand(len(earlier)), (len(z), 0))
+        return cluster.sinkhorn(scores.masked_fill(unused[:, None], -torch.inf), self.epsilon)[: len(z)]
 
     def forward(self, batch):
         return self.objective(self.project(batch["image"], batch["small"]))

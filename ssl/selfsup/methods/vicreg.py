@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..arguments import Weight, Width
 from ..core.distributed import gather
 from ..core.precision import float32, mse_loss
 from ..layers import mlp
@@ -17,13 +18,22 @@ class VICReg(Method):
 
     invariance, variance, covariance: weights λ, μ, ν of eq. 6. The invariance is averaged over the coordinates too, as
     in Algorithm 1, to which the weights belong; eq. 5 sums.
+    The variance term is eq. 6's, the sum over both views; the authors' code halves it, which is `variance: 12.5` here.
     hidden, dim: of the expander's three layers; the paper's 8,192 on ImageNet are 2,048 here, solo-learn's for CIFAR.
     Variance and covariance are those of the global batch.
     """
 
     inputs = Views(2, augment="vicreg")
 
-    def __init__(self, encoder, hidden=2048, dim=2048, invariance=25.0, variance=25.0, covariance=1.0):
+    def __init__(
+        self,
+        encoder,
+        hidden: Width = 2048,
+        dim: Width = 2048,
+        invariance: Weight = 25.0,
+        variance: Weight = 25.0,
+        covariance: Weight = 1.0,
+    ):
         super().__init__(encoder)
         self.expander = mlp(encoder.dim, hidden, dim, layers=3)
         self.expander[-1] = nn.Linear(hidden, dim, bias=False)  # no term would notice a bias

@@ -1,6 +1,5 @@
 """Networks by name: an encoder is one file here, found by its name. There is no list to keep."""
 
-import functools
 import importlib
 import inspect
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import torch.nn as nn
 
 from .. import layers
-from ..errors import UserError, nearest
+from ..errors import UserError
 
 HEADS = {"linear": layers.linear, "text_transformer": layers.TextTransformer}  # parts that stand beside an encoder
-SIZES = ("size", "channels")  # of images: pixels a side, and their channels
+SIZES = {"size": "size", "channels": "channels", "img_size": "size"}  # arguments that follow the data card, and what there
 
 
 def names():
@@ -41,18 +40,16 @@ def build(name, card=None, **kwargs):
     map (N, dim, h, w) before pooling and `encoder.layers(x)` the list of maps from shallow to deep. `encoder.takes`
     names the column of the data that it is made for, and `encoder.prepare(column)` makes of it what `forward` takes.
     From a data card come the arguments SIZES, unless they are given, and what images are normalised with.
+    Weights start at random: `pretrained`, which the configuration of older encoder folders has, says where the weights
+    beside it came from, and is passed over. `pretrained()` below has timm's.
     Raises UserError for a name that neither we nor timm know, for arguments that the network does not take, or for data
-    without its column.
+    without its column or of a size that it cannot encode.
     """
     card = card or {}
+    kwargs.pop("pretrained", None)
     config = configured(card, name, **kwargs)
     try:
         net = maker(name)(**{key: value for key, value in config.items() if key != "name"})
-    except KeyError:
-        import timm
-
-        known = [*names(), *timm.list_models()]
-        raise UserError(f"encoder.name: unknown network '{name}'{nearest(name, known)}") from None
     except TypeError as error:
         raise UserError(f"encoder: {name} was given arguments it does not take ({error})") from None
     net.config = config
@@ -60,8 +57,19 @@ def build(name, card=None, **kwargs):
     if takes is not None and takes not in card.get("columns", [takes]):
         raise UserError(f"encoder.name: {name} takes the column '{takes}', which the data set does not have "
                         f"(it has {', '.join(card['columns'])})")
+    if takes == "image" and getattr(net, "channels", None) != card.get("channels", getattr(net, "channels", None)):
+        raise UserError(f"encoder: {name} takes images with {net.channels} channels, and the data's have {card['channels']}")
+    if "size" in card and hasattr(net, "can_encode"):
+        net.can_encode(card["size"])
     normalise(net, card)
     return net
+
+
+def pretrained(card, name, **kwargs):
+    """The timm model `name` as `build` makes it, with the weights that timm has for it: from its cache or, where there is
+    a network, from timm's hub."""
+    config = configured(card, name, **kwargs)
+    return maker(name)(pretrained=True, **{key: value for key, value in config.items() if key != "name"})
 
 
 def normalise(net, card):
@@ -73,7 +81,7 @@ def normalise(net, card):
 def maker(name):
     """What makes the network `name`, one of timm's if it is none of ours."""
     # Not by an import statement: runs with our own networks do not depend on that file.
-    return network(name) or functools.partial(importlib.import_module(f"{__name__}.timm").Timm, name)
+    return network(name) or importlib.import_module(f"{__name__}.timm").maker(name, names())
 
 
 def configured(card, name, **kwargs):
@@ -83,7 +91,7 @@ def configured(card, name, **kwargs):
 
 def sizes(make, card, given):
     """The arguments of the network `make` that follow the data: those of SIZES that it names, that are not given, and
-    that differ from what they are by default."""
+    that differ from what they are by default; None there stands for any."""
     takes = inspect.signature(make).parameters
-    return {key: card[key] for key in SIZES
-            if key in takes and key in card and key not in given and card[key] != takes[key].default}
+    return {key: card[of] for key, of in SIZES.items()
+            if key in takes and of in card and key not in given and takes[key].default not in (None, card[of])}

@@ -1,10 +1,8 @@
 """A small strided convolutional encoder that two cores can train."""
 
-from typing import Literal
-
 import torch.nn as nn
 
-from ..arguments import Count
+from ..arguments import Channels, Norm, Width
 from ..layers import Conv2d, ImageEncoder, norm_layer
 
 
@@ -14,7 +12,7 @@ class ConvNet(ImageEncoder):
     Images (N, channels, H, W) -> features (N, 8·width).
     """
 
-    def __init__(self, width: Count = 32, norm: Literal["batch", "group"] = "batch", channels: Count = 3):
+    def __init__(self, width: Width = 32, norm: Norm = "batch", channels: Channels = 3):
         super().__init__()
         widths = [channels, width, 2 * width, 4 * width, 8 * width, 8 * width]
         strides = [2, 2, 2, 2, 1]

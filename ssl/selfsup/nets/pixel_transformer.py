@@ -1,11 +1,12 @@
 """A causal transformer over the pixels of a small image, read like text (iGPT: Chen et al. 2020)."""
 
+from typing import Annotated
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..arguments import Count
-from ..errors import UserError
+from ..arguments import Depth, Range, Width
 from ..layers import Block, ImageEncoder, sincos
 
 
@@ -17,10 +18,15 @@ class PixelTransformer(ImageEncoder):
     images come normalised, so the trainer states with what by `normalised_with`; that is part of the weights.
     """
 
-    def __init__(self, pixels: Count = 16, levels: Count = 4, dim: Count = 128, depth: Count = 4, heads: Count = 4):
+    def __init__(
+        self,
+        pixels: Annotated[int, Range(ge=1, le=64)] = 16,
+        levels: Annotated[int, Range(ge=2, le=32)] = 4,
+        dim: Width = 128,
+        depth: Depth = 4,
+        heads: Depth = 4,
+    ):
         super().__init__()
-        if levels < 2:
-            raise UserError(f"encoder.levels: a palette needs at least 2 levels a channel, not {levels}")
         self.pixels, self.levels, self.colours, self.dim = pixels, levels, levels**3, dim
         self.embed = nn.Embedding(self.colours + 1, dim)  # the last one stands before the first pixel
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))

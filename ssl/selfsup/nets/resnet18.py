@@ -2,14 +2,14 @@
 
 import torch.nn as nn
 
-from ..arguments import Count
+from ..arguments import Channels
 from ..layers import ImageEncoder
 
 
 class ResNet18(ImageEncoder):
     """ResNet-18 (He et al. 2016) with a 3×3 stem of stride 1 and no max-pooling, the CIFAR convention. dim = 512."""
 
-    def __init__(self, channels: Count = 3):
+    def __init__(self, channels: Channels = 3):
         super().__init__()
         from torchvision.models import resnet18
 

@@ -1,9 +1,8 @@
 """Two networks side by side, one for an image's lightness and one for its colour."""
 
 import torch
-import torch.nn as nn
 
-from ..arguments import Count
+from ..arguments import Pixels
 from ..core.colour import rgb_to_lab
 from ..layers import ImageEncoder
 
@@ -16,7 +15,7 @@ class Split(ImageEncoder):
     Images come normalised, with what the trainer states by `normalised_with`; that is part of the weights.
     """
 
-    def __init__(self, half: dict, size: Count = 32):
+    def __init__(self, half: dict, size: Pixels = 32):
         super().__init__()
         from . import build
 

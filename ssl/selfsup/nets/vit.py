@@ -1,10 +1,9 @@
 """A small Vision Transformer (Dosovitskiy et al. 2021) that can also encode a subset of its patches (MAE)."""
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..arguments import Count
+from ..arguments import Channels, Depth, Pixels, Width
 from ..errors import UserError
 from ..layers import Block, ImageEncoder, sincos
 
@@ -17,12 +16,12 @@ class ViT(ImageEncoder):
 
     def __init__(
         self,
-        size: Count = 32,
-        patch: Count = 4,
-        dim: Count = 128,
-        depth: Count = 6,
-        heads: Count = 4,
-        channels: Count = 3,
+        size: Pixels = 32,
+        patch: Pixels = 4,
+        dim: Width = 128,
+        depth: Depth = 6,
+        heads: Depth = 4,
+        channels: Channels = 3,
     ):
         super().__init__()
         if size % patch:

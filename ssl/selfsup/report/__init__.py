@@ -8,16 +8,17 @@ protocol's file in `evals`, which is given this package: nothing here knows any 
 from pathlib import Path
 
 import selfsup.data
+from selfsup.core import files
 from selfsup.data import tars
 from selfsup.report.figures import ACCENT, BAD, GOOD, INK, MUTED, PALETTE, pyplot, svg
 from selfsup.report.numbers import metrics
 from selfsup.report.page import TEMPLATES, render
 from selfsup.report.panels import Panel, crossed, listed, shown
 from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, needed
-from selfsup.report.table import duration, interval, markdown, notes, overlaps, quantity
+from selfsup.report.table import duration, interval, literal, markdown, notes, overlaps, quantity
 
 __all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "crossed", "listed",
-           "CEILING", "FLOOR", "Row", "named", "duration", "interval", "metrics", "quantity", "build"]
+           "CEILING", "FLOOR", "Row", "named", "duration", "interval", "literal", "metrics", "quantity", "build"]
 
 
 def build(params, root="."):
@@ -34,9 +35,9 @@ def build(params, root="."):
     said = [*notes(params, rows, cards), *overlaps(rows, root)]
     out = root / "data/report" / params.experiment
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.html").write_text(render(params, rows, cards, samples, found, said), encoding="utf-8")
-    (out / "table.md").write_text(markdown(params, rows, cards, found, said), encoding="utf-8")
+    files.write(out / "report.html", render(params, rows, cards, samples, found, said))
+    files.write(out / "table.md", markdown(params, rows, cards, found, said))
     numbers = root / "data/results" / f"{params.experiment}.yaml"
     numbers.parent.mkdir(parents=True, exist_ok=True)
-    numbers.write_text(metrics(params, rows), encoding="utf-8")
+    files.write(numbers, metrics(params, rows))
     return out / "report.html"

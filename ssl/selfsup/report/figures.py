@@ -21,6 +21,7 @@ def pyplot():
         "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlecolor": INK,
         "text.color": INK, "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8, "ytick.labelsize": 8,
         "axes.grid": True, "grid.color": "#e4e7eb", "grid.linewidth": 0.8, "axes.axisbelow": True,
+        "text.parse_math": False,  # "$" in a name or a prompt is a dollar
         "legend.edgecolor": "none", "legend.fontsize": 7.5, "figure.facecolor": "none", "axes.facecolor": "none",
     })
     import matplotlib.pyplot as plt

@@ -1,5 +1,8 @@
 """The main table, in words and in Markdown."""
 
+import html
+import re
+
 import selfsup.data
 from selfsup import evals
 from selfsup.data import tars
@@ -37,24 +40,33 @@ def markdown(params, rows, cards, shown, notes):
     head = ["Run", "Method", "Encoder", *(f"{title} %" for title in columns.values()), "Verdict",
             *(title for title, _ in COSTS.values())]
     align = ["---", "---", "---", *("---:" for _ in columns), "---", *("---:" for _ in COSTS)]
-    lines = [f"# {params.experiment}", "", *(f"{describe(card)}  " for card in cards.values()), "",
-             "| " + " | ".join(head) + " |", "| " + " | ".join(align) + " |"]
+    lines = [f"# {params.experiment}", "", *(f"{literal(describe(card))}  " for card in cards.values()), "",
+             _line(head), _line(align)]
     for row in rows:
         verdict, above = row.verdict
         cells = [row.title, row.run.method, row.architecture, *(interval(row.results.get(p)) for p in columns),
                  f"{verdict} ({', '.join(map(panels.title, above))})" if above else verdict,
                  *("" if (v := row.mean(k)) is None else show(v) for k, (_, show) in COSTS.items())]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", *(f"- {note}" for note in notes)]
-    lines += [f"- {row.title}: {row.note}" for row in rows if row.note]
+        lines.append(_line(cells))
+    lines += ["", *(f"- {literal(note)}" for note in notes)]
+    lines += [f"- {literal(row.title)}: {literal(row.note)}" for row in rows if row.note]
     for panel in shown:
         if panel.table:
             head, table = panel.table
-            lines += ["", f"## {panel.title}", "", "| " + " | ".join(["Run", *head]) + " |",
-                      "| " + " | ".join(["---", *("---:" for _ in head)]) + " |"]
-            lines += ["| " + " | ".join([row.title, *map(interval, cells)]) + " |" for row, cells in table]
-            lines += ["", *(f"- {note}" for note in panel.remarks)] if panel.remarks else []
+            lines += ["", f"## {literal(panel.title)}", "", _line(["Run", *head]), _line(["---", *("---:" for _ in head)])]
+            lines += [_line([row.title, *map(interval, cells)]) for row, cells in table]
+            lines += ["", *(f"- {literal(note)}" for note in panel.remarks)] if panel.remarks else []
     return "\n".join(lines) + "\n"
+
+
+def _line(cells):
+    return "| " + " | ".join(map(literal, cells)) + " |"
+
+
+def literal(text):
+    """A text so that Markdown shows it as it is, on one line: names, captions and notes are data, as they are in HTML."""
+    text = re.sub(r"([\\`*|]|\](?=[(\[:]))", r"\\\1", " ".join(str(text).splitlines()))
+    return html.escape(text, quote=False)
 
 
 def interval(result):

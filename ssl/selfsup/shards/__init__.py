@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from selfsup import data, sources
-from selfsup.data import columns, text
+from selfsup.core import files
+from selfsup.data import columns, images, text
 from selfsup.data.images import Unreadable, blamed
-from selfsup.data.tars import hashes_of, naming, parallel
+from selfsup.data.tars import hashes_of, parallel
 from selfsup.errors import UserError
 from selfsup.shards import twins
 from selfsup.shards.index import index
@@ -40,16 +41,16 @@ def write(name, spec, out, workers=None):
     source = sources.open(spec)
     with replacing(out) as folder:
         if isinstance(source, sources.Tars):
-            files, schema, found, classes = index(name, source, spec, Path(out), workers)
+            listed, schema, found, classes = index(name, source, spec, Path(out), workers)
         else:
-            files, schema, found = _pack(name, source, spec, folder, workers)
+            listed, schema, found = _pack(name, source, spec, folder, workers)
             classes = source.classes or []
         schema, classes = _told_apart(schema, classes, found, source.skipped)
         bad = {split: sum(part["bad"] for part in found if part["split"] == split) for split in SPLITS}
         _report(name, found, sum(bad.values()), spec["max_bad"])
         if source.skipped:
             print(f"{name}: skipped: {'; '.join(source.skipped)}", file=sys.stderr)
-        counts = {split: sum(entry["count"] for entry in files[split]) for split in SPLITS}
+        counts = {split: sum(entry["count"] for entry in listed[split]) for split in SPLITS}
         hashes = {split: np.concatenate([np.empty(0, np.uint64), *(p["hashes"] for p in found if p["split"] == split)])
                   for split in SPLITS}
         same = twins.counted(found, hashes)
@@ -58,16 +59,16 @@ def write(name, spec, out, workers=None):
         if not counts["train"]:
             raise UserError(f"{name}: nothing is left for the training split. {' '.join(sentences)}")
         card = {"name": name, "source": f"{spec['source']} {source.origin}".strip(), "licence": source.licence,
-                "size": spec["size"], "columns": list(schema), "classes": classes, "counts": counts, "shards": files,
+                "size": spec["size"], "columns": list(schema), "classes": classes, "counts": counts, "shards": listed,
                 "mean": [], "std": [], "bad": bad}
         if "image" in schema:
             card["channels"] = schema["image"].shape[0]
             card["mean"], card["std"] = moments(sum(part["histogram"] for part in found))
         content = [[{**entry, "file": ""}, part["split"], part["sha256"]]
-                   for entry, part in zip(sum(files.values(), []), found)]
+                   for entry, part in zip(sum(listed.values(), []), found)]
         if any(column.kind == "text" for column in schema.values()):
             tokens, longest, schema = _tokenizer(schema, found)
-            (folder / "tokenizer.json").write_text(tokens.to_str(pretty=True), encoding="utf-8")
+            files.write(folder / "tokenizer.json", tokens.to_str(pretty=True))
             card |= {"vocabulary": tokens.get_vocab_size(), "caption_length": longest}
             content.append(tokens.to_str(pretty=True))
         card |= getattr(source, "facts", {})
@@ -78,8 +79,8 @@ def write(name, spec, out, workers=None):
         whole = json.dumps([content, classes, list(schema), spec["size"], card["mean"], card["std"]], sort_keys=True)
         card["hash"] = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()
         for split in SPLITS:
-            np.save(hashes_of(folder, split), hashes[split])
-        (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+            files.write(hashes_of(folder, split), images.npy(hashes[split]))
+        files.write(folder / "card.json", json.dumps(card, indent=1) + "\n")
     return card
 
 
@@ -122,9 +123,9 @@ def _pack(name, source, spec, folder, workers):
     by_task = twins.apart([[part] for part in found], tasks, lambda task: [work(task)], source.carved,
                           f"shard {name}", workers)
     found = [part for (part,) in by_task]
-    files = {split: [{"file": part["file"], "count": part["count"]} for part in found if part["split"] == split]
-             for split in SPLITS}
-    return files, schema, found
+    listed = {split: [{"file": part["file"], "count": part["count"]} for part in found if part["split"] == split]
+              for split in SPLITS}
+    return listed, schema, found
 
 
 def _pack_one(writer, source, schema, folder, task):
@@ -133,7 +134,7 @@ def _pack_one(writer, source, schema, folder, task):
     part = part_of(split, f"{split}-{start // SHARD:06d}.tar", schema)
     part["images"] = stop - start
     path = folder / part["file"]
-    with naming(path), open(path, "wb") as file:
+    with files.naming(path), open(path, "wb") as file:
         # The writer's own default for mtime is the time of day.
         with writer(file, mtime=0, user="selfsup", group="selfsup", encoder=False, compress=False) as tar:
             for where, sample in source.read(split, start, stop):

@@ -204,18 +204,18 @@ def scan(top, follow=False):
         if not entries and prefix:
             yield prefix[:-1], "empty folder"
         for entry in entries:
-            name = prefix + entry.name
+            name, link = prefix + entry.name, entry.is_symlink()  # which asks the disk for nothing, unlike os.path
             if entry.name.startswith("."):
                 yield name, "hidden"
-            elif os.path.isdir(entry.path):
-                if entry.is_symlink() and not follow:
+            elif os.path.isdir(entry.path) if link else entry.is_dir(follow_symlinks=False):
+                if link and not follow:
                     yield name, "linked folder"
                 else:
                     yield from below(entry.path, f"{name}/")
-            elif os.path.isfile(entry.path):
+            elif os.path.isfile(entry.path) if link else entry.is_file(follow_symlinks=False):
                 yield name, "file"
             else:
-                yield name, "broken link" if entry.is_symlink() and not os.path.exists(entry.path) else "special"
+                yield name, "broken link" if link and not os.path.exists(entry.path) else "special"
 
     yield from below(str(top), "")
 

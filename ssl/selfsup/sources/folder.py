@@ -112,11 +112,11 @@ def _by_folder(parts, levels, root):
     top, splits = next(iter(levels.items()))
     found, beside, loose, called = {}, Counter(), 0, {}
     for path in parts:
-        if len(path) <= top + 1:
+        if len(path) == 1:
             loose += 1
             continue
-        if path[top] not in splits:
-            beside["/".join(path[:top + 1])] += 1
+        if len(path) <= top + 1 or path[top] not in splits:
+            beside["/".join(path[:-1][:top + 1])] += 1
             continue
         split, path_ = splits[path[top]], "/".join(path)
         telling = {level for level in levels if level < len(path) - 1 and path[level] in levels[level]}
@@ -130,13 +130,13 @@ def _by_folder(parts, levels, root):
         name = "/".join(part for level, part in enumerate(path) if level not in telling)
         found.setdefault(split, []).append((name, path_))
     says, split = sorted(splits.items())[0]
-    if "train" not in found:
-        raise UserError(f"{root}: the folder {says} says {split}, but none says train: nothing is for training")
     others = ", ".join(sorted(beside)[:5])
-    if beside and len(found) == 1:
+    if beside and (top or len(found) == 1):
         raise UserError(f"{root}: the folder {says} says {split}, but others beside it say no split ({others}): if "
                         f"{says} is a class, put all class folders into a folder train; if a split, take the others "
                         f"away")
+    if "train" not in found:
+        raise UserError(f"{root}: the folder {says} says {split}, but none says train: nothing is for training")
     skipped = Counter()
     if beside:
         skipped[f"folder{{s}} of no split ({others}: {sum(beside.values())} images)"] = len(beside)

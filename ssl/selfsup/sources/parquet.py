@@ -7,9 +7,9 @@ import unicodedata
 from pathlib import Path
 
 from selfsup.arguments import Count, Share, Text
+from selfsup.core.files import naming
 from selfsup.data import columns
 from selfsup.data.images import Unreadable
-from selfsup.data.tars import naming
 from selfsup.errors import UserError, nearest, nearest_path
 from selfsup.sources import SPLITS, Source, by_ending, divide, listed, named, numbered, phrases, split_files
 

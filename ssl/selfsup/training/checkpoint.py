@@ -3,10 +3,14 @@
 import hashlib
 import json
 import os
+import sys
 import time
+import zipfile
 from dataclasses import dataclass, field
 
 import torch
+
+from ..core import files
 
 
 @dataclass
@@ -31,15 +35,34 @@ class Checkpoint:
         self.saved_at = time.monotonic()
 
     def load(self, device):
-        """Make method and optimiser what they were when last saved; returns the Progress of then, or a new one."""
-        if not self.path.exists():
+        """Make method and optimiser what they were when last saved; returns the Progress of then, or a new one. A file
+        that is not what was saved is set aside, and said to be."""
+        if (saved := self._read()) is None:
             return Progress()
-        where = "cpu" if device.type == "cpu" else device  # of several processes on CPUs it is "cpu:0", unknown here
-        saved = torch.load(self.path, map_location=where, weights_only=True)
         self.method.load_state_dict(saved["method"])
         if self.optimizer:
             self.optimizer.load_state_dict(saved["optimizer"])
-        return Progress(**saved["progress"])
+        sums = {name: value.to(device) for name, value in saved["progress"]["sums"].items()}
+        return Progress(**saved["progress"] | {"sums": sums})
+
+    def _read(self):
+        """On the CPU, whatever it was saved on: what a device lacks is no damage. None where there is nothing."""
+        try:
+            with zipfile.ZipFile(self.path) as file:  # as torch writes it: with checksums, which torch does not read
+                if (name := file.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{name} is not what was saved")
+            return torch.load(self.path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except (PermissionError, MemoryError):
+            raise
+        except Exception as error:  # zipfile and torch raise what they stumble over
+            if self.writes:
+                aside = self.path.with_suffix(".damaged")
+                os.replace(self.path, aside)
+                print(f"{self.path} is damaged ({error}): it lies in {aside.name}, and training starts from the "
+                      f"beginning", file=sys.stderr)
+            return None
 
     def due(self):
         return time.monotonic() - self.saved_at > self.every
@@ -50,12 +73,8 @@ class Checkpoint:
             state = {"method": self.method.state_dict(), "progress": vars(progress)}
             if self.optimizer:
                 state["optimizer"] = self.optimizer.state_dict()
-            temporary = self.path.with_suffix(".tmp")
-            with open(temporary, "wb") as file:
+            with files.replacing(self.path) as file:
                 torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
         self.saved_at = time.monotonic()
 
 

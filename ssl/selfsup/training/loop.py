@@ -19,6 +19,7 @@ from tqdm import tqdm
 from .. import data, methods, nets
 from ..core import distributed, rng
 from ..data import columns
+from ..data.workers import deaths
 from ..errors import UserError, nearest
 from ..process import sole_writer
 from . import optim
@@ -58,12 +59,13 @@ def pretrain(
     # Columns that it has no use for cost nothing.
     read = {"reader": run.train.reader, "cache": cache, "columns": method.inputs.columns}
     split = data.open(shards, "train", **read, labels=run.labels, seed=seed)
-    start, code, main = Start(run, seed, encoders), code_hash(run), accelerator.is_main_process
+    start, code, main = Start(run, seed, encoders, split.card), code_hash(run), accelerator.is_main_process
     folder = Path(scratch) / f"{run.name}-{seed}-{fingerprint(run, seed, split.card, code, start.origin())}"
     with sole_writer(folder, f"{run.name} seed {seed}") if main else contextlib.nullcontext():
         training = Training(run, seed, accelerator, split, start, folder, tracker if main else None, judge)
         batches = training.held_out(shards, read)
-        training.loop()
+        with deaths():
+            training.loop()
         training.finish(batches)
         if main:
             info = describe(run, seed, split.card, training.method, training.steps, code, start)
@@ -122,7 +124,7 @@ class Training:
                 self.before_epoch(epoch)
             batch = self.prepare(batch)
             if number == 0:
-                progress.flops = flops(self.method, batch)
+                progress.flops = self.tried(batch)
             out = step(number, batch)
             self.first = out["loss"].detach() if number == 0 else self.first
             progress.step += 1
@@ -136,6 +138,18 @@ class Training:
             if self.checkpoint.due():
                 self.finite("the loss", float(out["loss"].detach()))
                 self.save()
+
+    def tried(self, batch):
+        """What a step of the first batch costs, before anything is trained."""
+        try:
+            return flops(self.method, batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # BatchNorm's
+                raise
+            raise UserError(
+                f"runs.{self.run.name}.train.batch: {self.run.train.batch} images over {distributed.world()} processes leave "
+                "BatchNorm one value to take statistics of; take a larger batch or fewer processes"
+            ) from None
 
     def before_epoch(self, epoch):
         torch.manual_seed(rng.key(self.seed, epoch, -1))

@@ -1,5 +1,6 @@
 """What a training leaves behind: the encoder folder, complete or not at all."""
 
+import io
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import shutil
 import torch
 
 from .. import data, encoder
+from ..core import files
 from ..data import columns
 from .checkpoint import settings
 
@@ -32,18 +34,27 @@ def pictures(method, shards, cache, prepare, count=16):
 
 def publish(method, info, progress, images, out):
     """Write the encoder folder under another name, then rename it: nobody sees half of one."""
-    from PIL import Image
-
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    encoder.save(temporary, method.parts(), info)
-    for name, rows in (("history", progress.history), ("judged", progress.judged)):
-        if rows or name == "history":
-            (temporary / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (temporary / "pictures").mkdir()
-    for name, image in images.items():
-        pixels = (image.float().cpu().clamp(0, 1) * 255).round().byte().numpy()
-        pixels = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels
-        Image.fromarray(pixels).save(temporary / f"pictures/{name}.png")
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(temporary, out)
+    try:
+        encoder.save(temporary, method.parts(), info)
+        for name, rows in (("history", progress.history), ("judged", progress.judged)):
+            if rows or name == "history":
+                files.write(temporary / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        (temporary / "pictures").mkdir()
+        for name, image in images.items():
+            files.write(temporary / f"pictures/{name}.png", _png(image))
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _png(image):
+    from PIL import Image
+
+    pixels = (image.float().cpu().clamp(0, 1) * 255).round().byte().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0) if pixels.ndim == 3 else pixels).save(file, "PNG")
+    return file.getvalue()

@@ -19,10 +19,10 @@ class Start:
     experiment. Raises UserError where there is none.
     """
 
-    def __init__(self, run, seed, encoders="data/encoders"):
+    def __init__(self, run, seed, encoders="data/encoders", card=None):
         self.run, self.weights, self.teacher, self.fits = run, None, None, None
         if init := run.init:
-            self.weights = pretrained(run) if init == "timm" else self._load(init, seed, encoders).state_dict()
+            self.weights = pretrained(run, card or {}) if init == "timm" else self._load(init, seed, encoders).state_dict()
         if from_ := run.from_:
             self.teacher = self._load(from_, seed, encoders)
 
@@ -64,14 +64,14 @@ class Start:
         return told | ({"from": self.run.from_, "from_hash": origin["from"]} if "from" in origin else {})
 
 
-def pretrained(run):
-    """The weights that timm has for the run's encoder, a state_dict."""
+def pretrained(run, card):
+    """The weights that timm has for the run's encoder, built for the images of a data card: a state_dict."""
     name = run.encoder["name"]
     if name in nets.names():
         raise UserError(f"runs.{run.name}.init: timm has no weights for our own network {name}; take one of timm's")
     try:
         with torch.random.fork_rng(devices=[]):
-            return nets.build(**{**run.encoder, "pretrained": True}).state_dict()
+            return nets.pretrained(card, **run.encoder).state_dict()
     except UserError:
         raise
     except Exception as error:  # timm lets through whatever its hub, the network and the file raise

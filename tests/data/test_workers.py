@@ -1,0 +1,67 @@
+"""Processes that read batches, and die."""
+
+import os
+import resource
+import signal
+import time
+
+import pytest
+import torch
+
+from selfsup.data import workers
+from selfsup.errors import UserError
+
+
+class Numbers(torch.utils.data.Dataset):
+    """Batches of 1 MB. `act` is done before one of them, by the worker."""
+
+    def __init__(self, act=lambda: None):
+        self.act = act
+
+    def __getitem__(self, step):
+        if step == 3:
+            self.act()
+        return {"x": torch.full((1 << 18,), float(step))}
+
+
+def test_in_order():
+    assert [batch["x"][0].item() for batch in workers.batches(Numbers(), 2, range(6))] == [0, 1, 2, 3, 4, 5]
+
+
+def no_room():
+    # Shared memory is files: a limit on their size is what a full /dev/shm is.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.parametrize("act", [
+    lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os.kill(os.getpid(), signal.SIGBUS), lambda: os._exit(1),
+    no_room])
+def test_a_dead_worker_ends_it_with_a_sentence(act, capfd):
+    began = time.monotonic()
+    with pytest.raises(UserError, match="train.workers: a process that reads the data (is killed by|exited unexp).*/dev/shm"):
+        list(workers.batches(Numbers(act), 2, range(8)))
+    assert time.monotonic() - began < 60
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_silent_worker_ends_it(monkeypatch):
+    monkeypatch.setattr(workers, "PATIENCE", 1)
+    with pytest.raises(UserError, match="does not answer for 1 seconds"):
+        list(workers.batches(Numbers(lambda: time.sleep(5)), 2, range(8)))
+
+
+def test_a_death_is_noticed_while_nobody_waits():
+    with pytest.raises(UserError, match="is killed by signal: Killed"), workers.deaths():
+        source = workers.batches(Numbers(), 1, range(100))
+        next(source)
+        child = int(open(f"/proc/self/task/{os.getpid()}/children").read().split()[-1])
+        os.kill(child, signal.SIGKILL)
+        time.sleep(30)
+
+
+def test_other_faults_keep_their_traceback():
+    def fail():
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(workers.batches(Numbers(fail), 1, range(8)))

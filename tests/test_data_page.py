@@ -1,0 +1,107 @@
+"""docs/data.md against the code: each of its layouts is made, sharded, and compared with what the page says becomes of it."""
+
+import json
+import re
+
+import pytest
+
+from selfsup import shards, sources
+from selfsup.errors import UserError
+from tests.conftest import ROOT
+from tests.data.making import encoded, folder_spec, picture, write_tar
+
+BLOCKS = re.findall(r"^```layout *([^\n]*)\n(.*?)^```$", (ROOT / "docs/data.md").read_text(), re.MULTILINE | re.DOTALL)
+VERDICTS = ("carves ", "reads ", "refuses ", "skips ")
+
+
+class Maker:
+    """Writes a layout's lines; every picture is another one."""
+
+    def __init__(self, root):
+        self.root, self.number = root, 0
+        root.mkdir()
+        (root.parent / "elsewhere").mkdir()
+
+    def png(self):
+        self.number += 1
+        return encoded(picture(self.number))
+
+    def line(self, text):
+        name, _, target = text.partition(" -> ")
+        if target:
+            (self.root / name).symlink_to(target)
+        elif ": " in text:
+            name, _, lines = text.partition(": ")
+            (self.root / name).write_text(lines.replace(", ", "\n"))
+        elif " = " in text:
+            name, _, same = text.partition(" = ")
+            for path, like in zip(self.names(name), sorted((self.root / same).iterdir()), strict=True):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(like.read_bytes())
+        elif ".tar/" in text:
+            self.tar(*text.split(".tar/"))
+        elif ".parquet/" in text:
+            self.parquet(*text.split("/{"))
+        else:
+            for path in self.names(text):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(self.png() if path.suffix == ".png" else b"no picture")
+
+    def names(self, pattern):
+        count = re.search(r"\{(\d+)\}", pattern)
+        return [self.root / pattern.replace(count[0], f"{i:02d}") for i in range(int(count[1]))] if count else [self.root / pattern]
+
+    def tar(self, name, members):
+        count, _, endings = members.partition(".")
+        count, path = int(count.strip("{}") or 0), self.root / f"{name}.tar"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make = {"png": lambda i: self.png(), "cls": lambda i: b"%d" % (i % 2), "txt": lambda i: b"words",
+                "json": lambda i: json.dumps({"label": i % 2}).encode()}
+        write_tar(path, [(f"{name}{i}".replace("/", "-"), {end: make[end](i) for end in endings.split("+")}) for i in range(count)])
+
+    def parquet(self, name, count):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        rows = range(int(count.strip("}")))
+        pq.write_table(pa.table({"image": [self.png() for _ in rows], "label": [i % 2 for i in rows]}), self.root / name)
+
+
+def becomes(card):
+    """In the page's words."""
+    verdict = "reads " + ", ".join(f"{split} {card['counts'][split]}" for split in sources.SPLITS)
+    words = [f"classes {', '.join(card['classes'])}" if card["classes"] else "no labels"]
+    return verdict, "; ".join(words + ["captions"] * ("caption" in card["columns"]))
+
+
+@pytest.mark.parametrize("options, text", BLOCKS, ids=[str(i) for i in range(len(BLOCKS))])
+def test_a_layout_is_read_as_the_page_says(tmp_path, capsys, options, text):
+    lines = [line for line in text.splitlines() if not line.startswith(VERDICTS)]
+    (verdict, *skips) = [line for line in text.splitlines() if line.startswith(VERDICTS)]
+    make = Maker(tmp_path / "raw")
+    for line in lines:
+        make.line(line)
+    given = dict(option.split("=") for option in options.split() if "=" in option)
+    source = next((option for option in options.split() if "=" not in option), "folder")
+    given |= {"urls": given.get("urls", "*.tar")} if source == "webdataset" else {}
+    spec = folder_spec(make.root, source=source, **{key: int(value) if value.isdigit() else value for key, value in given.items()})
+    if verdict.startswith("refuses "):
+        with pytest.raises(UserError, match=re.escape(verdict.removeprefix("refuses "))):
+            shards.write("toy", spec, tmp_path / "out", workers=1)
+        return
+    card = shards.write("toy", spec, tmp_path / "out", workers=1)
+    read, rest = becomes(card)
+    if verdict.startswith("carves "):
+        assert f"carves {sum(card['counts'].values())}; {rest}" == verdict and min(card["counts"].values()) > 0
+    else:
+        assert f"{read}; {rest}" == verdict
+    said = [line.removeprefix("toy: ").replace("skipped: ", "skips ") for line in capsys.readouterr().err.splitlines()
+            if line.startswith("toy: skipped: ")]
+    assert said == skips
+
+
+def test_the_page_names_the_words_and_endings_there_are():
+    text = (ROOT / "docs/data.md").read_text()
+    assert all(f"`{word}`" in text for word in sources.ALIASES) and all(f"`{name}`" in text for name in sources.NAMES)
+    assert len(BLOCKS) > 20 and "docs/data.md" in (ROOT / "README.md").read_text()
