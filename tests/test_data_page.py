@@ -1,4 +1,4 @@
-"""docs/data.md against the code: each of its layouts is made, sharded, and compared with what the page says becomes of it."""
+"""docs/data.md against the code: each of its layouts is made, sharded, and compared with what the page says of it."""
 
 import json
 import re
@@ -50,7 +50,9 @@ class Maker:
 
     def names(self, pattern):
         count = re.search(r"\{(\d+)\}", pattern)
-        return [self.root / pattern.replace(count[0], f"{i:02d}") for i in range(int(count[1]))] if count else [self.root / pattern]
+        if not count:
+            return [self.root / pattern]
+        return [self.root / pattern.replace(count[0], f"{i:02d}") for i in range(int(count[1]))]
 
     def tar(self, name, members):
         count, _, endings = members.partition(".")
@@ -58,7 +60,8 @@ class Maker:
         path.parent.mkdir(parents=True, exist_ok=True)
         make = {"png": lambda i: self.png(), "cls": lambda i: b"%d" % (i % 2), "txt": lambda i: b"words",
                 "json": lambda i: json.dumps({"label": i % 2}).encode()}
-        write_tar(path, [(f"{name}{i}".replace("/", "-"), {end: make[end](i) for end in endings.split("+")}) for i in range(count)])
+        write_tar(path, [(f"{name.replace('/', '-')}{i}", {end: make[end](i) for end in endings.split("+")})
+                         for i in range(count)])
 
     def parquet(self, name, count):
         import pyarrow as pa
@@ -66,7 +69,8 @@ class Maker:
 
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
         rows = range(int(count.strip("}")))
-        pq.write_table(pa.table({"image": [self.png() for _ in rows], "label": [i % 2 for i in rows]}), self.root / name)
+        table = pa.table({"image": [self.png() for _ in rows], "label": [i % 2 for i in rows]})
+        pq.write_table(table, self.root / name)
 
 
 def becomes(card):
@@ -86,7 +90,8 @@ def test_a_layout_is_read_as_the_page_says(tmp_path, capsys, options, text):
     given = dict(option.split("=") for option in options.split() if "=" in option)
     source = next((option for option in options.split() if "=" not in option), "folder")
     given |= {"urls": given.get("urls", "*.tar")} if source == "webdataset" else {}
-    spec = folder_spec(make.root, source=source, **{key: int(value) if value.isdigit() else value for key, value in given.items()})
+    given = {key: int(value) if value.isdigit() else value for key, value in given.items()}
+    spec = folder_spec(make.root, source=source, **given)
     if verdict.startswith("refuses "):
         with pytest.raises(UserError, match=re.escape(verdict.removeprefix("refuses "))):
             shards.write("toy", spec, tmp_path / "out", workers=1)

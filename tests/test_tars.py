@@ -1,4 +1,4 @@
-"""Existing tars as people have them: every sample is read, counted as bad with its reason, or the tar is refused with the cause."""
+"""Existing tars as people have them: a sample is read or bad with its reason, or the tar is refused with the cause."""
 
 import bz2
 import io
@@ -26,17 +26,12 @@ def written(folder, *samples, name="a.tar", **changes):
     return shards.write("toy", tar_spec(folder / "raw", **changes), folder / "out", workers=1)
 
 
-def read(folder, card):
-    """{split: [sample]} of parsed values."""
-    return {split: [sample for entry in tars.entries_of(card, folder / "out", split)
-                    for sample in tars.samples(folder / "out", card, entry)] for split in sources.SPLITS if card["counts"][split]}
-
-
 # Columns
 
 
 def test_columns_are_those_of_any_sample(tmp_path):
-    some = [(f"{i:03d}", {"png": png(i), **({"cls": b"%d" % (i % 2), "txt": b"words"} if i else {})}) for i in range(60)]
+    beside = [{"cls": b"%d" % (i % 2), "txt": b"words"} if i else {} for i in range(60)]
+    some = [(f"{i:03d}", {"png": png(i), **beside[i]}) for i in range(60)]
     with pytest.raises(UserError, match="1 of 60 samples are unreadable.*a.tar: 000: no label among the members png"):
         written(tmp_path, *some)
     card = written(tmp_path, *some, max_bad=0.05)
@@ -58,7 +53,8 @@ def test_labels_in_json(tmp_path):
     with pytest.raises(UserError, match="the label 'cat' is not a number"):
         written(tmp_path, *text)
     for nothing in (b"{}", b"[1]", b"no json", b'{"label": null}', b"[" * 9999):
-        assert written(tmp_path, *[(key, {**group, "json": nothing}) for key, group in some])["columns"] == ["image", "caption"]
+        card = written(tmp_path, *[(key, {**group, "json": nothing}) for key, group in some])
+        assert card["columns"] == ["image", "caption"]
 
 
 def test_labels_of_every_kind(tmp_path):
@@ -83,7 +79,7 @@ def test_labels_of_every_kind(tmp_path):
     ([("a", {"cls": b"0"}), ("b", {"cls": b"1"}), ("a", {"png": png(0)}), ("b", {"png": png(1)})],
      "the members of a do not stand side by side"),
     ([("img.v2.1", {"png": png(0), "cls": b"0"}), ("img.v2.2", {"png": png(1), "cls": b"1"})],
-     "no images.*the first sample has the members v2.1.png, v2.1.cls, v2.2.png, v2.2.cls [(]the key ends at the first dot"),
+     "no images.*the first sample has the members v2.1.png, v2.1.cls, v2.2.png, v2.2.cls [(]the key ends at the first"),
     ([("a", {"heic": b"x", "cls": b"0"})], "no images in .*the first sample has the members heic, cls"),
 ])
 def test_what_webdataset_would_not_read_is_told_with_its_cause(tmp_path, samples, words):
@@ -107,7 +103,8 @@ def test_what_is_passed_over_is_named(tmp_path, capsys):
         tar.addfile(link)
     card = shards.write("toy", tar_spec(tmp_path / "raw"), tmp_path / "out", workers=1)
     assert sum(card["counts"].values()) == 40
-    assert ("toy: skipped: 1 file ending in .md that urls does not name; 40 members of hidden names or without an ending; "
+    assert ("toy: skipped: 1 file ending in .md that urls does not name; "
+            "40 members of hidden names or without an ending; "
             "1 link or special file; 2 tars without a sample\n") in capsys.readouterr().err
 
 
@@ -130,15 +127,16 @@ def hostile(headers, count=1):
 
 @pytest.mark.parametrize("evil, words", [
     (hostile({"GNU.sparse.map": "a,b,c"}), "skipped: 1 link or special file"),
-    (hostile({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "x"}), "skipped: 1 link or special file"),
+    (hostile({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "x"}), "1 link or special file"),
     (hostile({"size": "-512"}), "b.tar: torn tar"), (hostile({"path": "x" * 9}, 1000), "b.tar: torn tar")])
 def test_hostile_headers_cost_no_more_than_the_rest_of_their_tar(tmp_path, capsys, evil, words):
     (tmp_path / "raw").mkdir()
-    for name in "ab":
-        write_tar(tmp_path / f"raw/{name}.tar", [(f"{name}{i:03d}", {"png": png(i + 40 * (name == "b"))}) for i in range(40)])
+    for name, first in (("a", 0), ("b", 40)):
+        write_tar(tmp_path / f"raw/{name}.tar", [(f"{i:03d}", {"png": png(i)}) for i in range(first, first + 40)])
     whole = (tmp_path / "raw/b.tar").read_bytes().rstrip(b"\0")
     (tmp_path / "raw/b.tar").write_bytes(whole + bytes(-len(whole) % 512) + evil + bytes(10240))
-    card = shards.write("toy", tar_spec(tmp_path / "raw", val_share=0.0, test_share=0.0, max_bad=0.1), tmp_path / "out", workers=1)
+    spec = tar_spec(tmp_path / "raw", val_share=0.0, test_share=0.0, max_bad=0.1)
+    card = shards.write("toy", spec, tmp_path / "out", workers=1)
     assert card["counts"]["train"] >= 79 and card["bad"]["train"] <= 2 and words in capsys.readouterr().err
 
 
@@ -151,7 +149,8 @@ def test_class_names_from_a_file_beside_the_tars(tmp_path):
     numbered = written(tmp_path, *some)
     (tmp_path / "raw/classnames.txt").write_text("tench\ncafe\u0301\n  owl \n\n", "utf-8")
     card = written(tmp_path, *some)
-    assert card["classes"] == ["tench", "caf\u00e9", "owl"] and numbered["classes"] == ["0", "1", "2"] and card["hash"] != numbered["hash"]
+    assert card["classes"] == ["tench", "caf\u00e9", "owl"] and numbered["classes"] == ["0", "1", "2"]
+    assert card["hash"] != numbered["hash"]
     for text, words in (("a\nb\n", "there is a label 2, but the file of class names in .*raw has 2 lines"),
                         ("a\n\nb\n", "classnames.txt, line 2: a class has no name")):
         (tmp_path / "raw/classnames.txt").write_text(text)
@@ -162,7 +161,7 @@ def test_class_names_from_a_file_beside_the_tars(tmp_path):
 @pytest.mark.parametrize("label", [b"1000000", b"9" * 18, b"40"])
 def test_ids_are_no_classes(tmp_path, label):
     some = [(f"{i:03d}", {"png": png(i), "cls": label if i == 7 else b"%d" % (i % 2)}) for i in range(40)]
-    with pytest.raises(UserError, match=f"labels up to {int(label)} of 40 samples are ids rather than classes.*classes.txt"):
+    with pytest.raises(UserError, match=f"labels up to {int(label)} of 40 samples are ids rather.*classes.txt"):
         written(tmp_path, *some)
 
 
@@ -200,7 +199,8 @@ def twins_of(tmp_path, source, monkeypatch, **changes):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        pq.write_table(pa.table({"image": [png(n) for n in pictures], "label": [n % 2 for n in pictures]}), raw / "all.parquet")
+        table = pa.table({"image": [png(n) for n in pictures], "label": [n % 2 for n in pictures]})
+        pq.write_table(table, raw / "all.parquet")
     else:
         for t in range(4):
             write_tar(raw / f"{t}.tar", [(f"{i:03d}", {"png": png(n), "cls": b"%d" % (n % 2)})
@@ -215,7 +215,8 @@ def test_the_same_picture_never_stands_in_two_carved_splits(tmp_path, monkeypatc
     card = twins_of(tmp_path, source, monkeypatch)
     seen = {}
     for split in sources.SPLITS:
-        streamed, resident = (data.open(tmp_path / "out", split, reader, cache=tmp_path / "cache") for reader in ("streaming", "resident"))
+        streamed, resident = (data.open(tmp_path / "out", split, reader, cache=tmp_path / "cache")
+                              for reader in ("streaming", "resident"))
         images = np.concatenate([part["image"].numpy() for part in streamed.in_order()])
         assert (images == resident.values["image"].numpy()).all() and len(images) == card["counts"][split]
         hashes = np.load(tars.hashes_of(tmp_path / "out", split))
@@ -227,7 +228,8 @@ def test_the_same_picture_never_stands_in_two_carved_splits(tmp_path, monkeypatc
     left = card["twins"]["left_out"]
     assert len(set.union(*seen.values())) == 60 and "between" not in card["twins"]
     assert sum(card["counts"].values()) + sum(left.values()) == 120 and left["train"] > 0 and not left.get("test")
-    assert f"Left out of toy: {left['train']} samples, carved into train, of which the like stands in val or test" in capsys.readouterr().err
+    said = f"Left out of toy: {left['train']} samples, carved into train, of which the like stands in val or test"
+    assert said in capsys.readouterr().err
 
 
 def test_between_given_splits_twins_are_counted_and_stay(tmp_path, capsys):
@@ -249,7 +251,8 @@ def test_a_clean_card_says_nothing_of_twins(tmp_path):
 
 
 def test_nothing_left_to_train_on_says_why(tmp_path):
-    with pytest.raises(UserError, match="nothing is left for the training split. Left out of toy: .* carved into train, of which the like stands in val"):
+    words = "nothing is left for the training split. Left out of toy: .* carved into train, of which the like stands"
+    with pytest.raises(UserError, match=words):
         written(tmp_path, *[(f"{i:03d}", {"png": png(1)}) for i in range(40)])
 
 
@@ -258,8 +261,10 @@ def test_a_split_whose_labels_are_all_missing_is_named(tmp_path):
 
     (tmp_path / "raw").mkdir()
     for split, first in (("train", 0), ("val", 20), ("test", 40)):
+        labels = [b"-1" if split == "test" else b"%d" % (i % 2) for i in range(20)]
         write_tar(tmp_path / f"raw/{split}.tar", [
-            (f"{i}", {"png": png(i), "cls": b"-1" if split == "test" else b"%d" % (i % 2)}) for i in range(first, first + 20)])
+            (f"{i}", {"png": png(i), "cls": labels[i - first]}) for i in range(first, first + 20)])
     card = shards.write("toy", tar_spec(tmp_path / "raw"), tmp_path / "out", workers=1)
     assert evals.lacking(card) == "no sample of test has a label: all are -1"
-    assert evals.lacking({**card, "unlabelled": card["counts"]}) == evals.lacking({**card, "columns": ["image"]}) == "the data has no labels"
+    for change in ({"unlabelled": card["counts"]}, {"columns": ["image"]}):
+        assert evals.lacking({**card, **change}) == "the data has no labels"

