@@ -111,7 +111,7 @@ def test_a_file_cut_short_is_one_sentence_with_its_remedy(text):
     with pytest.raises(UserError, match="knn.json is damaged.*git or `dvc repro`"):
         artefacts.result("knn.json")
     Path("history.jsonl").write_bytes(b'{"images": 32, "loss": 1.0}\n' + (text.encode("latin-1") or b"{") + b"\n")
-    with pytest.raises(UserError, match="history.jsonl is damaged.*`dvc checkout` or `dvc pull`"):
+    with pytest.raises(UserError, match="history.jsonl is damaged.*`dvc checkout --force` or `dvc pull`"):
         artefacts.rows("history.jsonl")
 
 
