@@ -250,6 +250,15 @@ def test_flac():
     assert rate == RATE and (found == pcm).all()
 
 
+@pytest.mark.parametrize("rate", [0, 1])
+def test_a_rate_that_would_fill_the_memory_is_unreadable(rate):
+    column = Sound("sound", (1, 100), rate=16000)
+    whole = sound.wav(noise(0, (1, 20_000), np.int16), RATE)
+    lying = whole[:24] + rate.to_bytes(4, "little") + whole[28:]
+    with pytest.raises(Unreadable, match="samples"):
+        column.decode(lying)
+
+
 @given(st.binary(max_size=100).filter(lambda junk: not junk.startswith(b"fLaC")))
 def test_noise_is_no_sound(junk):
     with pytest.raises(Unreadable):
@@ -287,7 +296,7 @@ def test_frames_are_evenly_spaced():
     assert Frames("clip", (3, 3, 8, 8)).find(group) is None and Frames("clip", (1, 3, 8, 8)).owns("clip.007.jpg")
 
 
-def test_frames_of_a_video_file():
+def test_frames_of_a_video_file(monkeypatch):
     av = pytest.importorskip("av")
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as out:
@@ -298,6 +307,9 @@ def test_frames_of_a_video_file():
         out.mux(stream.encode(None))
     _, found = Frames("frames", (3, 3, 8, 8)).encode(file.getvalue())
     assert np.abs(found.mean((1, 2, 3)) - [0, 100, 200]).max() < 6
+    monkeypatch.setattr("selfsup.data.video.PIXELS", 4 * 16 * 16 // 4)  # and so four frames of the five
+    with pytest.raises(Unreadable, match="more than 1,024 pixels in its frames"):
+        Frames("frames", (3, 3, 8, 8)).encode(file.getvalue())
 
 
 # Existing tars

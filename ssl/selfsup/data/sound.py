@@ -9,6 +9,8 @@ import numpy as np
 from selfsup.data.images import Unreadable
 from selfsup.errors import UserError
 
+VALUES = 1 << 28  # most samples of a file, all channels together: 93 minutes at 48 kHz, mono; a small file may say it has more
+
 
 def load(data):
     """Bytes of a file -> PCM int16 (channels, samples), and samples a second. Raises Unreadable."""
@@ -42,6 +44,8 @@ def _flac(data):
     except ImportError:
         raise UserError("sounds in .flac files need the package soundfile: pip install soundfile") from None
     try:
+        about = soundfile.info(io.BytesIO(data))
+        limit(about.frames * about.channels)
         pcm, rate = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise Unreadable(str(error)) from None
@@ -50,10 +54,18 @@ def _flac(data):
     return pcm.T, rate
 
 
+def limit(values):
+    if values > VALUES:
+        raise Unreadable(f"{values:,} samples of sound, more than {VALUES:,}")
+
+
 def resampled(pcm, rate, wanted):
-    """(channels, samples) at another rate, band-limited."""
+    """(channels, samples) at another rate, band-limited. Raises Unreadable."""
     if rate == wanted:
         return pcm
+    if rate < 1:
+        raise Unreadable(f"a sound of {rate} samples a second")
+    limit(pcm.size * wanted // rate)
     from scipy.signal import resample_poly
 
     divisor = math.gcd(rate, wanted)

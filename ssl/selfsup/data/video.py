@@ -2,7 +2,7 @@
 
 import io
 
-from selfsup.data.images import Unreadable
+from selfsup.data.images import BANDS, PIXELS, Unreadable
 from selfsup.errors import UserError
 
 
@@ -13,9 +13,14 @@ def frames(data):
     except ImportError:
         raise UserError("video files need the package av: pip install av (or number the frames as images)") from None
 
+    frames, pixels = [], 0
     try:
         with av.open(io.BytesIO(data)) as file:
-            frames = [frame.to_image() for frame in file.decode(video=0)]
+            for frame in file.decode(video=0):
+                pixels += frame.width * frame.height
+                if pixels > BANDS * PIXELS:
+                    raise Unreadable(f"more than {BANDS * PIXELS:,} pixels in its frames")
+                frames.append(frame.to_image())
     except av.error.FFmpegError as error:
         raise Unreadable(f"not a video: {error}") from None
     if not frames:
