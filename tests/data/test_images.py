@@ -75,10 +75,10 @@ def test_newer_endings_are_read(tmp_path, kind, extension, feature):
     for i in range(20):
         path = tmp_path / f"raw/{'ab'[i % 2]}/{i}.{extension.upper() if i == 3 else extension}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 16), "teal").save(path, kind)
+        Image.new("RGB", (16, 16), (0, 118 + i, 138 - i)).save(path, kind)  # no two alike
     card = shards.write("toy", folder_spec(tmp_path / "raw"), tmp_path / "out", workers=1)
     assert sum(card["counts"].values()) == 20 and card["classes"] == ["a", "b"]
-    assert np.allclose(card["mean"], np.array([0, 128, 128]) / 255, atol=0.02)
+    assert np.allclose(card["mean"], np.array([0, 128, 128]) / 255, atol=0.03)
 
 
 def test_transparency_is_laid_on_white():
