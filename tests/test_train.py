@@ -312,7 +312,7 @@ class Imitation(methods.Method):
 
 def test_from_hands_a_frozen_teacher_to_a_method_that_names_one(scenes, others, tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "load", lambda name: Imitation)
-    monkeypatch.setattr(loop, "code_hash", lambda run: "code")
+    monkeypatch.setattr(loop, "code_hash", lambda run: "c0de")
     with pytest.raises(UserError, match="method imitation needs another run's encoder: .* runs.tiny-imitation.from"):
         pretrain(make_run("imitation"), scenes, tmp_path)
     run = having(make_run("imitation"), from_="tiny-rotation")

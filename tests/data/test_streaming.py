@@ -157,7 +157,7 @@ def test_an_error_in_a_worker_stays_one_sentence(uneven, tmp_path):
 
 def test_existing_tars_with_bad_samples(tmp_path):
     root = img2dataset(tmp_path / "raw", tars=3, each=20)
-    write_tar(root / "00001.tar", [(f"x{i}", {"jpg": encoded(picture(i), "JPEG") if i % 5 else b"bad", "txt": b"a b"})
+    write_tar(root / "00001.tar", [(f"x{i}", {"jpg": encoded(picture(1000 + i), "JPEG") if i % 5 else b"bad", "txt": b"a b"})
                                    for i in range(20)])
     card = shards.write("toy", tar_spec(root, max_bad=0.1), tmp_path / "out", workers=1)
     assert sum(card["bad"].values()) == 4 and sum(card["counts"].values()) == 56
