@@ -191,3 +191,15 @@ def test_a_lens_with_aberration_draws_green_alone_smaller():
         expected = green[:, rows, left] * (1 - part) + green[:, rows, left + 1] * part
         assert abs(shrunk[:, rows, to] - expected).mean() < abs(green[:, rows, to] - expected).mean() / 3
         assert abs(shrunk[:, to, rows] - green[:, to, rows]).mean() > 3
+
+
+def test_curated_scenes_show_one_object_that_fills_the_image(described):
+    s = describe.describe("train", np.arange(4000), curated=True)
+    assert not s["present"][:, 1].any() and described["present"][:, 1].mean() > 0.5
+    top, bottom = s["y"][:, 0] - s["scale"][:, 0], s["y"][:, 0]
+    assert (s["scale"][:, 0] >= 0.78).all() and (s["scale"][:, 0] <= 0.95).all()
+    assert (top > 0).all() and (bottom < 1).all() and np.abs(s["x"][:, 0] - 0.5).max() <= 0.04
+    for name in ("label", "colour", "texture", "ground", "light", "noise", "sky"):  # draws that come before and after
+        assert np.array_equal(s[name], described[name])
+    samples = list(scenes.samples("val", 20, curated=True))
+    assert all(sample["meta"]["prop"] is None and "of a" not in sample["caption"] for sample in samples)

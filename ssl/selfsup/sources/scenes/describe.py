@@ -24,10 +24,11 @@ CLASSES = ("boat", "bottle", "car", "chair", "duck", "house", "lamp", "mug", "mu
 PROPS = ("ball", "crate", "cone", "post")  # the second object: never a class, so the label is never in doubt
 
 
-def describe(split, index, seed=0):
+def describe(split, index, seed=0, curated=False):
     """Scenes `index` (int array (N,)) of a split -> dict of arrays with N rows. Columns of two are (object, prop).
 
-    Lengths are shares of the image's side, `tangent` is tan(half the angle the object leans by).
+    Lengths are shares of the image's side, `tangent` is tan(half the angle the object leans by). curated: the object
+    fills the image and stands alone; all else is that of the other scenes.
     """
     if split not in ("train", "val", "test"):
         raise UserError(f"scenes has the splits train, val and test, not {split!r}")
@@ -46,7 +47,7 @@ def describe(split, index, seed=0):
 
     label = labels(split, index, seed)
     s = {"key": keys.numpy(), "label": label, "kind": np.stack([label, len(CLASSES) + pick(len(PROPS))], 1)}
-    s["present"] = np.stack([np.ones(len(index), bool), u() < .6], 1)
+    s["present"] = np.stack([np.ones(len(index), bool), u() < (0 if curated else .6)], 1)
     s["relation"] = relation = pick(len(RELATIONS))
     s["colour"] = pick(len(COLOURS), 2)
     s["texture"] = np.maximum(pick(len(TEXTURES) + 1, 2) - 1, 0)  # plain twice as often as each other
@@ -56,9 +57,10 @@ def describe(split, index, seed=0):
     s["tangent"], s["flip"], s["stretch"] = u(-.12, .12, 2), pick(2, 2), u(.85, 1.2, 2)
     s["period"], s["slant"] = u(.16, .30, 2), pick(3, 2)
 
-    height = u(.48, .85)
+    height = u(.78, .95) if curated else u(.48, .85)
     s["scale"] = np.stack([height, height * u(.3, .5)], 1)
-    x, base = u(.36, .64), .5 + height / 2 + u(-.1, .1)
+    x = u(.46, .54) if curated else u(.36, .64)
+    base = .5 + height / 2 + (u(-.02, .02) if curated else u(-.1, .1))
     side, gap, lean = np.where(u() < .5, -1, 1), u(.42, .6), u(-.03, .05)
     left, right, behind = (relation == i for i in range(3))
     side = np.where(left, 1, np.where(right, -1, side))  # of the prop
