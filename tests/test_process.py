@@ -169,15 +169,26 @@ def test_a_launcher_ends_as_its_trainer_without_a_traceback(folder):
 def test_a_left_over_accelerate_config_is_one_sentence(tmp_path, monkeypatch, config, said):
     from accelerate.commands.config import config_args
 
-    path = tmp_path / "default_config.yaml"
-    monkeypatch.setattr(config_args, "default_config_file", str(path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    path = tmp_path / "accelerate/default_config.yaml"
+    monkeypatch.setattr(config_args, "default_config_file", str(path))  # read from HF_HOME when it was imported
     launch.check_accelerate_config()
+    path.parent.mkdir()
     path.write_text(config if isinstance(config, str) else yaml.safe_dump(config))
     if said is None:
         launch.check_accelerate_config()
     else:
         with pytest.raises(UserError, match=f"{path} .*{said}.*; run `accelerate config` anew"):
             launch.check_accelerate_config()
+
+
+@pytest.mark.parametrize("env", [{"XDG_CACHE_HOME": "cache"}, {"HF_HOME": "home", "XDG_CACHE_HOME": "cache"}])
+def test_the_file_of_accelerate_config_is_where_accelerate_has_it(tmp_path, env):
+    code = ("import os; from accelerate.commands.config.config_args import default_config_file as path\n"
+            "from selfsup import launch; assert launch.config_file() is None\n"
+            "os.makedirs(os.path.dirname(path)); open(path, 'w'); assert launch.config_file() == path, path")
+    clean = {key: value for key, value in ENV.items() if key not in ("HF_HOME", "XDG_CACHE_HOME")}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**clean, "HOME": str(tmp_path), **env}, check=True)
 
 
 def test_single_process_in_place_of_several_is_an_error():

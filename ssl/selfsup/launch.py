@@ -16,23 +16,56 @@ from .errors import UserError
 @errors.main
 def run(module, words):
     """Run a module that launches trainers, as `python -m` does. They say all there is to say: how they ended is its
-    exit status, without a traceback, and Ctrl-C is for them."""
+    exit status, without a traceback, and Ctrl-C is for them.
+
+    Where `accelerate launch` would start one trainer and tell it nothing, that is forked here: its launcher then imports
+    neither torch nor accelerate, which take seconds."""
+    light = module.startswith("accelerate.") and words[0].endswith(".py") and not config_file()
+    trainer = os.fork() if light else 0  # before there is anything that a fork would have to put right
     process.guard(process.GRACE + 0.3)
     if signal.getsignal(signal.SIGINT) == process.interrupted:  # in the background it is ignored
         signal.signal(signal.SIGINT, _interrupted)
+    if trainer:
+        _end(os.waitstatus_to_exitcode(os.waitpid(trainer, 0)[1]))
     check_accelerate_config()
+    if light and _devices() < 2:
+        if signal.getsignal(signal.SIGINT) == _interrupted:
+            signal.signal(signal.SIGINT, process.interrupted)
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+        return
     sys.argv = [module, *words]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except subprocess.CalledProcessError as error:
-        if error.returncode < 0:
-            name = signal.Signals(-error.returncode).name
-            print(f"error: the training was ended by {name}, from outside or for want of memory", file=sys.stderr)
-        sys.exit(error.returncode if error.returncode > 0 else 128 - error.returncode)
+        _end(error.returncode)
     except Exception as error:
         if getattr(error, "sigval", None) == signal.SIGINT:  # torchrun's, which has a handler of its own
             sys.exit(process.INTERRUPTED)
         raise
+
+
+def config_file():
+    """The file that `accelerate config` wrote, or None: accelerate's own rule, without importing it."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.path.expanduser(os.environ.get("HF_HOME", os.path.join(caches, "huggingface")))
+    paths = (os.path.join(home, "accelerate", f"default_config.{ending}") for ending in ("yaml", "json"))
+    return next((path for path in paths if os.path.isfile(path)), None)
+
+
+def _devices():
+    os.environ["OMP_NUM_THREADS"] = "1"  # as accelerate has it, before torch is imported: train.threads says how many
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _end(status):
+    """Exit as a trainer did, negative where a signal ended it."""
+    if status < 0:
+        print(f"error: the training was ended by {signal.Signals(-status).name}, from outside or for want of memory",
+              file=sys.stderr)
+    sys.exit(status if status >= 0 else 128 - status)
 
 
 def _interrupted(number, frame):
@@ -44,11 +77,12 @@ def _interrupted(number, frame):
 
 def check_accelerate_config():
     """Raise UserError if `accelerate config` was once asked for what no training here can do."""
-    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
-
-    if not os.path.isfile(default_config_file):
+    path = config_file()
+    if path is None:
         return
     try:
+        from accelerate.commands.config.config_args import load_config_from_file
+
         found = load_config_from_file(None).to_dict()
         kind, precision, dynamo = found["distributed_type"], found.get("mixed_precision"), found.get("dynamo_config")
         plain = kind == "NO" or kind.startswith("MULTI_")
@@ -57,7 +91,7 @@ def check_accelerate_config():
     except Exception as error:  # YAML's, and whatever accelerate makes of what it does not know
         reason = f"cannot be used ({' '.join(str(error).split())[:200]})"
     if reason:
-        raise UserError(f"{default_config_file} {reason}: it may be another project's; run `accelerate config` anew, "
+        raise UserError(f"{path} {reason}: it may be another project's; run `accelerate config` anew, "
                         "or delete the file, and the machine decides")
 
 
@@ -69,11 +103,10 @@ def check_process_count(actual):
     words = [w for word in process.command(os.getppid()) for w in word.split("=")]
     given = (words[i + 1] for i, w in enumerate(words[:-1]) if w in ("--num_processes", "--num-processes"))
     asked = os.environ.get("WORLD_SIZE") or next(given, None)
-    if asked is None and any("accelerate" in word for word in words):
-        from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+    if asked is None and any("accelerate" in word for word in words) and config_file():
+        from accelerate.commands.config.config_args import load_config_from_file
 
-        if os.path.exists(default_config_file):
-            asked = load_config_from_file(None).num_processes
+        asked = load_config_from_file(None).num_processes
     if asked is not None and int(asked) > actual:
         raise UserError(
             f"{asked} processes were asked for but {actual} started: accelerate launch runs one process on CPU; "

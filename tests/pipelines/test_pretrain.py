@@ -65,7 +65,7 @@ def test_costs_of_the_same_weights_stay(work):
     path.write_text(json.dumps(before, indent=1) + "\n")
     script(work, "pretrain", "quick-plain")
     assert json.loads(path.read_text()) == before, "the same weights: the times of then"
-    before["seeds"]["0"]["weights"] = "of another training"
+    before["seeds"]["0"]["weights"] = "0" * 64  # of another training
     path.write_text(json.dumps(before))
     script(work, "pretrain", "quick-plain")
     assert json.loads(path.read_text())["seeds"]["0"]["seconds"] != 12345.0
