@@ -65,7 +65,11 @@ def folder(tmp_path):
 def start(folder, *words, **env):
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     words = [str(word) for word in words]
-    return subprocess.Popen(words, cwd=folder, env={**ENV, **env}, start_new_session=True, **out)
+
+    def heard():  # a shell's background job, as these tests may be one, ignores Ctrl-C, and so do those it starts
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(words, cwd=folder, env={**ENV, **env}, start_new_session=True, preexec_fn=heard, **out)
 
 
 def those_in(folder):
