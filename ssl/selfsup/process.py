@@ -167,7 +167,14 @@ def answer_interrupts(grace=GRACE):
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to at once; Python waits for the end of a call
     threading.Thread(target=_deadline, args=(reading, grace), daemon=True).start()
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # we answer for workers
+    forker = threading.get_ident()
+
+    def forked():  # we answer for workers, and none outlives us: to the kernel a parent is the thread that forked
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if threading.get_ident() == forker:
+            die_with_parent()
+
+    os.register_at_fork(after_in_child=forked)
     signal.signal(signal.SIGINT, interrupted)
 
 
@@ -175,6 +182,10 @@ def interrupted(number, frame):
     """The handler of Ctrl-C."""
     signal.signal(signal.SIGINT, lambda *_: None)  # once is enough
     _say()
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    if frame is None or frame.f_globals.get("__name__") not in ("__main__", "runpy"):
+        _leave()  # Python is shutting down, and waits for threads or workers: an exception would be lost there
     raise SystemExit(INTERRUPTED)
 
 
@@ -184,6 +195,14 @@ def _deadline(reading, grace):
     time.sleep(grace)
     if signal.getsignal(signal.SIGINT) == interrupted:  # it has not come to that
         _say()
+    _leave()
+
+
+def _leave():
+    """End now, with workers that nobody waits for any more."""
+    if "multiprocessing" in sys.modules:
+        for child in sys.modules["multiprocessing"].active_children():
+            child.kill()
     os._exit(INTERRUPTED)
 
 
