@@ -72,7 +72,7 @@ Pair = typed(list[Text], min_length=2, max_length=2)
 
 
 class Expectation(Section):
-    """What a claim expects to see; see claims.py for what `by` may name. One of: a run's measure higher than another's,
+    """What a claim expects to see; see verdicts.py for what `by` may name. One of: a run's measure higher than another's,
     above or below a number, or two measures that rank the claim's runs less alike than two seeds of one measure do."""
 
     higher: str | Several | None = None
