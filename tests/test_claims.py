@@ -61,7 +61,48 @@ def test_one_run_higher_than_another(results, a, b, verdict):
     results("e-b", "linear", b)
     finding = found(root, higher="e-a", than="e-b")
     assert finding.verdict == verdict
-    assert finding.says.startswith("linear of a over linear of b: ") and finding.says.endswith("expected above 0")
+    assert finding.says.startswith("linear of a over linear of b: ")
+    assert finding.says.endswith("expected above 0 (margin 1)")
+
+
+@pytest.mark.parametrize("low, high, margin, verdict", [
+    (-0.9, 0.9, 1, "no difference of that size"),
+    (0.2, 0.8, 1, "no difference of that size"),  # above 0, and too little to matter
+    (-0.8, -0.2, 1, "no difference of that size"),
+    (0, 0, 1, "no difference of that size"),
+    (-0.9, 1, 1, "undecided at this budget"),  # it touches the margin
+    (-1, 0.9, 1, "undecided at this budget"),
+    (0.2, 1, 1, "holds here"),
+    (-1, -0.2, 1, "does not hold here"),
+    (1.5, 2, 1, "holds here"),
+    (-1.5, 0.5, 2, "no difference of that size"),
+    (-0.01, 0.01, None, "undecided at this budget"),
+    (None, None, 1, "undecided at this budget"),  # one number
+])  # fmt: skip
+def test_an_interval_within_the_margin(low, high, margin, verdict):
+    assert verdicts.decide(low, high, above=0, margin=margin) == verdict
+
+
+def test_which_difference_is_too_small_by_hand(results):
+    """Differences of 0.1, 0.3 and 0.2, as of 0.2 ± 4.3027 · 0.1 / √3: [-0.05, 0.45]."""
+    results("e-a", "linear", [50.1, 61.3, 70.2])
+    root = results("e-b", "linear", [50, 61, 70])
+    assert found(root, higher="e-a", than="e-b").verdict == "no difference of that size"
+    assert found(root, higher="e-a", than="e-b", margin=0.5).verdict == "no difference of that size"
+    assert found(root, higher="e-a", than="e-b", margin=0.4).verdict == "undecided at this budget"
+    assert found(root, higher="e-b", than="e-a", margin=0.5).verdict == "no difference of that size"
+    pair = {"less": ["e-a", "e-b"]}  # 0.1, 0.3 and 0.2 against none: a difference of differences is in points, too
+    assert found(root, higher=pair, than={"less": ["e-b", "e-b"]}).verdict == "no difference of that size"
+    assert found(root, higher="e-a", above=0).verdict == "holds here"  # nothing compared, no margin
+
+
+def test_what_is_no_accuracy_has_the_margin_that_it_names_or_none(tmp_path):
+    for run, shares in (("e-a", (0.61, 0.63, 0.62)), ("e-b", (0.60, 0.61, 0.61))):
+        recorded(tmp_path, run, *([{"val_accuracy": share}] for share in shares))
+    pair = dict(higher="e-a", than="e-b", by="history.val_accuracy")  # 0.0133 [-0.001, 0.028]
+    assert found(tmp_path, **pair).verdict == "undecided at this budget"  # a share: 1 would be everything
+    assert found(tmp_path, **pair, margin=0.05).verdict == "no difference of that size"
+    assert verdicts.margin(config.Expectation(higher="e-a", than="e-a", by="linear", than_by="cost.seconds")) is None
 
 
 def test_interval_of_paired_seeds_by_hand(results):
@@ -144,13 +185,13 @@ def test_mean_over_runs(results):
     assert finding.verdict == "holds here" and finding.says.startswith("mean linear of a, b over linear of c: 5 [5, 5]")
 
 
-def ranked_apart(results, linear, spread=0.5):
+def ranked_apart(results, linear, spread=0.5, margin=None):
     """The finding for twelve runs whose kNN accuracy is 10, 11, …, 21, and their linear one as given, three seeds."""
     noise = np.random.default_rng(1).normal(0, spread, (2, 12, 3))
     for i in range(12):
         results(f"e-{i}", "knn", 10 + i + noise[0, i])
         root = results(f"e-{i}", "linear", linear[i] + noise[1, i])
-    expected = config.Expectation(ranked_apart=["knn", "linear"])
+    expected = config.Expectation(ranked_apart=["knn", "linear"], margin=margin)
     return verdicts.check(root, expected, [f"e-{i}" for i in range(12)])
 
 
@@ -162,8 +203,9 @@ def test_two_measures_that_rank_runs_apart_by_more_than_seeds_do(results):
 
 def test_noise_of_seeds_alone_does_not_rank_runs_apart(results):
     """The two measures' correlation is well below 1 here, but no lower than that of two seeds."""
-    finding = ranked_apart(results, [40 + 2 * i for i in range(12)], spread=4)
-    assert finding.verdict == "undecided at this budget"
+    accuracy = [40 + 2 * i for i in range(12)]
+    assert ranked_apart(results, accuracy, spread=4).verdict == "undecided at this budget"
+    assert ranked_apart(results, accuracy, spread=4, margin=0.9).verdict == "no difference of that size"
 
 
 def test_rank_correlations_by_loops(results):
@@ -196,13 +238,17 @@ def test_a_claim_stands_or_falls_with_all_it_expects():
     assert of(verdicts.HOLDS, verdicts.UNDECIDED) == verdicts.UNDECIDED
     assert of(verdicts.UNDECIDED, verdicts.FAILS, verdicts.HOLDS) == verdicts.FAILS
     assert of(verdicts.FAILS, verdicts.MISSING) == verdicts.MISSING
+    assert of(verdicts.HOLDS, verdicts.NO_DIFFERENCE) == verdicts.NO_DIFFERENCE
+    assert of(verdicts.UNDECIDED, verdicts.NO_DIFFERENCE) == verdicts.NO_DIFFERENCE
+    assert of(verdicts.NO_DIFFERENCE, verdicts.FAILS) == verdicts.FAILS
+    assert of(verdicts.NO_DIFFERENCE, verdicts.MISSING) == verdicts.MISSING
 
 
 def test_page_and_markdown(results, tmp_path, monkeypatch):
     conf = tmp_path / "conf"
     (conf / "experiment").mkdir(parents=True)
     (conf / "config.yaml").write_text("defaults:\n  - _self_\n  - experiment: quick\n" + yaml.safe_dump(base()))
-    claim = {"says": "A beats B & C.", "expect": [{"higher": "e-a", "than": "e-b"}], "figure": ["linear", "history.std", ["knn", "linear"]]}
+    claim = {"says": "A beats B & C.", "margin_after_results": True, "expect": [{"higher": "e-a", "than": "e-b"}], "figure": ["linear", "history.std", ["knn", "linear"]]}
     runs = {name: {"method": "random", "data": "d", "seeds": [0, 1]} for name in ("e-a", "e-b")}
     experiment = {"experiment": "e", "datasets": {"d": DATA}, "runs": runs, "claims": {"ab": claim}}
     (conf / "experiment/e.yaml").write_text("# @package _global_\n" + yaml.safe_dump(experiment))
@@ -216,6 +262,8 @@ def test_page_and_markdown(results, tmp_path, monkeypatch):
     html, text = page.read_text(), page.with_suffix(".md").read_text()
     assert "A beats B &amp; C." in html and html.count("<svg") == 1 and "<strong>holds here</strong>" in html
     assert "| [ab](#ab) | A beats B &amp; C. | holds here |" in text and "make experiment E=e && make parallel" in text
+    late = "The margin was named after these results were seen: ab."
+    assert html.count(late) == text.count(late) == 1
     assert "20,480 images of d seen by each convnet (width 32)" in html and "seen by each convnet (width 32). `make" in text
 
 
@@ -236,6 +284,8 @@ def base():
     ({"higher": "quick-simclr", "than": "quick-random", "above": 1}, "one of `than`, `above` and `below`"),
     ({"above": 1}, "either `higher` or `ranked_apart`"),
     ({"ranked_apart": ["linear", "knn"], "below": 1}, "if it has `higher`"),
+    ({"higher": "quick-simclr", "above": 1, "margin": 1}, "expect.0.margin is that of a difference"),
+    ({"higher": "quick-simclr", "than": "quick-random", "margin": 0}, "expect.0.margin should be greater than 0"),
 ])  # fmt: skip
 def test_claims_are_checked_with_the_params(tmp_path, expected, sentence):
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page of the lectures' claims: a panel for each claim that an experiment checks, with its verdict, figure, budget and cost."""
+"""The page of the lectures' claims: a panel for each that an experiment checks, with verdict, figure, budget, cost."""
 
 import tempfile
 from dataclasses import dataclass
@@ -74,7 +74,8 @@ def figure(root, claim, titles):
     shown = []
     for item in claim.figure:
         by = item if isinstance(item, list) else [item]
-        values = {title: found for run, title in titles.items() if None not in (found := [_try(root, run, one) for one in by])}
+        values = {title: found for run, title in titles.items()
+                  if None not in (found := [_try(root, run, one) for one in by])}
         if values:
             shown.append((by, values))
     if not shown:
@@ -115,7 +116,7 @@ def _scatter(axis, by, values):
 
 
 def _label(by):
-    return by + (" accuracy on test, %" if by.split(".")[0] not in ("history", "cost") else "")
+    return by + (" accuracy on test, %" if verdicts.accuracy(by) else "")
 
 
 def _try(root, run, by):
@@ -131,18 +132,28 @@ def build(root="."):
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     found = panels(root)
-    pages = Environment(loader=FileSystemLoader([Path(__file__).parent, report.TEMPLATES]), autoescape=True, undefined=StrictUndefined,
-                        trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(loader=FileSystemLoader([Path(__file__).parent, report.TEMPLATES]), autoescape=True,
+                        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     out = Path(root) / "data/report"
     out.mkdir(parents=True, exist_ok=True)
-    page = pages.get_template("claims.html").render(panels=found, duration=report.duration)
+    page = pages.get_template("claims.html").render(panels=found, margins=margins(found), duration=report.duration)
     files.write(out / "claims.html", page)
     files.write(out / "claims.md", markdown(found))
     return out / "claims.html"
 
 
+def margins(found):
+    """What the page says once of all margins, and of which it was too late to name them before the run."""
+    late = ", ".join(one.name for one in found if one.claim.margin_after_results)
+    says = ("An expected difference has a margin, the smallest difference that matters: one point of accuracy unless "
+            "the claim names another. Where the whole interval lies within it, on either side of 0, there is no "
+            "difference of that size, and a claim that expects one does not hold as it is said; nor does its opposite.")
+    return f"{says} The margin was named after these results were seen: {late}." if late else says
+
+
 def markdown(found):
-    lines = ["# The lectures' claims", "", "| Claim | The lectures say | Verdict | Trained for |", "| --- | --- | --- | ---: |"]
+    lines = ["# The lectures' claims", "", margins(found), "",
+             "| Claim | The lectures say | Verdict | Trained for |", "| --- | --- | --- | ---: |"]
     for one in found:
         cost = f"{report.duration(one.seconds)}, {one.trainings} trainings" if one.trainings else ""
         lines.append(f"| [{one.name}](#{one.name}) | {report.literal(one.claim.says)} | {one.verdict} | {cost} |")
