@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from selfsup import claims, config, intervals
+from selfsup import claims, config, intervals, verdicts
 from selfsup.errors import UserError
 
 
@@ -31,7 +31,7 @@ def recorded(root, run, *seeds):
         folder = root / config.encoders(run) / str(seed)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    claims.keep(root, run, range(len(seeds)))
+    verdicts.keep(root, run, range(len(seeds)))
 
 
 def test_a_history_cut_off_is_one_sentence(tmp_path):
@@ -39,12 +39,12 @@ def test_a_history_cut_off_is_one_sentence(tmp_path):
     file = tmp_path / config.encoders("e-a") / "0/history.jsonl"
     file.write_text(file.read_text()[:-4])
     with pytest.raises(UserError, match="history.jsonl is damaged .*dvc checkout"):
-        claims.keep(tmp_path, "e-a", [0])
+        verdicts.keep(tmp_path, "e-a", [0])
 
 
 def found(root, **expected):
     names = ["e-a", "e-b", "e-c", "e-d"]
-    return claims.check(root, config.Expectation(**expected), names)
+    return verdicts.check(root, config.Expectation(**expected), names)
 
 
 @pytest.mark.parametrize("a, b, verdict", [
@@ -61,13 +61,54 @@ def test_one_run_higher_than_another(results, a, b, verdict):
     results("e-b", "linear", b)
     finding = found(root, higher="e-a", than="e-b")
     assert finding.verdict == verdict
-    assert finding.says.startswith("linear of a over linear of b: ") and finding.says.endswith("expected above 0")
+    assert finding.says.startswith("linear of a over linear of b: ")
+    assert finding.says.endswith("expected above 0 (margin 1)")
+
+
+@pytest.mark.parametrize("low, high, margin, verdict", [
+    (-0.9, 0.9, 1, "no difference of that size"),
+    (0.2, 0.8, 1, "no difference of that size"),  # above 0, and too little to matter
+    (-0.8, -0.2, 1, "no difference of that size"),
+    (0, 0, 1, "no difference of that size"),
+    (-0.9, 1, 1, "undecided at this budget"),  # it touches the margin
+    (-1, 0.9, 1, "undecided at this budget"),
+    (0.2, 1, 1, "holds here"),
+    (-1, -0.2, 1, "does not hold here"),
+    (1.5, 2, 1, "holds here"),
+    (-1.5, 0.5, 2, "no difference of that size"),
+    (-0.01, 0.01, None, "undecided at this budget"),
+    (None, None, 1, "undecided at this budget"),  # one number
+])  # fmt: skip
+def test_an_interval_within_the_margin(low, high, margin, verdict):
+    assert verdicts.decide(low, high, above=0, margin=margin) == verdict
+
+
+def test_which_difference_is_too_small_by_hand(results):
+    """Differences of 0.1, 0.3 and 0.2, as of 0.2 ± 4.3027 · 0.1 / √3: [-0.05, 0.45]."""
+    results("e-a", "linear", [50.1, 61.3, 70.2])
+    root = results("e-b", "linear", [50, 61, 70])
+    assert found(root, higher="e-a", than="e-b").verdict == "no difference of that size"
+    assert found(root, higher="e-a", than="e-b", margin=0.5).verdict == "no difference of that size"
+    assert found(root, higher="e-a", than="e-b", margin=0.4).verdict == "undecided at this budget"
+    assert found(root, higher="e-b", than="e-a", margin=0.5).verdict == "no difference of that size"
+    pair = {"less": ["e-a", "e-b"]}  # 0.1, 0.3 and 0.2 against none: a difference of differences is in points, too
+    assert found(root, higher=pair, than={"less": ["e-b", "e-b"]}).verdict == "no difference of that size"
+    assert found(root, higher="e-a", above=0).verdict == "holds here"  # nothing compared, no margin
+
+
+def test_what_is_no_accuracy_has_the_margin_that_it_names_or_none(tmp_path):
+    for run, shares in (("e-a", (0.61, 0.63, 0.62)), ("e-b", (0.60, 0.61, 0.61))):
+        recorded(tmp_path, run, *([{"val_accuracy": share}] for share in shares))
+    pair = dict(higher="e-a", than="e-b", by="history.val_accuracy")  # 0.0133 [-0.001, 0.028]
+    assert found(tmp_path, **pair).verdict == "undecided at this budget"  # a share: 1 would be everything
+    assert found(tmp_path, **pair, margin=0.05).verdict == "no difference of that size"
+    assert verdicts.margin(config.Expectation(higher="e-a", than="e-a", by="linear", than_by="cost.seconds")) is None
 
 
 def test_interval_of_paired_seeds_by_hand(results):
     root = results("e-a", "knn", [30, 50, 70])
     results("e-b", "knn", [28, 47, 66])
-    mean, low, high = (claims.measure(root, "e-a", "knn") - claims.measure(root, "e-b", "knn")).interval
+    mean, low, high = (verdicts.measure(root, "e-a", "knn") - verdicts.measure(root, "e-b", "knn")).interval
     # Differences 2, 3, 4: mean 3, deviation 1, t(2, 97.5 %) = 4.3027.
     assert (mean, low, high) == pytest.approx((3, 3 - 4.3027 / 3**0.5, 3 + 4.3027 / 3**0.5), abs=1e-3)
 
@@ -75,13 +116,13 @@ def test_interval_of_paired_seeds_by_hand(results):
 def test_only_shared_seeds_are_compared(results):
     root = results("e-a", "knn", [10, 20, 90])
     results("e-b", "knn", [5])
-    mean, low, high = (claims.measure(root, "e-a", "knn") - claims.measure(root, "e-b", "knn")).interval
+    mean, low, high = (verdicts.measure(root, "e-a", "knn") - verdicts.measure(root, "e-b", "knn")).interval
     assert (mean, high - low) == pytest.approx((5, 2 * 8**0.5))
 
 
 def test_what_training_recorded_last_and_first(tmp_path):
     recorded(tmp_path, "e-a", *([{"nmi": 0.2}, {"loss": 1.0}, {"nmi": last}, {"loss": 0.5}] for last in (0.6, 0.7, 0.65)))
-    assert claims.measure(tmp_path, "e-a", "history.nmi").seeds == {"0": 0.6, "1": 0.7, "2": 0.65}
+    assert verdicts.measure(tmp_path, "e-a", "history.nmi").seeds == {"0": 0.6, "1": 0.7, "2": 0.65}
     finding = found(tmp_path, higher="e-a", than="e-a", by="history.nmi", than_by="history.first.nmi")
     assert finding.verdict == "holds here" and finding.says.startswith("history.nmi of a over history.first.nmi of a: 0.45")
     assert found(tmp_path, higher="e-a", by="history.nmi", below=0.9).verdict == "holds here"
@@ -94,13 +135,13 @@ def test_what_training_recorded_outlives_the_encoders(tmp_path):
     recorded(tmp_path, "e-a", [{"std": 1.0}, {"std": 0.5}], [{"std": 1.0}, {"std": 0.25}])
     kept = (tmp_path / "data/results/e/histories/e-a.json").read_bytes()
     (tmp_path / config.encoders("e-a") / "1/history.jsonl").unlink()
-    claims.keep(tmp_path, "e-a", [0, 1])  # one of two is no result
+    verdicts.keep(tmp_path, "e-a", [0, 1])  # one of two is no result
     shutil.rmtree(tmp_path / config.encoders("e-a"))
-    claims.keep(tmp_path, "e-a", [0, 1])
+    verdicts.keep(tmp_path, "e-a", [0, 1])
     assert (tmp_path / "data/results/e/histories/e-a.json").read_bytes() == kept
-    assert claims.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.5, "1": 0.25}
+    assert verdicts.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.5, "1": 0.25}
     recorded(tmp_path, "e-a", [{"std": 0.75}], [{"std": 0.75}])  # trained again
-    assert claims.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.75, "1": 0.75}
+    assert verdicts.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.75, "1": 0.75}
 
 
 def test_what_another_training_recorded_does_not_count(tmp_path):
@@ -108,14 +149,14 @@ def test_what_another_training_recorded_does_not_count(tmp_path):
     cost.parent.mkdir(parents=True)
     cost.write_text(json.dumps({"seeds": {"0": {"seconds": 12.34}}}))
     recorded(tmp_path, "e-a", [{"std": 0.5}])
-    assert claims.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.5}
+    assert verdicts.measure(tmp_path, "e-a", "history.std").seeds == {"0": 0.5}
     cost.write_text(json.dumps({"seeds": {"0": {"seconds": 12.35}}}))
-    assert claims.measure(tmp_path, "e-a", "history.std") is None
+    assert verdicts.measure(tmp_path, "e-a", "history.std") is None
 
 
 def test_a_floor_has_no_history(tmp_path):
     recorded(tmp_path, "e-a", [])
-    assert claims.measure(tmp_path, "e-a", "history.std") is None
+    assert verdicts.measure(tmp_path, "e-a", "history.std") is None
 
 
 def test_a_single_number_without_an_interval_decides_nothing(tmp_path):
@@ -138,20 +179,20 @@ def test_mean_over_runs(results):
     for run, accuracy in (("e-a", [10, 20]), ("e-b", [30, 42]), ("e-c", [15, 26])):
         root = results(run, "linear", accuracy)
     several = {"mean": ["e-a", "e-b"]}
-    value = intervals.Value.mean([claims.measure(root, run, "linear") for run in ("e-a", "e-b")])
+    value = intervals.Value.mean([verdicts.measure(root, run, "linear") for run in ("e-a", "e-b")])
     assert value.seeds == {"0": 20, "1": 31} and value.half["0"] == pytest.approx(2**0.5)
     finding = found(root, higher=several, than="e-c")  # 5 in either seed
     assert finding.verdict == "holds here" and finding.says.startswith("mean linear of a, b over linear of c: 5 [5, 5]")
 
 
-def ranked_apart(results, linear, spread=0.5):
+def ranked_apart(results, linear, spread=0.5, margin=None):
     """The finding for twelve runs whose kNN accuracy is 10, 11, …, 21, and their linear one as given, three seeds."""
     noise = np.random.default_rng(1).normal(0, spread, (2, 12, 3))
     for i in range(12):
         results(f"e-{i}", "knn", 10 + i + noise[0, i])
         root = results(f"e-{i}", "linear", linear[i] + noise[1, i])
-    expected = config.Expectation(ranked_apart=["knn", "linear"])
-    return claims.check(root, expected, [f"e-{i}" for i in range(12)])
+    expected = config.Expectation(ranked_apart=["knn", "linear"], margin=margin)
+    return verdicts.check(root, expected, [f"e-{i}" for i in range(12)])
 
 
 def test_two_measures_that_rank_runs_apart_by_more_than_seeds_do(results):
@@ -162,8 +203,9 @@ def test_two_measures_that_rank_runs_apart_by_more_than_seeds_do(results):
 
 def test_noise_of_seeds_alone_does_not_rank_runs_apart(results):
     """The two measures' correlation is well below 1 here, but no lower than that of two seeds."""
-    finding = ranked_apart(results, [40 + 2 * i for i in range(12)], spread=4)
-    assert finding.verdict == "undecided at this budget"
+    accuracy = [40 + 2 * i for i in range(12)]
+    assert ranked_apart(results, accuracy, spread=4).verdict == "undecided at this budget"
+    assert ranked_apart(results, accuracy, spread=4, margin=0.9).verdict == "no difference of that size"
 
 
 def test_rank_correlations_by_loops(results):
@@ -176,7 +218,7 @@ def test_rank_correlations_by_loops(results):
     pairs = [(s, t) for s in range(3) for t in range(3) if s != t]
     within = np.mean([spearmanr(x[:, s], x[:, t]).statistic for x in (a, b) for s, t in pairs])
     between = np.mean([spearmanr(a[:, s], b[:, t]).statistic for s, t in pairs])
-    says = claims.check(root, config.Expectation(ranked_apart=["knn", "linear"]), [f"e-{i}" for i in range(6)]).says
+    says = verdicts.check(root, config.Expectation(ranked_apart=["knn", "linear"]), [f"e-{i}" for i in range(6)]).says
     assert f"{within:.2f} between seeds of knn or of linear, {between:.2f} between" in says
     assert f"difference: {within - between:.4g} [" in says
 
@@ -189,20 +231,24 @@ def test_without_results_nothing_is_claimed(results, tmp_path):
 
 
 def test_a_claim_stands_or_falls_with_all_it_expects():
-    def of(*verdicts):
-        return claims.verdict([claims.Finding("", verdict) for verdict in verdicts])
+    def of(*found):
+        return verdicts.verdict([verdicts.Finding("", one) for one in found])
 
-    assert of(claims.HOLDS, claims.HOLDS) == claims.HOLDS
-    assert of(claims.HOLDS, claims.UNDECIDED) == claims.UNDECIDED
-    assert of(claims.UNDECIDED, claims.FAILS, claims.HOLDS) == claims.FAILS
-    assert of(claims.FAILS, claims.MISSING) == claims.MISSING
+    assert of(verdicts.HOLDS, verdicts.HOLDS) == verdicts.HOLDS
+    assert of(verdicts.HOLDS, verdicts.UNDECIDED) == verdicts.UNDECIDED
+    assert of(verdicts.UNDECIDED, verdicts.FAILS, verdicts.HOLDS) == verdicts.FAILS
+    assert of(verdicts.FAILS, verdicts.MISSING) == verdicts.MISSING
+    assert of(verdicts.HOLDS, verdicts.NO_DIFFERENCE) == verdicts.NO_DIFFERENCE
+    assert of(verdicts.UNDECIDED, verdicts.NO_DIFFERENCE) == verdicts.NO_DIFFERENCE
+    assert of(verdicts.NO_DIFFERENCE, verdicts.FAILS) == verdicts.FAILS
+    assert of(verdicts.NO_DIFFERENCE, verdicts.MISSING) == verdicts.MISSING
 
 
 def test_page_and_markdown(results, tmp_path, monkeypatch):
     conf = tmp_path / "conf"
     (conf / "experiment").mkdir(parents=True)
     (conf / "config.yaml").write_text("defaults:\n  - _self_\n  - experiment: quick\n" + yaml.safe_dump(base()))
-    claim = {"says": "A beats B & C.", "expect": [{"higher": "e-a", "than": "e-b"}], "figure": ["linear", "history.std", ["knn", "linear"]]}
+    claim = {"says": "A beats B & C.", "margin_after_results": True, "expect": [{"higher": "e-a", "than": "e-b"}], "figure": ["linear", "history.std", ["knn", "linear"]]}
     runs = {name: {"method": "random", "data": "d", "seeds": [0, 1]} for name in ("e-a", "e-b")}
     experiment = {"experiment": "e", "datasets": {"d": DATA}, "runs": runs, "claims": {"ab": claim}}
     (conf / "experiment/e.yaml").write_text("# @package _global_\n" + yaml.safe_dump(experiment))
@@ -212,10 +258,12 @@ def test_page_and_markdown(results, tmp_path, monkeypatch):
     recorded(tmp_path, "e-b", [{"rank": 3.0}], [{"rank": 4.0}])
     shutil.rmtree(tmp_path / "data/results/e/histories")
     page = claims.build(tmp_path)
-    assert claims.measure(tmp_path, "e-b", "history.rank").seeds == {"0": 3.0, "1": 4.0}  # kept by the page
+    assert verdicts.measure(tmp_path, "e-b", "history.rank").seeds == {"0": 3.0, "1": 4.0}  # kept by the page
     html, text = page.read_text(), page.with_suffix(".md").read_text()
     assert "A beats B &amp; C." in html and html.count("<svg") == 1 and "<strong>holds here</strong>" in html
     assert "| [ab](#ab) | A beats B &amp; C. | holds here |" in text and "make experiment E=e && make parallel" in text
+    late = "The margin was named after these results were seen: ab."
+    assert html.count(late) == text.count(late) == 1
     assert "20,480 images of d seen by each convnet (width 32)" in html and "seen by each convnet (width 32). `make" in text
 
 
@@ -236,6 +284,8 @@ def base():
     ({"higher": "quick-simclr", "than": "quick-random", "above": 1}, "one of `than`, `above` and `below`"),
     ({"above": 1}, "either `higher` or `ranked_apart`"),
     ({"ranked_apart": ["linear", "knn"], "below": 1}, "if it has `higher`"),
+    ({"higher": "quick-simclr", "above": 1, "margin": 1}, "expect.0.margin is that of a difference"),
+    ({"higher": "quick-simclr", "than": "quick-random", "margin": 0}, "expect.0.margin should be greater than 0"),
 ])  # fmt: skip
 def test_claims_are_checked_with_the_params(tmp_path, expected, sentence):
     from pathlib import Path

@@ -36,7 +36,7 @@ def whole():
     params["protocols"]["knn"]["on"] = ["more"]
     params["protocols"]["finetune"] |= {"runs": {"tiny-random": ["tiny", "more"]}, **BUDGET}
     params["claims"] = {"better": {"says": "A beats B.", "figure": ["linear", ["knn", "linear"]], "runs": ["tiny-simclr"], "expect": [
-        {"higher": "tiny-simclr", "than": {"mean": ["tiny-random", "tiny-vit"]}, "by": "linear"}]}}  # fmt: skip
+        {"higher": "tiny-simclr", "than": {"mean": ["tiny-random", "tiny-vit"]}, "by": "linear", "margin": 2}]}}  # fmt: skip
     params["notes"], params["fetch"] = {"tiny-vit": "a note"}, ["CIFAR10"]
     return params
 

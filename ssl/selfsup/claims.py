@@ -1,166 +1,14 @@
-"""The lectures' claims: what an experiment that checks one expects of its results, and whether that holds here.
+"""The page of the lectures' claims: a panel for each that an experiment checks, with verdict, figure, budget, cost."""
 
-An experiment's file in conf/experiment states in `claims` what the lectures say and what should then be seen of its runs
-(config.Claim). From results and their intervals follows a verdict; nothing here knows any claim in particular.
-
-A measure is named by its result file and the path in it, "accuracy" being understood: `linear`, `low_shot.linear.1`,
-`layerwise.layers.5`, `cost.parameters`; or by what training recorded last, or first: `history.std`, `history.first.nmi`.
-That is kept among the results (`keep`), so that a clone without encoders comes to the same verdicts.
-"""
-
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
 
-from selfsup import artefacts, config, report
+from selfsup import artefacts, config, report, verdicts
 from selfsup.core import files
-from selfsup.intervals import Value
 from selfsup.errors import UserError
-
-HOLDS, FAILS, UNDECIDED, MISSING = "holds here", "does not hold here", "undecided at this budget", "not run yet"
-RESAMPLES = 2000  # of runs, for the interval of a difference of rank correlations
-
-
-def measure(root, run, by):
-    """The Value of a run's measure; None where its results are not there. UserError for a path that leads nowhere."""
-    file, *path = by.split(".")
-    results = _history(root, run) if file == "history" else root / config.results(run) / f"{file}.json"
-    if not results.exists():
-        return None
-    content = artefacts.result(results)
-    if "skipped" in content:  # the data has no labels
-        return None
-    if file == "history" and content["seconds"] != _seconds(root, run):  # kept of another training than the results are of
-        return None
-    seeds, half = {}, {}
-    for seed, content in content["seeds"].items():
-        try:
-            for key in path:
-                content = content[key]
-        except (KeyError, TypeError):
-            raise UserError(f"claims: {results} has no {'.'.join(path)}") from None
-        if isinstance(content, dict):
-            half[seed] = (content["high"] - content["low"]) / 2
-            content = content["accuracy"]
-        seeds[seed] = float(content)
-    return Value(seeds, {seed: half.get(seed, 0.0) for seed in seeds})
-
-
-def keep(root, run, seeds):
-    """Of a run whose histories are there for all seeds, keep each name that training recorded with its last value, and
-    under "first" with its first. Where a history is missing, what was kept before stays, and counts as long as the
-    run's cost.json is that of the same trainings."""
-    histories = {str(seed): root / config.encoders(run) / str(seed) / "history.jsonl" for seed in seeds}
-    if not all(file.exists() and file.stat().st_size for file in histories.values()):  # a floor's is empty
-        return
-    kept = {}
-    for seed, file in histories.items():
-        rows = artefacts.rows(file)
-        first = {name: value for row in reversed(rows) for name, value in row.items()}
-        kept[seed] = {name: value for row in rows for name, value in row.items()} | {"first": first}
-    out = _history(root, run)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    files.write(out, json.dumps({"run": run, "seconds": _seconds(root, run), "seeds": kept}, indent=2) + "\n")
-
-
-def _seconds(root, run):
-    """{seed: seconds of training}, which no two trainings have alike."""
-    file = root / config.results(run) / "cost.json"
-    return {seed: cost["seconds"] for seed, cost in artefacts.costs(file)["seeds"].items()} if file.exists() else {}
-
-
-def _history(root, run):
-    # Not in the run's own folder, whose files are its judgements and are tracked as such.
-    return root / config.results(run).parent / "histories" / f"{run}.json"
-
-
-@dataclass
-class Finding:
-    """One expectation and what was found: a sentence, a verdict."""
-
-    says: str
-    verdict: str
-
-
-def check(root, expected, runs):
-    """The Finding of one config.Expectation. runs: those that the claim is about."""
-    if expected.ranked_apart:
-        return _ranked_apart(root, *expected.ranked_apart, runs)
-    by, than_by = expected.by, expected.than_by or expected.by
-
-    def side(which, by):
-        parts = [measure(root, name, by) for name in config.named(which)]
-        if None in parts or not parts:
-            return None
-        return parts[0] - parts[1] if getattr(which, "less", None) else Value.mean(parts)
-
-    def told(which, by):
-        names = [name.partition("-")[2] for name in config.named(which)]
-        if len(names) == 1:
-            return f"{by} of {names[0]}"
-        return f"{by} of {names[0]} less {names[1]}" if which.less else f"mean {by} of {', '.join(names)}"
-
-    higher, other = side(expected.higher, by), side(expected.than, than_by)
-    if higher is None or (expected.than and other is None):
-        return Finding(f"{told(expected.higher, by)}: no results yet", MISSING)
-    if expected.than:
-        mean, low, high = (higher - other).interval
-        says = f"{told(expected.higher, by)} over {told(expected.than, than_by)}: {_number(mean, low, high)}, expected above 0"
-        return Finding(says, _decide(low, high, above=0))
-    mean, low, high = higher.interval
-    bound = f"above {expected.above:g}" if expected.above is not None else f"below {expected.below:g}"
-    says = f"{told(expected.higher, by)}: {_number(mean, low, high)}, expected {bound}"
-    return Finding(says, _decide(low, high, expected.above, expected.below))
-
-
-def _decide(low, high, above=None, below=None):
-    if low is None:
-        return UNDECIDED
-    if above is not None:
-        return HOLDS if low > above else FAILS if high < above else UNDECIDED
-    return HOLDS if high < below else FAILS if low > below else UNDECIDED
-
-
-def _number(mean, low, high):
-    return f"{mean:.4g} [{low:.4g}, {high:.4g}]" if low is not None else f"{mean:.4g} (one seed)"
-
-
-def _ranked_apart(root, first, second, runs):
-    """Spearman's correlation over the runs, between seeds of one measure less between seeds of two, and its interval by a
-    bootstrap over runs. Noise lowers both alike, so above 0 the measures themselves rank the runs apart; two measures of
-    one thing give 0, which no number of runs can show, so that the verdict is then "undecided"."""
-    from scipy.stats import rankdata
-
-    pairs = [pair for run in runs if None not in (pair := (measure(root, run, first), measure(root, run, second)))]
-    seeds = sorted(set.intersection(*(set(value.seeds) for pair in pairs for value in pair))) if pairs else []
-    if len(pairs) < 4 or len(seeds) < 2:
-        return Finding(f"{first} and {second}: {len(pairs)} runs and {len(seeds)} seeds, at least 4 and 2 are needed", MISSING)
-    table = np.array([[value.seeds[seed] for value in pair for seed in seeds] for pair in pairs])  # (runs, 2 · seeds)
-    other = np.tile(1 - np.eye(len(seeds), dtype=bool), (2, 2)).astype(bool)  # another seed's
-    same = np.kron(np.eye(2, dtype=bool), np.ones((len(seeds), len(seeds)), bool))  # the same measure's
-
-    def correlations(rows):
-        found = np.corrcoef(rankdata(rows, axis=0).T)
-        return found[other & same].mean(), found[other & ~same].mean()
-
-    within, between = correlations(table)
-    rng = np.random.default_rng(0)
-    drawn = (table[rng.integers(len(table), size=len(table))] for _ in range(RESAMPLES))
-    apart = [np.subtract(*correlations(rows)) for rows in drawn if np.ptp(rows, axis=0).all()]
-    low, high = np.quantile(apart, [0.025, 0.975])
-    says = f"rank correlation over {len(pairs)} runs, {within:.2f} between seeds of {first} or of {second}, {between:.2f} between "
-    says += f"seeds of the two; the difference: {_number(within - between, low, high)}, expected above 0"
-    return Finding(says, _decide(low, high, above=0))
-
-
-def verdict(findings):
-    """Of a claim with several expectations: it holds if all do, and does not if one does not."""
-    verdicts = {finding.verdict for finding in findings}
-    return next((v for v in (MISSING, FAILS, UNDECIDED) if v in verdicts), HOLDS)
 
 
 @dataclass
@@ -204,11 +52,11 @@ def panel(root, params, name):
     claim = params.claims[name]
     titles = {run: run.removeprefix(f"{params.experiment}-") for run in claim.runs or params.runs}
     for run in titles:
-        keep(root, run, params.runs[run].seeds)
-    findings = [check(root, expected, list(titles)) for expected in claim.expect]
+        verdicts.keep(root, run, params.runs[run].seeds)
+    findings = [verdicts.check(root, expected, list(titles)) for expected in claim.expect]
     costs = [content for run in titles if (file := root / config.results(run) / "cost.json").exists()
              for content in artefacts.costs(file)["seeds"].values()]
-    return Panel(name, params.experiment, claim, findings, verdict(findings), figure(root, claim, titles),
+    return Panel(name, params.experiment, claim, findings, verdicts.verdict(findings), figure(root, claim, titles),
                  budget(params, titles),
                  sum(cost["seconds"] for cost in costs), len(costs))
 
@@ -226,7 +74,8 @@ def figure(root, claim, titles):
     shown = []
     for item in claim.figure:
         by = item if isinstance(item, list) else [item]
-        values = {title: found for run, title in titles.items() if None not in (found := [_try(root, run, one) for one in by])}
+        values = {title: found for run, title in titles.items()
+                  if None not in (found := [_try(root, run, one) for one in by])}
         if values:
             shown.append((by, values))
     if not shown:
@@ -267,13 +116,13 @@ def _scatter(axis, by, values):
 
 
 def _label(by):
-    return by + (" accuracy on test, %" if by.split(".")[0] not in ("history", "cost") else "")
+    return by + (" accuracy on test, %" if verdicts.accuracy(by) else "")
 
 
 def _try(root, run, by):
     """A run that does not have a measure, as a floor has no history, is left out of a figure."""
     try:
-        return measure(root, run, by)
+        return verdicts.measure(root, run, by)
     except UserError:
         return None
 
@@ -283,18 +132,28 @@ def build(root="."):
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     found = panels(root)
-    pages = Environment(loader=FileSystemLoader([Path(__file__).parent, report.TEMPLATES]), autoescape=True, undefined=StrictUndefined,
-                        trim_blocks=True, lstrip_blocks=True)
+    pages = Environment(loader=FileSystemLoader([Path(__file__).parent, report.TEMPLATES]), autoescape=True,
+                        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     out = Path(root) / "data/report"
     out.mkdir(parents=True, exist_ok=True)
-    page = pages.get_template("claims.html").render(panels=found, duration=report.duration)
+    page = pages.get_template("claims.html").render(panels=found, margins=margins(found), duration=report.duration)
     files.write(out / "claims.html", page)
     files.write(out / "claims.md", markdown(found))
     return out / "claims.html"
 
 
+def margins(found):
+    """What the page says once of all margins, and of which it was too late to name them before the run."""
+    late = ", ".join(one.name for one in found if one.claim.margin_after_results)
+    says = ("An expected difference has a margin, the smallest difference that matters: one point of accuracy unless "
+            "the claim names another. Where the whole interval lies within it, on either side of 0, there is no "
+            "difference of that size, and a claim that expects one does not hold as it is said; nor does its opposite.")
+    return f"{says} The margin was named after these results were seen: {late}." if late else says
+
+
 def markdown(found):
-    lines = ["# The lectures' claims", "", "| Claim | The lectures say | Verdict | Trained for |", "| --- | --- | --- | ---: |"]
+    lines = ["# The lectures' claims", "", margins(found), "",
+             "| Claim | The lectures say | Verdict | Trained for |", "| --- | --- | --- | ---: |"]
     for one in found:
         cost = f"{report.duration(one.seconds)}, {one.trainings} trainings" if one.trainings else ""
         lines.append(f"| [{one.name}](#{one.name}) | {report.literal(one.claim.says)} | {one.verdict} | {cost} |")

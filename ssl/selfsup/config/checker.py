@@ -177,6 +177,8 @@ def claims(found, params):
                 found.append(f"{where} should have either `higher` or `ranked_apart`")
             elif [expected.than, expected.above, expected.below].count(None) != (2 if expected.higher else 3):
                 found.append(f"{where} should have one of `than`, `above` and `below` if it has `higher`")
+            elif expected.margin is not None and not expected.than and not expected.ranked_apart:
+                found.append(f"{where}.margin is that of a difference, which needs `than` or `ranked_apart`")
 
 
 def named(side):

@@ -72,7 +72,7 @@ Pair = typed(list[Text], min_length=2, max_length=2)
 
 
 class Expectation(Section):
-    """What a claim expects to see; see claims.py for what `by` may name. One of: a run's measure higher than another's,
+    """What a claim expects to see; see verdicts.py for what `by` may name. One of: a run's measure higher than another's,
     above or below a number, or two measures that rank the claim's runs less alike than two seeds of one measure do."""
 
     higher: str | Several | None = None
@@ -82,6 +82,7 @@ class Expectation(Section):
     ranked_apart: Pair | None = None
     above: float | None = None
     below: float | None = None
+    margin: Positive | None = None  # the smallest difference that matters, in the measure's unit; see verdicts.margin
 
 
 class Claim(Section):
@@ -91,6 +92,7 @@ class Claim(Section):
     expect: typed(list[Expectation], min_length=1)
     figure: typed(list[Text | Pair], min_length=1)  # measures shown, each by itself or one against another
     runs: list[str] = []  # those it is about; all unless given
+    margin_after_results: bool = False  # what the page has to say where a margin was named with the results in view
 
 
 class Params(Section):
