@@ -44,7 +44,7 @@ def test_second_writer_is_refused_and_a_killed_one_leaves_the_lock(tmp_path):
         pass
 
 
-def eventually(condition, seconds=30):
+def eventually(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -88,7 +88,7 @@ def test_a_stage_and_its_workers_die_when_dvc_is_killed(folder):
     """`dvc` (here a script of that name) → others → the stage → workers."""
     between = [word for _ in range(2) for word in (sys.executable, "-c", CALL)]
     top = start(folder, sys.executable, folder / "dvc", *between, *SHARD)
-    eventually(lambda: len(those_in(folder)) > 5, 60)  # there are workers
+    eventually(lambda: len(those_in(folder)) > 5)  # there are workers
     top.kill()
     top.wait()
     eventually(lambda: not those_in(folder))
@@ -129,18 +129,18 @@ open("ready", "w")
 @pytest.mark.parametrize("what, last", [
     ("a stage with workers", None),
     ("the trainer of a launcher", "time.sleep(60)"),
-    ("one that forked a worker", "from multiprocessing import Process; Process(target=time.sleep, args=(60,)).start()"),
+    ("one that forked a worker", "from multiprocessing import Process as P; P(target=time.sleep, args=(60,)).start(); open('started', 'w')"),
     ("one that is busy in C", "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"),
 ])
 def test_ctrl_c_is_one_line_and_status_130(folder, what, last):
     (folder / "stage.py").write_text(f"{NAP}{last}\n")
     if last is None:
         running = start(folder, sys.executable, *SHARD[1:])
-        eventually(lambda: len(those_in(folder)) > 2, 60)
+        eventually(lambda: len(those_in(folder)) > 2)
     else:
         launcher = ["-m", "selfsup.launch", "-m", "accelerate.commands.launch"] if "launcher" in what else []
         running = start(folder, sys.executable, *launcher, "stage.py")
-        eventually((folder / "ready").exists, 60)
+        eventually((folder / ("started" if "forked" in what else "ready")).exists)
     asked = time.monotonic()
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     status = running.wait(30)

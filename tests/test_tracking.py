@@ -489,7 +489,7 @@ def test_server_that_never_answers_does_not_stall(tmp_path, monkeypatch, capfd):
         start = time.monotonic()
         for row in history() * 20:
             tracker.log([row])
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 5  # where an answer would take for ever
         tracker.close()
     assert time.monotonic() - start < 12 and "make track" in capfd.readouterr().err
 

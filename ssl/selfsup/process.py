@@ -167,14 +167,7 @@ def answer_interrupts(grace=GRACE):
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to at once; Python waits for the end of a call
     threading.Thread(target=_deadline, args=(reading, grace), daemon=True).start()
-    forker = threading.get_ident()
-
-    def forked():  # we answer for workers, and none outlives us: to the kernel a parent is the thread that forked
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if threading.get_ident() == forker:
-            die_with_parent()
-
-    os.register_at_fork(after_in_child=forked)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # we answer for workers
     signal.signal(signal.SIGINT, interrupted)
 
 
