@@ -13,12 +13,12 @@ class Method(nn.Module):
     A method never logs, moves devices or opens files. Everything that changes during training is a parameter or a
     registered buffer, so that a checkpoint holds it. `forward` and `after_step` read no value back from the device and
     make no constant on it from numbers of the host, since a GPU would wait. Under autocast networks alone round: what is
-made of their outputs is `@float32` (core/precision.py), the loss too. A test holds every method to this.
+    made of their outputs is `@float32` (core/precision.py), the loss too. A test holds every method to this.
 
     A subclass's `__init__(self, encoder, **options)` has the paper's values as defaults, with types and ranges
-    (`arguments`) against which a run's `args` are held. It may name `card`, to be
-    given the data card (classes, counts, size in pixels, vocabulary), and `teacher`, to be given the encoder of the run
-    that `from` names: frozen, images -> features (N, teacher.dim).
+    (`arguments`) against which a run's `args` are held. It may name `card`, to be given the data card (classes, counts,
+    size in pixels, vocabulary), and `teacher`, to be given the encoder of the run that `from` names: frozen, images ->
+    features (N, teacher.dim).
     """
 
     inputs = View()  # what a sample becomes: see views.py
