@@ -97,6 +97,7 @@ BAD = [  # a change of params -> what the sentence says
     (setting("train.batch", True), "train.batch should be a valid integer, not True"),
     (setting("train.images", -1), "train.images should be greater than"),
     (setting("train.optimizer", "adam"), "train.optimizer should be 'adamw'"),
+    (setting("train.scale_lr", 256), "train.scale_lr should be a valid boolean"),
     (setting("train.precision", "fp16"), "train.precision should be 'fp32'"),
     (setting("encoder", {"width": 32}), "encoder should name an encoder"),
     (setting("datasets.scenes.sizes", 32), 'unknown key "sizes" in datasets.scenes; did you mean "size"?'),

@@ -24,7 +24,7 @@ VALUES = [None, "", " ", "x", "0.5", "false", "../x", True, False, 0, 1, -1, 2, 
 def whole():
     """Params in which every section says something, and most methods' kinds of argument stand."""
     simclr = {"method": "simclr", "data": "tiny", "seeds": [0, 1], "labels": 0.5, "init": "tiny-random",
-              "train": {"lr": 0.1, "judge_every": 64}, "args": {"temperature": 0.5, "layers": 2, "augment": {"crop": [0.2, 1], "flip": 0.5}},
+              "train": {"lr": 0.1, "judge_every": 64, "scale_lr": True}, "args": {"temperature": 0.5, "layers": 2, "augment": {"crop": [0.2, 1], "flip": 0.5}},
               "encoder": {"name": "split", "half": {"name": "convnet", "width": 4, "norm": "group"}}}  # fmt: skip
     swav = {"method": "swav", "data": "folder", "seeds": [0], "args": {"sinkhorn": False, "small": 2, "large_crop": [0.2, 1.0]},
             "encoder": {"name": "resnet10t", "drop_rate": 0.1}}  # fmt: skip

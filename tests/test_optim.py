@@ -36,7 +36,10 @@ class Toy(nn.Module):
         return [{"params": self.body.parameters()}, {"params": self.critic.parameters(), "lr_scale": 0.1}]
 
 
-@pytest.mark.parametrize("name, kind", [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+KINDS = [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("lars", optim.Lars), ("larc", optim.Lars)]
+
+
+@pytest.mark.parametrize("name, kind", KINDS)
 def test_vectors_are_not_decayed_and_each_group_has_its_rate(name, kind):
     toy = Toy()
     optimizer = optim.build(toy, SimpleNamespace(**{**vars(TRAIN), "optimizer": name}))
@@ -48,3 +51,70 @@ def test_vectors_are_not_decayed_and_each_group_has_its_rate(name, kind):
         assert group["weight_decay"] == (0.05 if parameter.dim() > 1 else 0.0)
     assert found[toy.critic.weight]["lr"] == pytest.approx(0.05)
     assert found[toy.body[0].weight]["lr"] == pytest.approx(0.5)
+
+
+def slow_lars(w, g, v, lr, decay, trust, clipped):
+    """You et al., Algorithm 1, of one weight as a flat list; clipped as in apex's LARC, whose rate is constant here."""
+    norm, slope = math.sqrt(sum(x * x for x in w)), math.sqrt(sum(x * x for x in g))
+    rate = lr
+    if norm and slope:
+        ratio = trust * norm / (slope + decay * norm)
+        rate = lr * (min(ratio / lr, 1) if clipped else ratio)
+    v = [0.9 * old + rate * (x + decay * y) for old, x, y in zip(v, g, w)]
+    return [x - y for x, y in zip(w, v)], v
+
+
+@pytest.mark.parametrize("name, trust, clipped", [("lars", 0.001, False), ("larc", 0.02, True)])
+@pytest.mark.parametrize("decay_vectors", [None, True])
+def test_lars_makes_the_steps_of_the_paper(name, trust, clipped, decay_vectors):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3), nn.Linear(3, 2)).double()
+    nn.init.zeros_(net[2].weight)  # has no ratio
+    net.param_groups = lambda: [{"params": net.parameters()}]
+    lr = 0.02 if clipped else 2.0  # the first: some ratios are above it, some below
+    train = SimpleNamespace(optimizer=name, lr=lr, weight_decay=0.1, decay_vectors=decay_vectors)
+    optimizer = optim.build(net, train)
+    optim.set_learning_rate(optimizer, lr)
+    expected = [(p.flatten().tolist(), [0.0] * p.numel()) for p in net.parameters()]
+    x, above = torch.randn(16, 4).double(), []
+    for factor in (0.01, 1, 0.1, 3, 0.3):
+        optimizer.zero_grad()
+        (factor * net(x).square().sum()).backward()
+        for i, p in enumerate(net.parameters()):
+            (w, v), g, vector = expected[i], p.grad.flatten().tolist(), p.dim() == 1
+            if not vector and p.norm() > 0 and p.grad.norm() > 0:
+                above.append(bool(trust * p.norm() / (p.grad.norm() + 0.1 * p.norm()) > lr))
+            own = (0.1 if decay_vectors or not vector else 0.0), (trust if not vector else math.inf), clipped or vector
+            expected[i] = slow_lars(w, g, v, lr, *own)
+        optimizer.step()
+        for p, (w, _) in zip(net.parameters(), expected):
+            assert p.flatten().tolist() == pytest.approx(w, rel=1e-10, abs=1e-14)
+    assert len(set(above)) == (2 if clipped else 1)
+
+
+def test_lars_goes_on_from_its_state():
+    weights = []
+    for stop in (False, True):
+        torch.manual_seed(0)
+        toy = Toy()
+        optimizer = optim.build(toy, SimpleNamespace(**{**vars(TRAIN), "optimizer": "lars"}))
+        for number in range(4):
+            if stop and number == 2:
+                state = optimizer.state_dict()
+                optimizer = optim.build(toy, SimpleNamespace(**{**vars(TRAIN), "optimizer": "lars"}))
+                optimizer.load_state_dict(state)
+            optimizer.zero_grad()
+            toy.critic(toy.body(torch.ones(4, 2) * torch.arange(4)[:, None])).square().sum().backward()
+            optimizer.step()
+        weights.append(torch.cat([p.detach().flatten() for p in toy.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_optional_keys_decay_vectors_and_scale_the_rate():
+    toy, train = Toy(), SimpleNamespace(**vars(TRAIN), decay_vectors=True, scale_lr=True, batch=1024)
+    assert {group["weight_decay"] for group in optim.build(toy, train).param_groups} == {0.05}
+    for step in (0, 10, 55, 99):
+        assert optim.learning_rate(step, 100, train) == pytest.approx(4 * optim.learning_rate(step, 100, TRAIN))
+        train.scale_lr = False
+        assert optim.learning_rate(step, 100, train) == optim.learning_rate(step, 100, TRAIN)
+        train.scale_lr = True

@@ -365,7 +365,8 @@ def test_fingerprint_covers_params_data_code_and_other_weights():
 
     base = fingerprint()
     run = make_run("simclr").model_dump(include={"method", "encoder", "args", "train"})
-    del run["train"]["checkpoint_every"], run["train"]["judge_every"]
+    del run["train"]["checkpoint_every"]
+    run["train"] = {key: value for key, value in run["train"].items() if value is not None}
     plain = json.dumps([run, 0, "a", "code", torch.__version__], sort_keys=True)
     assert base == hashlib.sha256(plain.encode()).hexdigest()[:12], "what a run does not set leaves no trace"
     for same in ({"checkpoint_every": 5.0}, {"judge_every": 100}, {"judge_every": None}):
@@ -383,8 +384,10 @@ def test_fingerprint_covers_params_data_code_and_other_weights():
         fingerprint(origin={"from": "a"}),
         fingerprint(having(make_run("simclr"), labels=10)),
         fingerprint(having(make_run("simclr"), labels=0.1)),
+        fingerprint(make_run("simclr", decay_vectors=True)),
+        fingerprint(make_run("simclr", scale_lr=True)),
     ]
-    assert len({base, *others}) == 12
+    assert len({base, *others}) == 14
 
 
 # ---------------------------------------------------------------------------------------------- which code it was

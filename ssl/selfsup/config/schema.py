@@ -32,7 +32,7 @@ class Train(Section):
 
     images: Count
     batch: Batch
-    optimizer: Literal["adamw", "sgd"]
+    optimizer: Literal["adamw", "sgd", "lars", "larc"]
     lr: Positive
     weight_decay: NotNegative
     warmup: Share  # of the budget
@@ -43,6 +43,8 @@ class Train(Section):
     reader: Literal["auto", "resident", "streaming"]
     checkpoint_every: Positive  # seconds
     judge_every: Count | None = None  # images between two looks at kNN on val
+    decay_vectors: bool | None = None  # whether biases, norms and other vectors are decayed like matrices
+    scale_lr: bool | None = None  # whether `lr` is that of a batch of 256, scaled by batch / 256
 
 
 class Run(Section):

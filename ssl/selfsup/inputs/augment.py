@@ -101,6 +101,8 @@ AUGMENTS = {
     # Its two halves, for the paper's ablation (figure 5): crops alone, and colour alone.
     "simclr_crop": Augment(crop=(0.08, 1.0), flip=0.5),
     "simclr_colour": Augment(flip=0.5, jitter=(0.8, 0.8, 0.8, 0.2), grey=0.2),
+    # A common recipe for CIFAR-10, that of Ermolov et al. 2021 (W-MSE, section 5): SimCLR's colours halved, less grey.
+    "simclr_cifar": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), grey=0.1),
     # MoCo's own order is crop, grey, jitter, flip; here the jitter comes first, as in all later papers.
     "moco_v1": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.4), jitter_p=1.0, grey=0.2),
     "moco_v2": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.1), grey=0.2, blur=0.5),
