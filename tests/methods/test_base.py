@@ -32,3 +32,4 @@ def test_spread_tells_collapse():
     line = full[:1] * torch.linspace(-1, 1, 100)[:, None]  # a dimension, not a point: the rank tells
     assert float(spread(line)["rank"]) < 1.01
     assert not spread(full.requires_grad_())["std"].requires_grad
+    assert float(spread(torch.zeros(8, 4))["rank"]) == 1  # a point in the origin, and no number that ends the training

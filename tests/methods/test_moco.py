@@ -113,6 +113,11 @@ def test_evaluation_pushes_nothing():
     assert torch.equal(method.queue.keys, before)
 
 
+def test_no_image_is_alone_in_its_group_of_batch_norm():
+    method = build(norm="batch", group=2)  # seven images: three, two and two of them
+    assert method(views(7))["loss"].isfinite()
+
+
 def test_keys_are_shuffled_over_the_groups_of_batch_norm():
     """Keys come back in the order of their images, but with the statistics of another group than the query's."""
     method, batch = build(norm="batch", group=4), views(16)

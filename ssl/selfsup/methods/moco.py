@@ -56,7 +56,7 @@ class MoCo(Method):
         return nn.Sequential(self.encoder, self.head)  # built anew: registered, its weights would have two names
 
     def embed(self, net, x):
-        groups = x.chunk(max(1, len(x) // self.group))
+        groups = x.tensor_split(max(1, len(x) // self.group))  # `chunk` may leave one image alone
         return normalize(torch.cat([net(part) for part in groups]), dim=1)
 
     @float32

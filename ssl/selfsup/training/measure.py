@@ -30,7 +30,8 @@ def spread(z):
     std = F.normalize(z, dim=1).std(0).mean() * z.shape[1] ** 0.5
     square = z.T @ z if z.shape[0] > z.shape[1] else z @ z.T
     singular = torch.linalg.eigvalsh(square).clamp(min=0).sqrt()
-    rank = torch.special.entr(singular / singular.sum()).sum().exp()
+    total = singular.sum().clamp(min=torch.finfo(singular.dtype).tiny)  # of embeddings that are all 0 the rank is 1
+    rank = torch.special.entr(singular / total).sum().exp()
     return {name: value.where(number, torch.nan) for name, value in (("std", std), ("rank", rank))}
 
 
