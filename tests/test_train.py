@@ -104,6 +104,32 @@ def test_a_killed_run_ends_with_the_same_bytes(method, scenes, tmp_path):
     assert content(again) == content(whole)
 
 
+@pytest.mark.parametrize("method", ["simclr", "rotation"])  # embedded twice, a mean over images
+def test_a_batch_in_parts_trains_like_the_whole_one_and_is_killed_like_it(method, scenes, tmp_path):
+    norm = {"name": "convnet", "width": 4, "norm": "group"}
+    args = {"simclr": {"layers": 1}, "rotation": {}}[method]  # without BatchNorm
+    run = make_run(method, accumulate=4, encoder=norm, args=args)
+    whole, cost = pretrain(run, scenes, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(run, scenes, tmp_path / "killed", Killer(6))
+    assert content(pretrain(run, scenes, tmp_path / "killed")[0]) == content(whole)
+    uncut, cost_uncut = pretrain(having(run, {"accumulate": None}), scenes, tmp_path / "uncut")
+    half, _ = pretrain(having(run, {"precision": "bf16"}), scenes, tmp_path / "half")
+    assert content(half)["weights.safetensors"] != content(whole)["weights.safetensors"]
+    for ours, theirs, bf16 in zip(*(rows_of(folder, "history") for folder in (whole, uncut, half)), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3) and bf16["step"] == ours["step"]
+        for name in ours.keys() & {"loss", "val_loss"}:
+            assert bf16[name] == pytest.approx(ours[name], rel=0.02)
+    assert (cost["flops_per_image"] > cost_uncut["flops_per_image"]) == (method == "simclr")
+
+
+def test_parts_are_refused_before_training_where_the_loss_is_not_of_parts(scenes, tmp_path):
+    with pytest.raises(UserError, match="runs.tiny-moco.train.accumulate: moco cannot be trained by parts of a batch"):
+        pretrain(make_run("moco", accumulate=4), scenes, tmp_path)
+    pretrain(make_run("random", accumulate=4), scenes, tmp_path)  # nothing is trained
+    assert not (tmp_path / "runs").exists() or "moco" not in str([*(tmp_path / "runs").iterdir()])
+
+
 def test_batch_norm_of_one_image_is_known_before_training(scenes, tmp_path):
     """As one of several processes may have it: params have no batch below 2."""
     run = having(make_run("jigsaw", args={"permutations": 4, "tile": 4}), {"batch": 1})
@@ -386,8 +412,9 @@ def test_fingerprint_covers_params_data_code_and_other_weights():
         fingerprint(having(make_run("simclr"), labels=0.1)),
         fingerprint(make_run("simclr", decay_vectors=True)),
         fingerprint(make_run("simclr", scale_lr=True)),
+        fingerprint(make_run("simclr", accumulate=2)),
     ]
-    assert len({base, *others}) == 14
+    assert len({base, *others}) == 15
 
 
 # ---------------------------------------------------------------------------------------------- which code it was

@@ -49,7 +49,7 @@ def test_loss_is_figure_3():
 def test_gradient_is_that_of_the_whole_loss():
     """Each caption is a negative of other images, and is moved as such, and the other way round."""
     method, batch = build(), pairs(4)
-    image, text = method.embed(batch)
+    image, text = method.project(batch)
     s = (method.log_scale.exp() * image @ text.T).exp()
     reference = torch.stack([(s[i].sum() * s[:, i].sum() / s[i, i] ** 2).log() / 2 for i in range(4)]).mean()
     parameters = list(method.parameters())
@@ -85,7 +85,7 @@ def test_equal_captions_are_negatives_of_each_other():
     """As in the paper: two images with one caption cannot both be right, log 2 is the least they can cost by image."""
     method, batch = build(), pairs(2)
     batch["caption"] = batch["caption"][:1].expand(2, -1)
-    image, text = method.embed(batch)
+    image, text = method.project(batch)
     torch.testing.assert_close(text[0], text[1])
     by_image = F.cross_entropy(image @ text.T, torch.arange(2))
     torch.testing.assert_close(by_image, torch.tensor(math.log(2)))

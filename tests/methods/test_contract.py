@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from selfsup import methods, nets
 from selfsup.core import distributed
-from selfsup.training import loop, measure, optim
+from selfsup.training import accumulate, loop, measure, optim
 
 # Only where the default does not fit 32 images of 32 pixels.
 VIT = {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}
@@ -305,6 +305,35 @@ def test_parts_can_be_rebuilt_from_what_the_encoder_folder_records(name):
 def test_says_its_paper(name):
     cls = methods.load(name)
     assert cls.__doc__ and (name in ("random", "supervised") or "https://" in cls.__doc__)
+
+
+PARTS = [name for name in NAMES if (cls := methods.load(name)).means or hasattr(cls, "project")]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_batch_in_parts_gives_what_the_whole_one_gives(name):
+    """What the method says of its loss, a mean over images or one over embeddings, and state that it changes once."""
+    whole, batch = started(name, norm="group")
+    cut = copy.deepcopy(whole)
+    out = whole(batch)
+    if trainable(whole):
+        out["loss"].backward()
+        said = accumulate.Accumulation(cut, cut, 4).backward(batch, 0)
+        close(said, out)
+        close({key: p.grad for key, p in trainable(cut).items()}, {key: p.grad for key, p in trainable(whole).items()})
+        close(cut.state_dict(), whole.state_dict())
+        close(accumulate.Accumulation(cut.eval(), cut, 3).evaluate(batch), whole.eval()(batch))  # of 3, 3 and 2 images
+
+
+def close(ours, theirs):
+    """By name, but for the order of an embedding's rows, which its spread does not see."""
+    assert list(ours) == list(theirs)
+    for name, value in theirs.items():
+        if name == measure.MEASURED:
+            a, b = measure.spread(ours[name]), measure.spread(value)
+            close(a, b)
+        else:
+            torch.testing.assert_close(ours[name], value.detach(), atol=1e-5, rtol=1e-4, msg=lambda text: f"{name}: {text}")
 
 
 GPU = "cuda:7"  # hardly a real one, for which constants may be kept: those made here have no content

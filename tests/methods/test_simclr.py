@@ -55,7 +55,7 @@ def test_gradient_is_that_of_the_whole_loss():
     """Every view is also a negative of others and is moved as such; a gather without gradient would leave that out."""
     method, batch = build(hidden=16, dim=8).eval(), views(4)
     batch["image"].requires_grad_()
-    z = method.project(batch["image"])
+    z = method.project(batch)[0]
     s = (z @ z.T / 0.5).exp()
     below = s.sum(1) - s.diagonal()
     reference = torch.stack([(below[i] / s[i, i ^ 1]).log() for i in range(8)]).mean()
@@ -87,4 +87,4 @@ def test_projector_of_figure_8(layers, kinds):
     method = SimCLR(nets.build("convnet", width=4), hidden=8, dim=6, layers=layers)
     assert [type(layer).__name__ for layer in method.projector.children()] == kinds
     x = torch.randn(3, 2, 3, 16, 16)
-    assert method.project(x).shape == (6, 6 if layers else method.encoder.dim)
+    assert method.project({"image": x})[0].shape == (6, 6 if layers else method.encoder.dim)

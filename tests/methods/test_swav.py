@@ -84,7 +84,7 @@ def test_queue_helps_to_assign_from_its_share_of_the_budget_on_and_is_each_views
 def test_codes_take_no_gradient_and_prototypes_stay_on_the_sphere(prepare):
     method = build()
     batch = prepare(method)
-    assert not method.codes(method.project(batch["image"])[0], method.queues[0]).requires_grad
+    assert not method.codes(method.project(batch)[0][:, 0], method.queues[0]).requires_grad
     method(batch)["loss"].backward()
     with torch.no_grad():
         method.prototypes.sub_(method.prototypes.grad * 10)
@@ -106,7 +106,7 @@ def test_codes_stay_spread_over_the_prototypes_with_sinkhorn_and_collapse_withou
         batch = prepare(method, 64, "smooth")
         out = fit(method, batches, 60)
         with torch.no_grad():
-            z = method.project(batch["image"])[0]
+            z = method.project(batch)[0][:, 0]
         return out, (z @ method.prototypes.T).argmax(1).bincount(minlength=6).double() / 64
 
     even, share = train(build("batch"))

@@ -45,6 +45,7 @@ class Train(Section):
     judge_every: Count | None = None  # images between two looks at kNN on val
     decay_vectors: bool | None = None  # whether biases, norms and other vectors are decayed like matrices
     scale_lr: bool | None = None  # whether `lr` is that of a batch of 256, scaled by batch / 256
+    accumulate: typed(int, ge=2, le=10**6) | None = None  # parts of a batch that are in memory one after the other
 
 
 class Run(Section):

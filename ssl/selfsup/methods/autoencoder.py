@@ -20,6 +20,7 @@ class Autoencoder(Method):
     """
 
     inputs = View("none")
+    means = True
 
     def __init__(self, encoder, card, code: Width = 128, norm: Norm = "batch"):
         super().__init__(encoder)

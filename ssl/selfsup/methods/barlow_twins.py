@@ -36,8 +36,11 @@ class BarlowTwins(Method):
         self.redundancy = redundancy
         self.register_buffer("correlation", torch.zeros(min(dim, SHOWN), min(dim, SHOWN)))  # mean of the latest steps
 
-    def forward(self, batch):
-        z1, z2 = (self.projector(self.encoder(x)) for x in batch["image"].unbind(1))
+    def project(self, batch):
+        """Embeddings (N, dim) of the one and of the other view."""
+        return tuple(self.projector(self.encoder(x)) for x in batch["image"].unbind(1))
+
+    def objective(self, z1, z2):
         c = correlation(gather(z1), gather(z2))
         if self.training:
             self.correlation.lerp_(c.detach()[:SHOWN, :SHOWN].to(self.correlation.dtype), 0.1)

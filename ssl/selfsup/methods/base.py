@@ -24,6 +24,9 @@ class Method(nn.Module):
     inputs = View()  # what a sample becomes: see views.py
     order = None  # who is in a batch, see data/order.py; every sample once an epoch unless said
     held_out = True  # False where the objective exists for training images only
+    # Whether loss and scalars are means over the images of terms of their own, and `forward` changes no state that it
+    # reads (BatchNorm's statistics apart): then a batch's gradient is the mean of its parts' (training/accumulate.py).
+    means = False
 
     def __init__(self, encoder):
         super().__init__()
@@ -32,9 +35,13 @@ class Method(nn.Module):
     def forward(self, batch):
         """{"loss": scalar, other scalars to record}. batch["key"] (N,) seeds a sample's own noise (rng.uniform).
 
+        A loss over a batch's embeddings alone is not written here but as two methods: `project(batch)` gives a tuple of
+        tensors in the order of the images, as many rows of each, and `objective(*embeddings)` is what this returns. So a
+        batch can be embedded in parts (training/accumulate.py).
+
         Scalars are recorded as their mean over the steps since the last record. An "embedding" (n, d) beside them is
         what family C has its spread measured of, std and rank; as that is dear, of the recorded step alone."""
-        raise NotImplementedError
+        return self.objective(*self.project(batch))
 
     def before_epoch(self, run):
         """Called before the first step of an epoch. run: epoch, seed, embed(), restart(module), log(name=value)."""

@@ -26,6 +26,7 @@ class BiGAN(Method):
     """
 
     inputs = View("none")
+    means = True
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ class BYOL(Method):
     """
 
     inputs = Views(2, augment="asym")
+    means = True
 
     def __init__(self, encoder, hidden: Width = 4096, dim: Width = 256, momentum: Proportion = 0.996):
         super().__init__(encoder)

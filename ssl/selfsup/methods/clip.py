@@ -42,13 +42,12 @@ class CLIP(Method):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         self.largest = math.log(largest_scale)
 
-    def embed(self, batch):
+    def project(self, batch):
         """Unit vectors of the images and of the captions, each (N, dim)."""
         image = normalize(self.image_head(self.encoder(batch["image"])), dim=1)
         return image, normalize(self.text(batch["caption"]), dim=1)
 
-    def forward(self, batch):
-        image, text = self.embed(batch)
+    def objective(self, image, text):
         temperature = (-self.log_scale).exp()
         by_image, accuracy = info_nce(image, text, temperature)
         by_text, _ = info_nce(text, image, temperature)
@@ -63,5 +62,5 @@ class CLIP(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        image, text = self.embed({name: batch[name][:32] for name in self.inputs.columns})
+        image, text = self.project({name: batch[name][:32] for name in self.inputs.columns})
         return {**super().pictures(batch), "affinity": affinity(image, text)}

@@ -18,6 +18,7 @@ class ClusterFit(Method):
     """
 
     inputs = Pair("image", "cluster")
+    means = True
 
     def __init__(self, encoder, card):
         super().__init__(encoder)

@@ -28,6 +28,7 @@ class ContextEncoder(Method):
     """
 
     inputs = View("crop_flip")
+    means = True
 
     def __init__(
         self,

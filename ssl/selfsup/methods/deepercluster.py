@@ -34,6 +34,7 @@ class DeeperCluster(Method):
 
     inputs = View("crop_flip")
     held_out = False  # only training images have a cluster
+    means = True
 
     def __init__(
         self,

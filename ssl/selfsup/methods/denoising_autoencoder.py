@@ -20,6 +20,7 @@ class DenoisingAutoencoder(Method):
     """
 
     inputs = View("none")
+    means = True
 
     def __init__(self, encoder, card, corruption: Share = 0.25, norm: Norm = "batch"):
         super().__init__(encoder)

@@ -31,6 +31,7 @@ class Jigsaw(Method):
     """
 
     inputs = View("crop")
+    means = True
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class MAE(Method):
     """
 
     inputs = View("crop_flip")
+    means = True
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ class Random(Method):
 
     inputs = View("none")
     held_out = False
+    means = True
 
     def __init__(self, encoder):
         super().__init__(encoder)

@@ -35,6 +35,7 @@ class RelativePatch(Method):
     """
 
     inputs = View("crop")
+    means = True
 
     def __init__(
         self,

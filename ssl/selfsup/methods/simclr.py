@@ -38,25 +38,21 @@ class SimCLR(Method):
         self.projector = mlp(encoder.dim, hidden, dim, layers) if layers else nn.Identity()
         self.temperature = temperature
 
-    def project(self, x):
-        """Images (N, 2, C, H, W) -> unit vectors (2N, dim); the views of image i are the rows 2i and 2i + 1."""
-        return normalize(self.projector(self.encoder(x.flatten(0, 1))), dim=1)
+    def project(self, batch):
+        """Unit vectors (2N, dim), as the only one of a tuple; the views of image i are the rows 2i and 2i + 1."""
+        return (normalize(self.projector(self.encoder(batch["image"].flatten(0, 1))), dim=1),)
 
     @float32
     def objective(self, z):
-        """Loss and share of views that find their other one, of unit vectors as `project` gives them."""
+        """Of unit vectors as `project` gives them; accuracy: the share of views that find their other one."""
         me = torch.arange(len(z), device=z.device) + rank() * len(z)
         logits = z @ gather(z).T / self.temperature
         logits = logits.scatter(1, me[:, None], -torch.inf)  # never itself
         other = me ^ 1  # the image's other view
-        return cross_entropy(logits, other), (logits.argmax(1) == other).float().mean()
-
-    def forward(self, batch):
-        z = self.project(batch["image"])
-        loss, accuracy = self.objective(z)
-        return {"loss": loss, "accuracy": accuracy, "embedding": z}
+        accuracy = (logits.argmax(1) == other).float().mean()
+        return {"loss": cross_entropy(logits, other), "accuracy": accuracy, "embedding": z}
 
     @torch.no_grad()
     def pictures(self, batch):
-        z = self.project(batch["image"][:32])
+        (z,) = self.project({"image": batch["image"][:32]})
         return {**super().pictures(batch), "affinity": affinity(z, z)}

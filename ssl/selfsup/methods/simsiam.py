@@ -22,6 +22,7 @@ class SimSiam(Method):
     """
 
     inputs = Views(2, augment="simsiam")
+    means = True
 
     def __init__(
         self,

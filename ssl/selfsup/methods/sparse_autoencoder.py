@@ -27,6 +27,7 @@ class SparseAutoencoder(Method):
     """
 
     inputs = View("none")
+    means = True
 
     def __init__(self, encoder, card, sparsity: Weight = 1.0, atoms: Width = 512):
         super().__init__(encoder)

@@ -31,6 +31,7 @@ class SuperResolution(Method):
     """
 
     inputs = View("crop_flip")
+    means = True
 
     def __init__(self, encoder, card, adversarial: Weight = 1e-3, width: Width = 64):
         super().__init__(encoder)

@@ -14,6 +14,7 @@ class Supervised(Method):
 
     inputs = View("crop_flip", columns=("image", "label"))
     order = Shuffled(labelled=True)
+    means = True
 
     def __init__(self, encoder, card):
         super().__init__(encoder)

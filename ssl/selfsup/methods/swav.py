@@ -55,10 +55,11 @@ class SwAV(Method):
         self.temperature, self.epsilon, self.queue_from, self.sinkhorn = temperature, epsilon, queue_from, sinkhorn
         self.register_buffer("queueing", torch.tensor(queue_from <= 0))
 
-    def project(self, *crops):
-        """Crops (N, V, C, H, W), of a size each -> unit vectors (sum of V, N, dim)."""
+    def project(self, batch):
+        """Unit vectors (N, V, dim) of all crops, the two large ones first; the only one of a tuple."""
+        crops = batch["image"], batch["small"]  # (N, V, C, H, W), of a size each
         features = torch.cat([self.encoder(x.transpose(0, 1).flatten(0, 1)) for x in crops if x.shape[1]])
-        return normalize(self.projector(features), dim=1).unflatten(0, (-1, len(crops[0])))
+        return (normalize(self.projector(features), dim=1).unflatten(0, (-1, len(crops[0]))).transpose(0, 1),)
 
     @torch.no_grad()
     def codes(self, z, queue):
@@ -71,12 +72,10 @@ class SwAV(Method):
         unused = F.pad((~full).expand(len(earlier)), (len(z), 0))
         return cluster.sinkhorn(scores.masked_fill(unused[:, None], -torch.inf), self.epsilon)[: len(z)]
 
-    def forward(self, batch):
-        return self.objective(self.project(batch["image"], batch["small"]))
-
     @float32
     def objective(self, z):
-        """Of the unit vectors (V, N, dim) of all crops, the two large ones first."""
+        """Of unit vectors as `project` gives them."""
+        z = z.transpose(0, 1)  # (V, N, dim)
         large = z[:2]
         codes = [self.codes(view, queue) for view, queue in zip(large, self.queues)]
         if self.training:

@@ -39,8 +39,11 @@ class VICReg(Method):
         self.expander[-1] = nn.Linear(hidden, dim, bias=False)  # no term would notice a bias
         self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
 
-    def forward(self, batch):
-        z1, z2 = (self.expander(self.encoder(x)) for x in batch["image"].unbind(1))
+    def project(self, batch):
+        """Embeddings (N, dim) of the one and of the other view."""
+        return tuple(self.expander(self.encoder(x)) for x in batch["image"].unbind(1))
+
+    def objective(self, z1, z2):
         a, b = gather(z1), gather(z2)
         terms = {
             "invariance": mse_loss(a, b),

@@ -22,7 +22,7 @@ from ..data import columns
 from ..data.workers import deaths
 from ..errors import UserError, nearest
 from ..process import sole_writer
-from . import optim
+from . import accumulate, optim
 from .checkpoint import Checkpoint, fingerprint
 from .code import code_hash
 from .measure import cost, diverged, embed, flops, held_out, judged, scalars, sound, spread_of, validate
@@ -56,6 +56,7 @@ def pretrain(
     torch.set_num_threads(run.train.threads)
     method = methods.load(run.method)
     check_columns(run, method, data.tars.card_of(shards))
+    accumulate.check(run, method)
     # Columns that it has no use for cost nothing.
     read = {"reader": run.train.reader, "cache": cache, "columns": method.inputs.columns}
     split = data.open(shards, "train", **read, labels=run.labels, seed=seed)
@@ -93,6 +94,8 @@ class Training:
         if any(p.requires_grad for p in method.parameters()):
             self.model, self.optimizer = accelerator.prepare(method, optim.build(method, train))
             self.steps = train.images // train.batch
+        parts = (method, self.model, train.accumulate, accelerator.autocast)
+        self.accumulation = accumulate.Accumulation(*parts) if train.accumulate and self.steps else None
         self.first = None  # loss of the first step, on the device; of who goes on from a checkpoint it was a number
         self.checkpoint = Checkpoint(folder, method, self.optimizer, train.checkpoint_every, self.main)
         self.progress = self.checkpoint.load(device)
@@ -110,7 +113,8 @@ class Training:
         """All steps that are not done yet. What changes here is in method, optimiser or progress: in checkpoints."""
         train, progress, first = self.run.train, self.progress, self.progress.step
         every = max(1, self.steps // LOGGED)
-        step = Step(self.method, self.model, self.optimizer, train, self.seed, self.steps, self.method.after_step)
+        whole = self.method, self.model, self.optimizer, train, self.seed, self.steps, self.method.after_step
+        step = Step(*whole, self.accumulation)
         place, batches = (distributed.rank(), distributed.world()), ()
         if self.steps:
             asked = self.seed, train.batch, train.images, *place, first, train.workers, self.method.order
@@ -142,6 +146,8 @@ class Training:
     def tried(self, batch):
         """What a step of the first batch costs, before anything is trained."""
         try:
+            if self.accumulation:
+                return flops(self.method, self.accumulation.cut(batch)[0], accumulate.alone)
             return flops(self.method, batch)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):  # BatchNorm's
@@ -219,7 +225,8 @@ class Training:
         if self.steps:
             self.sound()
         if batches is not None and not any("val_loss" in row for row in self.progress.history):
-            self.record(**validate(self.method, batches, self.prepare))
+            forward = self.accumulation.evaluate if self.accumulation else self.method
+            self.record(**validate(forward, batches, self.prepare))
         seconds, batch = time.monotonic() - self.started, self.run.train.batch
         self.progress.cost = cost(self.method, self.steps, batch, seconds, self.progress.flops, self.device)
         if self.steps:

@@ -67,12 +67,12 @@ def diverged(what, value, run, seed, step, method, first):
     return UserError(f"{where}: {what} became {value} at step {step}; {', or '.join(remedies)}")
 
 
-def flops(method, batch):
+def flops(method, batch, backward=lambda method, batch: method(batch)["loss"].backward()):
     """Floating-point operations of a training step, forward and backward, per image; on a copy, which it may change."""
     trial = copy.deepcopy(method).train()
     part = {name: column[:32] for name, column in batch.items()}
     with FlopCounterMode(display=False) as counter:
-        trial(part)["loss"].backward()
+        backward(trial, part)
     return counter.get_total_flops() // len(part["image"])
 
 
@@ -87,11 +87,11 @@ def held_out(method, split, batch, seed):
 
 
 @torch.no_grad()
-def validate(method, batches, prepare):
+def validate(forward, batches, prepare):
     """The objective on held-out images, {val_<name>: mean over the batches}."""
     sums, n = {}, 0
     for part in batches:
-        out = method(prepare(part))
+        out = forward(prepare(part))
         for name, value in {**scalars(out), **spread_of(out)}.items():
             sums[name] = sums.get(name, 0) + distributed.mean(value.double())
         n += 1

@@ -12,19 +12,24 @@ class Step:
 
     net: whose parameters are trained; forward: what is called, `net` itself, its wrapper of several processes, or an
     objective: batch -> {"loss": scalar, …}. train: `lr`, `warmup` and `clip`, as config.Train has them; steps: of the
-    whole training; after: called after the update with the share of the steps that is done, in (0, 1].
+    whole training; after: called after the update with the share of the steps that is done, in (0, 1];
+    accumulation: an Accumulation, which takes the place of `forward` where a batch is cut into parts.
     """
 
-    def __init__(self, net, forward, optimizer, train, seed, steps, after=lambda progress: None):
-        self.net, self.forward, self.optimizer = net, forward, optimizer
+    def __init__(self, net, forward, optimizer, train, seed, steps, after=lambda progress: None, accumulation=None):
+        self.net, self.forward, self.optimizer, self.accumulation = net, forward, optimizer, accumulation
         self.train, self.seed, self.steps, self.after = train, seed, steps, after
 
     def __call__(self, number, batch):
         """Step `number`, from 0; returns what `forward` did. torch's generators are seeded by (seed, number, rank)."""
-        torch.manual_seed(rng.key(self.seed, number, distributed.rank()))
+        key = self.seed, number, distributed.rank()
+        torch.manual_seed(rng.key(*key))
         optim.set_learning_rate(self.optimizer, optim.learning_rate(number, self.steps, self.train))
-        out = self.forward(batch)
-        out["loss"].backward()
+        if self.accumulation:
+            out = self.accumulation.backward(batch, *key)
+        else:
+            out = self.forward(batch)
+            out["loss"].backward()
         if self.train.clip:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.train.clip)
         self.optimizer.step()
