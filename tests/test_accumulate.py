@@ -59,9 +59,9 @@ class Paired(Rotation):
 
 @pytest.mark.parametrize("method, given, processes, said", [
     (MoCo, run("moco"), 1, "runs.r.train.accumulate: moco cannot be trained by parts of a batch"),
-    (SimCLR, run("simclr"), 2, "simclr compares the images of a batch and is trained by parts in one process only, not in 2"),
-    (Rotation, run("rotation", 36, 6), 4, "a batch of 36 cannot be cut into 6 parts of .* 2 images on each of 4 processes"),
-    (Rotation, run("rotation", 24, 6), 4, "a batch of 24 cannot be cut into 6 parts of .* 2 images on each of 4 processes"),
+    (SimCLR, run("simclr"), 2, "simclr compares the images of a batch and .* in one process only, not in 2"),
+    (Rotation, run("rotation", 36, 6), 4, "36 cannot be cut into 6 parts of .* 2 images on each of 4 processes"),
+    (Rotation, run("rotation", 24, 6), 4, "24 cannot be cut into 6 parts of .* 2 images on each of 4 processes"),
     (Paired, run("rotation", 36, 4), 1, "a batch of 36 cannot be cut into 4 parts .* 2 images of whole groups of 2"),
     (SimCLR, run("simclr"), 1, None),
     (Rotation, run("rotation"), 2, None),

@@ -333,7 +333,8 @@ def close(ours, theirs):
             a, b = measure.spread(ours[name]), measure.spread(value)
             close(a, b)
         else:
-            torch.testing.assert_close(ours[name], value.detach(), atol=1e-5, rtol=1e-4, msg=lambda text: f"{name}: {text}")
+            tolerance = {"atol": 1e-5, "rtol": 1e-4}
+            torch.testing.assert_close(ours[name], value.detach(), **tolerance, msg=lambda text: f"{name}: {text}")
 
 
 GPU = "cuda:7"  # hardly a real one, for which constants may be kept: those made here have no content

@@ -133,8 +133,8 @@ def one_run(found, name, raw, params, defaults):
     if train and train.images < train.batch:
         found.append(f"{where}: train.images, {train.images}, is less than one batch of {train.batch}")
     if train and train.accumulate and (train.batch % train.accumulate or train.batch < 2 * train.accumulate):
-        found.append(f"{where}: train.batch, {train.batch}, cannot be cut into {train.accumulate} parts of one size and at "
-                     "least 2 images (train.accumulate)")
+        found.append(f"{where}: train.batch, {train.batch}, cannot be cut into {train.accumulate} parts of one size and "
+                     "at least 2 images (train.accumulate)")
     if raw.get("encoder"):  # the default one is told of by itself
         encoder(found, f"{where}.encoder", whole["encoder"])
     if len(found) > before or not train:

@@ -19,8 +19,8 @@ from .measure import MEASURED
 class Accumulation:
     """Gradients of a batch, and what its method says of it, with no more than one part's graph in memory at a time.
 
-    method: one whose loss is a mean over images (`means`), or that has `project` and `objective`. forward: the method or
-    its wrapper of several processes, which `project` goes without. autocast: () -> a context in which networks run.
+    method: one whose loss is a mean over images (`means`), or that has `project` and `objective`. forward: the method
+    or its wrapper of several processes, which `project` goes without. autocast: () -> a context in which networks run.
     """
 
     def __init__(self, method, forward, parts, autocast=contextlib.nullcontext):
@@ -62,8 +62,10 @@ class Accumulation:
         return self.objective(self.embed(parts))
 
     def cut(self, batch):
-        """The parts, of one size in training; of val's batches the last may be smaller."""
-        columns = {name: column.chunk(self.parts) for name, column in batch.items()}
+        """The parts, of whole groups of the method's order; of one size in training, of val the last may be smaller."""
+        group = getattr(self.method.order, "group", 1)
+        size = -(-len(batch["key"]) // group // self.parts) * group
+        columns = {name: column.split(size) for name, column in batch.items()}
         return [dict(zip(columns, part)) for part in zip(*columns.values(), strict=True)]
 
     @torch.no_grad()
@@ -112,15 +114,15 @@ def untracked(net):
 
 
 def check(run, method):
-    """UserError where `run.train.accumulate` is not for the method (a Method subclass), its batch or these processes."""
+    """UserError where `run.train.accumulate` is not for `method` (a Method subclass), its batch or these processes."""
     parts, world, where = run.train.accumulate, distributed.world(), f"runs.{run.name}.train.accumulate"
     if not parts:
         return
     over_batch = hasattr(method, "project")
     if not method.means and not over_batch:
         raise UserError(
-            f"{where}: {run.method} cannot be trained by parts of a batch, since its loss is no mean over images, nor is it "
-            "given as one of a batch's embeddings; leave it out"
+            f"{where}: {run.method} cannot be trained by parts of a batch, since its loss is no mean over images, nor is "
+            "it given as one of a batch's embeddings; leave it out"
         )
     if over_batch and world > 1:
         raise UserError(
@@ -130,5 +132,5 @@ def check(run, method):
     group = getattr(method.order, "group", 1)
     if run.train.batch % (parts * world * group) or run.train.batch < 2 * parts * world:  # BatchNorm needs two images
         of, over = f" of whole groups of {group}" * (group > 1), f" on each of {world} processes" * (world > 1)
-        raise UserError(f"{where}: a batch of {run.train.batch} cannot be cut into {parts} parts of one size and at least "
-                        f"2 images{of}{over}")
+        raise UserError(f"{where}: a batch of {run.train.batch} cannot be cut into {parts} parts of one size and at "
+                        f"least 2 images{of}{over}")
