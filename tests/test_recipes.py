@@ -50,11 +50,12 @@ def test_each_run_starts(made, tmp_path, run):
     if run.method == "random":
         assert training.steps == 0
         return
-    before = [p.detach().clone() for p in training.method.encoder.parameters()]
-    step = Step(training.method.train(), training.model, training.optimizer, run.train, 0, 2, training.method.after_step)
+    method = training.method.train()
+    before = [p.detach().clone() for p in method.encoder.parameters()]
+    step = Step(method, training.model, training.optimizer, run.train, 0, 2, method.after_step)
     for number, batch in enumerate(split.batches(0, 4, 8)):
         assert step(number, training.prepare(batch))["loss"].isfinite()
-    after = [p.detach() for p in training.method.encoder.parameters()]
+    after = [p.detach() for p in method.encoder.parameters()]
     assert all(p.isfinite().all() for p in after) and not all(map(torch.equal, before, after))
 
 

@@ -21,10 +21,10 @@ class BarlowTwins(Method):
     hidden, dim: of the projector's three layers; the paper's 8,192 on ImageNet are 2,048 here, solo-learn's for CIFAR.
     redundancy: weight λ of the off-diagonal terms, of which there are `dim` - 1 times as many as others; the paper's
     is for 8,192.
-    scale: of the loss, eq. 2, which is taken over `dim` unless said: its gradient would grow with `dim`, and nothing of it
-    be left but what the clipping lets through. The authors' code scaled it too, by 1/32, until it gave biases and norms
-    a rate of their own in its place; its λ is 0.0051. solo-learn has 0.1 for CIFAR, which LARC's bound on the rate makes
-    part of the recipe.
+    scale: of the loss, eq. 2; 1 / `dim` unless said, as its gradient would grow with `dim`, and nothing of it be left
+    but what the clipping lets through. The authors' code scaled it too, by 1/32, until it gave biases and norms a
+    rate of their own in its place; its λ is 0.0051. solo-learn has 0.1 for CIFAR, and LARC's bound on the rate makes
+    that part of the recipe.
     The correlation is that of the global batch, not of a process's part. The authors' code standardises by a
     BatchNorm, whose eps of 1e-5 matters where a coordinate hardly varies; here there is none.
     """

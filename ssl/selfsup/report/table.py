@@ -98,8 +98,8 @@ def notes(params, rows, cards):
                f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same "
                "encoder trained on all labels, for as many images seen.")
     if shared := panels.shared(params, rows):
-        yield (f"{panels.title(shared)}, % of ceiling: the run's accuracy over that of {CEILING} with the same encoder on the same "
-               "data, so that runs on data of other quality can be compared too.")
+        yield (f"{panels.title(shared)}, % of ceiling: the run's accuracy over that of {CEILING} with the same encoder "
+               "on the same data, so that runs on data of other quality can be compared too.")
     for name, card in cards.items():
         if lacking := evals.lacking(card):
             yield f"Data set {name}: {lacking}: what is trained on it has curves and pictures, no accuracy and no verdict."
@@ -109,8 +109,8 @@ def notes(params, rows, cards):
     yield from panels.notes(params, rows)
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
     if any(row.note for row in rows):
-        yield ("What is said of a single run, as why it is not above the floor or what others have published, is its author's word, "
-               "not an experiment.")
+        yield ("What is said of a single run, as why it is not above the floor or what others have published, is its author's "
+               "word, not an experiment.")
 
 
 def overlaps(rows, root):
