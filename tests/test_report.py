@@ -142,9 +142,10 @@ def test_the_table(built):
     assert len({len(row) for row in [head, *rows.values()]}) == 1
     assert [title.strip() for title in head[2:7]] == ["Linear %", "Fine-tuned %", "Retrieval %", "Zero-shot %",
                                                       "Linear, % of ceiling"]
-    assert rows["simclr"][1:] == ["simclr convnet (width 4)", *["40.0 36.0–44.0"] * 3, "", "50.0", "above floor Linear, "
-                                  "Fine-tuned, Few labels, Best layer, Retrieval", "30,000", "2 min 05 s", "812 MB",
-                                  "1 M", "35.1 M"]
+    assert rows["simclr"][1:] == [
+        "simclr convnet (width 4)", *["40.0 36.0–44.0"] * 3, "", "50.0",
+        "above floor Linear, Fine-tuned, Few labels, Best layer, Retrieval",
+        "30,000", "2 min 05 s", "812 MB", "1 M", "35.1 M"]
     assert {name: row[6] for name, row in rows.items()} == {"random": "25.0", "supervised": "100.0", "rotation": "30.0",
                                                             "clip": "37.5", "moco": "", "simclr": "50.0", "lonely": ""}
     verdicts = {name: row[7].removesuffix(", Fine-tuned, Few labels, Best layer, Retrieval")
