@@ -19,7 +19,7 @@ from PIL import Image
 from selfsup import config, evals, nets, report
 from selfsup import encoder
 from selfsup.data import tars
-from selfsup.report import figures, pictures
+from selfsup.report import figures, panels, pictures
 from selfsup import shards
 
 REPOSITORY = Path(__file__).parents[1]
@@ -140,16 +140,25 @@ def test_the_table(built):
     rows = {row[0].strip(): [cell.strip() for cell in row] for row in rows}
     assert list(rows) == ["random", "supervised", "rotation", "clip", "moco", "simclr", "lonely"]
     assert len({len(row) for row in [head, *rows.values()]}) == 1
-    assert [title.strip() for title in head[2:6]] == ["Linear %", "Fine-tuned %", "Retrieval %", "Zero-shot %"]
-    assert rows["simclr"][1:] == ["simclr convnet (width 4)", *["40.0 36.0–44.0"] * 3, "", "above floor Linear, "
-                                  "Fine-tuned, Few labels, Best layer, Retrieval", "30,000", "2 min 05 s", "812 MB",
-                                  "1 M", "35.1 M"]
-    verdicts = {name: row[6].removesuffix(", Fine-tuned, Few labels, Best layer, Retrieval")
+    assert [title.strip() for title in head[2:7]] == ["Linear %", "Fine-tuned %", "Retrieval %", "Zero-shot %",
+                                                      "Linear, % of ceiling"]
+    assert rows["simclr"][1:] == [
+        "simclr convnet (width 4)", *["40.0 36.0–44.0"] * 3, "", "50.0",
+        "above floor Linear, Fine-tuned, Few labels, Best layer, Retrieval",
+        "30,000", "2 min 05 s", "812 MB", "1 M", "35.1 M"]
+    assert {name: row[6] for name, row in rows.items()} == {"random": "25.0", "supervised": "100.0", "rotation": "30.0",
+                                                            "clip": "37.5", "moco": "", "simclr": "50.0", "lonely": ""}
+    verdicts = {name: row[7].removesuffix(", Fine-tuned, Few labels, Best layer, Retrieval")
                 for name, row in rows.items()}
-    assert verdicts == {"random": "floor", "supervised": "ceiling", "rotation": "not above floor why", "moco": "",
+    assert verdicts == {"random": "floor", "supervised": "ceiling", "rotation": "not above floor note", "moco": "",
                         "simclr": "above floor Linear", "clip": "above floor Linear",
                         "lonely": ""}                    # no floor with its encoder
-    assert rows["moco"][2:] == [""] * 10
+    assert rows["moco"][2:] == [""] * 11
+
+
+def test_no_share_of_a_ceiling_where_there_is_none(built):
+    rows = [row for row in report.collect(built[1], built[0]) if row.title in ("supervised", "lonely", "moco")]
+    assert panels.shared(built[1], rows) is None and rows[0].share("linear") == 100
 
 
 def test_few_labels_and_layers(built):
@@ -189,6 +198,7 @@ def test_the_same_table_in_markdown(built):
     simclr = next(row for row in table if row[0] == "simclr")
     assert simclr[:4] == ["simclr", "simclr", "convnet (width 4)", "40.0 [36.0, 44.0]"]
     assert "above floor (Linear, Fine-tuned, Few labels, Best layer, Retrieval)" in simclr and "35.1 M" in simclr
+    assert simclr[table[0].index("Linear, % of ceiling")] == "50.0"
     assert any(line.startswith("Data set scenes: 20 train / 60 val / 20 test") for line in lines)
 
 
@@ -206,7 +216,7 @@ def test_notes_on_a_run_stand_beside_its_verdict(built):
     text = path.read_text()
     assert "<p>A scene&#39;s ground tells &lt;which way&gt; is up.</p>" in text
     (row,) = [row for row in Page(text).table if row[0].strip() == "rotation"]
-    assert any("not above floor" in cell and "why" in cell for cell in row)
+    assert any("not above floor" in cell and "note" in cell for cell in row)
     assert "- rotation: A scene's ground tells &lt;which way&gt; is up." in path.with_name("table.md").read_text()
 
 

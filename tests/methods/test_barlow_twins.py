@@ -25,16 +25,16 @@ def cross_correlation(a, b):
     return c
 
 
-@pytest.mark.parametrize("redundancy", [0.005, 1.0])
-def test_loss_is_equation_2(prepare, redundancy):
-    method = build(redundancy=redundancy)
+@pytest.mark.parametrize("redundancy, scale", [(0.005, None), (1.0, None), (0.005, 0.1)])
+def test_loss_is_equation_2(prepare, redundancy, scale):
+    method = build(redundancy=redundancy, scale=scale)
     batch = prepare(method)
     with torch.no_grad():
         a, b = (method.projector(method.encoder(batch["image"][:, v])).double().numpy() for v in range(2))
     c = cross_correlation(a, b)
     expected = sum((1 - c[i, i]) ** 2 for i in range(16))
     expected += redundancy * sum(c[i, j] ** 2 for i in range(16) for j in range(16) if i != j)
-    assert float(method(batch)["loss"].detach()) == pytest.approx(expected / 16, rel=1e-4)
+    assert float(method(batch)["loss"].detach()) == pytest.approx(expected * (scale or 1 / 16), rel=1e-4)
 
 
 def test_correlation_is_of_coordinates_over_the_batch_and_knows_the_views_apart():

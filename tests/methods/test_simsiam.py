@@ -47,9 +47,11 @@ def test_the_gradient_comes_through_the_predictor_alone(prepare):
         assert torch.allclose(gradient, method.encoder.blocks[0][0].weight.grad, rtol=1e-3, atol=1e-6) == stop
 
 
-def test_projections_are_standardised_whatever_the_encoder_gives(prepare):
+@pytest.mark.parametrize("layers", [3, 2])
+def test_projections_are_standardised_whatever_the_encoder_gives(prepare, layers):
     """BatchNorm is on the projector's output too, without ReLU and without a scale of its own."""
-    method = build()
+    method = build(layers=layers)
+    assert sum(isinstance(layer, torch.nn.Linear) for layer in method.projector) == layers
     z = method.projector(100 + 7 * torch.randn(64, method.encoder.dim))
     torch.testing.assert_close(z.mean(0), torch.zeros(32), atol=1e-5, rtol=0)
     torch.testing.assert_close(z.var(0, unbiased=False), torch.ones(32), atol=1e-3, rtol=0)

@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..arguments import Weight, Width
+from ..arguments import Positive, Weight, Width
 from ..core.distributed import gather
 from ..core.precision import float32
 from ..layers import mlp
@@ -21,19 +21,29 @@ class BarlowTwins(Method):
     hidden, dim: of the projector's three layers; the paper's 8,192 on ImageNet are 2,048 here, solo-learn's for CIFAR.
     redundancy: weight λ of the off-diagonal terms, of which there are `dim` - 1 times as many as others; the paper's
     is for 8,192.
-    The correlation is that of the global batch, not of a process's part. The loss is eq. 2 over `dim`: its gradient
-    would grow with `dim`, and nothing of it be left but what the clipping lets through. The authors' code scaled it
-    too, by 1/32, until it gave biases and norms a rate of their own in its place; its λ is 0.0051. It standardises by a
+    scale: of the loss, eq. 2; 1 / `dim` unless said, as its gradient would grow with `dim`, and nothing of it be left
+    but what the clipping lets through. The authors' code scaled it too, by 1/32, until it gave biases and norms a
+    rate of their own in its place; its λ is 0.0051. solo-learn has 0.1 for CIFAR, and LARC's bound on the rate makes
+    that part of the recipe.
+    The correlation is that of the global batch, not of a process's part. The authors' code standardises by a
     BatchNorm, whose eps of 1e-5 matters where a coordinate hardly varies; here there is none.
     """
 
     inputs = Views(2, augment="asym")
 
-    def __init__(self, encoder, hidden: Width = 2048, dim: Width = 2048, redundancy: Weight = 0.005):
+    def __init__(
+        self,
+        encoder,
+        hidden: Width = 2048,
+        dim: Width = 2048,
+        redundancy: Weight = 0.005,
+        scale: Positive | None = None,
+    ):
         super().__init__(encoder)
         self.projector = mlp(encoder.dim, hidden, dim, layers=3)
         self.projector[-1] = nn.Linear(hidden, dim, bias=False)  # the correlation would subtract a bias
         self.redundancy = redundancy
+        self.scale = None if scale is None else scale * dim  # of a mean over the coordinates
         self.register_buffer("correlation", torch.zeros(min(dim, SHOWN), min(dim, SHOWN)))  # mean of the latest steps
 
     def project(self, batch):
@@ -47,6 +57,7 @@ class BarlowTwins(Method):
         on = (1 - c.diagonal()).square().mean()
         off = c.square().sum(1).mean() - c.diagonal().square().mean()
         loss = on + self.redundancy * off
+        loss = loss if self.scale is None else loss * self.scale
         return {"loss": loss, "on_diagonal": on, "off_diagonal": off, "embedding": torch.cat([z1, z2])}
 
     @torch.no_grad()

@@ -1,9 +1,11 @@
 """SimSiam: each view predicts the other; all that keeps it from collapse is that the predicted one holds still."""
 
+from typing import Annotated
+
 import torch
 import torch.nn as nn
 
-from ..arguments import Width
+from ..arguments import Range, Width
 from ..core.precision import cosine_similarity
 from ..layers import mlp
 from ..inputs.views import Views
@@ -15,7 +17,8 @@ class SimSiam(Method):
     https://arxiv.org/abs/2011.10566
 
     hidden, dim: of the projector's layers, each with BatchNorm, the last one's without scale and shift (as in the
-    authors' code) and without ReLU. bottleneck: the predictor's hidden width, a quarter of `dim` in the paper.
+    authors' code) and without ReLU. layers: of the projector, 3; on CIFAR-10 the paper has 2 (appendix D).
+    bottleneck: the predictor's hidden width, a quarter of `dim` in the paper.
     stop_gradient: False is the paper's ablation (section 4.1). It collapses.
     The paper keeps the predictor's learning rate constant; here it falls with everybody's. It
     is slower than its kin: a hundred steps on scenes do not suffice.
@@ -31,9 +34,10 @@ class SimSiam(Method):
         dim: Width = 2048,
         bottleneck: Width = 512,
         stop_gradient: bool = True,
+        layers: Annotated[int, Range(ge=2, le=16)] = 3,
     ):
         super().__init__(encoder)
-        head = mlp(encoder.dim, hidden, dim, layers=3)
+        head = mlp(encoder.dim, hidden, dim, layers)
         head[-1] = nn.Linear(hidden, dim, bias=False)  # the BatchNorm would subtract a bias
         self.projector = nn.Sequential(*head, nn.BatchNorm1d(dim, affine=False))
         self.predictor = mlp(dim, bottleneck, dim)

@@ -23,7 +23,8 @@ def render(params, rows, cards, samples, shown, notes):
             for p in columns}
     pictured = {name: sample for name, sample in samples.items() if sample.images is not None}
     return pages.get_template("report.html").render(
-        params=params, rows=rows, columns=columns, titles=titles, costs=COSTS, best=best,
+        params=params, rows=rows, columns=columns, shared=panels.shared(params, rows), titles=titles,
+        costs=COSTS, best=best,
         data={name: (card, describe(card), gallery) for (name, card), gallery in zip(cards.items(), galleries(samples))},
         notes=notes, dots=dot_plot(rows, columns), panels=shown, collapse=collapse_plot(rows),
         maps=maps(rows, samples), legend=legend(samples), clusters=CLUSTERS,

@@ -61,6 +61,11 @@ class Row:
         difference = Value.of(self.results[protocol]) - Value.of(self.floor.results[protocol])
         return difference.interval if difference.seeds else None
 
+    def share(self, protocol):
+        """This run's accuracy as a percentage of its ceiling's; None without either."""
+        own, ceiling = self.results.get(protocol), self.ceiling and self.ceiling.results.get(protocol)
+        return 100 * own["accuracy"] / ceiling["accuracy"] if own and ceiling and ceiling["accuracy"] else None
+
     @property
     def verdict(self):
         """Whether the run is above its floor on some protocol: (text, the protocols where it is)."""

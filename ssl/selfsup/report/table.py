@@ -7,7 +7,7 @@ import selfsup.data
 from selfsup import evals
 from selfsup.data import tars
 from selfsup.report import panels
-from selfsup.report.rows import FLOOR, labelled
+from selfsup.report.rows import CEILING, FLOOR, labelled
 
 COSTS = {
     "images": ("Images seen", lambda v: f"{v:,.0f}"),
@@ -36,15 +36,17 @@ def quantity(value):
 
 def markdown(params, rows, cards, shown, notes):
     """The main table, `notes` and the tables of the panels `shown`, in Markdown."""
-    columns = panels.columns(params, rows)
-    head = ["Run", "Method", "Encoder", *(f"{title} %" for title in columns.values()), "Verdict",
+    columns, shared = panels.columns(params, rows), panels.shared(params, rows)
+    share = [f"{panels.title(shared)}, % of ceiling"] if shared else []
+    head = ["Run", "Method", "Encoder", *(f"{title} %" for title in columns.values()), *share, "Verdict",
             *(title for title, _ in COSTS.values())]
-    align = ["---", "---", "---", *("---:" for _ in columns), "---", *("---:" for _ in COSTS)]
+    align = ["---", "---", "---", *("---:" for _ in (*columns, *share)), "---", *("---:" for _ in COSTS)]
     lines = [f"# {params.experiment}", "", *(f"{literal(describe(card))}  " for card in cards.values()), "",
              _line(head), _line(align)]
     for row in rows:
         verdict, above = row.verdict
         cells = [row.title, row.run.method, row.architecture, *(interval(row.results.get(p)) for p in columns),
+                 *("" if (v := row.share(shared)) is None else f"{v:.1f}" for _ in share),
                  f"{verdict} ({', '.join(map(panels.title, above))})" if above else verdict,
                  *("" if (v := row.mean(k)) is None else show(v) for k, (_, show) in COSTS.items())]
         lines.append(_line(cells))
@@ -95,6 +97,9 @@ def notes(params, rows, cards):
         yield ("Verdict: above the floor if, on at least one protocol, the 95 % interval of the run's lead over "
                f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same "
                "encoder trained on all labels, for as many images seen.")
+    if shared := panels.shared(params, rows):
+        yield (f"{panels.title(shared)}, % of ceiling: the run's accuracy over that of {CEILING} with the same encoder "
+               "on the same data, so that runs on data of other quality can be compared too.")
     for name, card in cards.items():
         if lacking := evals.lacking(card):
             yield f"Data set {name}: {lacking}: what is trained on it has curves and pictures, no accuracy and no verdict."
@@ -104,7 +109,8 @@ def notes(params, rows, cards):
     yield from panels.notes(params, rows)
     yield "FLOPs a sample: forward and backward of one training step. Parameters: of the encoder alone."
     if any(row.note for row in rows):
-        yield "What is said of a single run, as why it is not above the floor, is its author's judgement, not an experiment."
+        yield ("What is said of a single run, as why it is not above the floor or what others have published, is its author's "
+               "word, not an experiment.")
 
 
 def overlaps(rows, root):
