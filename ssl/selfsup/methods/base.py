@@ -24,6 +24,7 @@ class Method(nn.Module):
     inputs = View()  # what a sample becomes: see views.py
     order = None  # who is in a batch, see data/order.py; every sample once an epoch unless said
     held_out = True  # False where the objective exists for training images only
+    sensitive = None  # (argument, second value), tried by `make tune` beside the rate; None: one rate more in its place
 
     def __init__(self, encoder):
         super().__init__()

@@ -28,6 +28,7 @@ class ContextEncoder(Method):
     """
 
     inputs = View("crop_flip")
+    sensitive = ("region", "central")  # compared in section 3.3
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class DeeperCluster(Method):
 
     inputs = View("crop_flip")
     held_out = False  # only training images have a cluster
+    sensitive = ("every", 1)  # of epochs, of which a short run has few
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class Jigsaw(Method):
     """
 
     inputs = View("crop")
+    sensitive = ("permutations", 100)  # the paper varies the size of the set
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class MAE(Method):
     """
 
     inputs = View("crop_flip")
+    sensitive = ("mask", 0.5)  # figure 5
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class RelativePatch(Method):
     """
 
     inputs = View("crop")
+    sensitive = ("colour", "drop")  # the remedies that the paper compares
 
     def __init__(
         self,

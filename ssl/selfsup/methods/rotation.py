@@ -14,6 +14,8 @@ class Rotation(Method):
     the pooled features; the paper's is the network's last block, and its features are taken from an earlier one.
     """
 
+    sensitive = ("augment", {"crop": [0.77, 1.0], "flip": 0.5})  # the authors' crops, 224 of 256 pixels
+
     def __init__(self, encoder):
         super().__init__(encoder)
         self.classifier = nn.Linear(encoder.dim, 4)

@@ -22,6 +22,7 @@ class SimSiam(Method):
     """
 
     inputs = Views(2, augment="simsiam")
+    sensitive = ("bottleneck", 128)  # of the predictor, without which nothing is learned (table 1)
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class SuperResolution(Method):
     """
 
     inputs = View("crop_flip")
+    sensitive = ("adversarial", 1e-2)  # SRGAN against SRResNet, 0, is the paper's comparison
 
     def __init__(self, encoder, card, adversarial: Weight = 1e-3, width: Width = 64):
         super().__init__(encoder)
