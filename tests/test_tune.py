@@ -45,6 +45,17 @@ def test_an_edit_of_conf_changes_one_run_and_keeps_comments_and_layout():
     assert "# why so  # tune: trial 1 of 4\n" in again and again.count("tune:") == 1
 
 
+@pytest.mark.parametrize("written, left", [
+    ("mine: {args: {a: 1, b: 2, c: 3}}", "mine: {args: {b: 2, c: 3}}"),
+    ("mine: {args: {b: 2, a: 1}}", "mine: {args: {b: 2}}"),
+    ("mine: {args: {a: 1}}", "mine: {args: {}}"),
+    ("mine:\n    args:\n      a: 1  # one\n      b: 2", "mine:\n    args:\n      b: 2"),
+])
+def test_an_edit_of_conf_takes_out_what_is_gone(written, left):
+    new = edit.run("mine.yaml", f"runs:\n  {written}\n", "mine", {("args", "a"): edit.GONE}, "it")
+    assert new == f"runs:\n  {left}  # tune: it\n"
+
+
 def test_an_edit_of_conf_finds_runs_on_several_lines():
     new = edit.run("mine.yaml", CONF, "mine-lines", {("train", "lr"): 0.003, ("args", "augment"): {"flip": 0.5}}, "it")
     assert "  # few\n      lr: 0.003\n    seeds: [0]\n    args: {augment: {flip: 0.5}}  # tune: it\n\n" in new
@@ -102,7 +113,8 @@ def work(tmp_path, monkeypatch):
     """A working folder with an experiment of two bounds and a run, and with shards that have no test split to read."""
     monkeypatch.chdir(tmp_path)
     train = {**bad.TRAIN, "images": 32, "clip": 0.0, "optimizer": "sgd"}
-    runs = {f"tiny-{method}": {"method": method, "data": "tiny", "seeds": [0]} for method in ("random", "supervised", "simclr")}
+    methods = ("random", "supervised", "simclr")
+    runs = {f"tiny-{method}": {"method": method, "data": "tiny", "seeds": [0]} for method in methods}
     runs["tiny-simclr"] |= {"args": {"hidden": 8, "temperature": 0.2}, "train": {"lr": 0.1}}
     Path("params.yaml").write_text(yaml.safe_dump({**bad.PARAMS, "train": train, "runs": runs}))
     Path("conf/experiment").mkdir(parents=True)
@@ -162,6 +174,17 @@ def test_what_is_chosen_goes_into_conf_with_its_trial_and_is_chosen_again(work, 
     assert bad.script("tune", "--jobs", "1") == 0
     assert "tiny-simclr, trial 2 of 4, lr 0.033: kNN " in capsys.readouterr().out
     assert [file.read_bytes() for file in files()] == before
+
+    # Another choice than that in conf/ takes back what only the old one had.
+    content = json.loads(before[0])
+    for number, trial in enumerate(content["runs"]["tiny-simclr"]["trials"], 1):
+        trial["knn"] = 100.0 if number == (1 if chosen == 4 else 4) else 0.0
+    content["runs"]["tiny-simclr"]["chosen"] = chosen
+    files()[0].write_text(json.dumps(content))
+    assert tuned() == ([], 1)
+    own = yaml.safe_load(files()[2].read_text())["runs"]["tiny-simclr"]
+    best = content["runs"]["tiny-simclr"]["trials"][0 if chosen == 4 else 3]
+    assert (own["train"]["lr"], own["args"]) == (best["lr"], best["args"])
 
     # One that comes to no numbers is an outcome, and no accident.
     bad.AcceleratorState._reset_state(reset_partial_state=True)

@@ -10,10 +10,12 @@ parameters, data and code is not run again, and a run that has the recipe chosen
 had before, so that a second tuning changes nothing.
 """
 
+import functools
 import hashlib
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import selfsup.data
 from selfsup import artefacts, config, evals, methods
@@ -84,11 +86,21 @@ def with_recipe(run, given):
 def key(params, run):
     """Names what a trial finds: the same only if training, its parameters, data and code, and judging are."""
     card = selfsup.data.tars.card_of(config.compose.SHARDS / run.data)
-    seed, code = run.seeds[0], code_hash(run)
+    seed, code = run.seeds[0], trained_by(run.method, json.dumps(run.encoder))
     what = [fingerprint(run, seed, card, code, Start(run, seed).origin())]
     what += [options(params, judge) for judge in JUDGES]
-    what += [meaning((PACKAGE / f"evals/{name}.py").read_text(encoding="utf-8")) for name in ("__init__", *JUDGES)]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([*what, judged_by()], sort_keys=True).encode()).hexdigest()[:12]
+
+
+@functools.lru_cache
+def trained_by(method, encoder):
+    """`code_hash`, read once for all trials. encoder: as JSON."""
+    return code_hash(SimpleNamespace(method=method, encoder=json.loads(encoder)))
+
+
+@functools.lru_cache
+def judged_by():
+    return [meaning((PACKAGE / f"evals/{name}.py").read_text(encoding="utf-8")) for name in ("__init__", *JUDGES)]
 
 
 def options(params, judge):
@@ -221,7 +233,8 @@ def settle(table, conf="conf"):
         if (number := entry["chosen"]) is None:
             continue
         chosen, run = entry["trials"][number - 1], table.params.runs[name]
-        values = {("args", key): value for key, value in chosen["args"].items() if run.args.get(key) != value}
+        values = {("args", key): edit.GONE for key in run.args if key not in chosen["args"]}
+        values |= {("args", key): value for key, value in chosen["args"].items() if run.args.get(key) != value}
         if chosen["lr"] != run.train.lr:
             values["train", "lr"] = chosen["lr"]
         new = edit.run(path, text, name, values, f"trial {number} of {TRIALS}, {found(chosen)}")

@@ -7,28 +7,34 @@ import yaml
 
 from ..errors import UserError
 
+GONE = object()  # the value of what is to be taken out
 NOTE = re.compile(r"\s*# tune: .*")
 
 
 def run(path, text, name, values, note):
-    """The `text` of an experiment's file with `values` set in its run `name`, as in {("train", "lr"): 0.003}, and behind
-    it the comment `note`, in place of an earlier one. Raises UserError, which names the file `path`, where it cannot be
-    done so that nothing else changes, as where several runs share their values by an anchor."""
+    """The `text` of an experiment's file with `values` set in its run `name`, as in {("train", "lr"): 0.003}, or taken
+    out where they are GONE, and behind it the comment `note`, in place of an earlier one.
+
+    Raises UserError, which names the file `path`, where that would change something else, too: as where several runs
+    share their values by an anchor."""
     expected, new = _content(text), text
     try:
         own = expected["runs"][name]
         for keys, value in values.items():
-            new = _set(new, ("runs", name, *keys), value)
+            new = (_without if value is GONE else _set)(new, ("runs", name, *keys), value)
             inner = own
             for key in keys[:-1]:
                 inner = inner.setdefault(key, {})
             inner[keys[-1]] = value
+            if value is GONE:
+                del inner[keys[-1]]
         new = _noted(new, name, note)
         done = _content(new) == expected
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError):
+    except (KeyError, TypeError, AttributeError, StopIteration, yaml.YAMLError):
         done = False
     if not done:
-        said = ", ".join(f"{'.'.join(keys)}: {_flow(value)}" for keys, value in values.items())
+        words = {keys: "nothing" if value is GONE else _flow(value) for keys, value in values.items()}
+        said = ", ".join(f"{'.'.join(keys)}: {value}" for keys, value in words.items())
         raise UserError(f"{path}: runs.{name} cannot be edited by itself; set {said} there by hand")
     return new
 
@@ -57,6 +63,20 @@ def _added(text, mapping, entry):
         return text[:at] + (", " if mapping.value else "") + entry + text[at:]
     at = _line_end(text, _end(mapping))
     return text[:at] + "\n" + " " * mapping.start_mark.column + entry + text[at:]
+
+
+def _without(text, path, value):
+    node = yaml.compose(text)
+    for key in path[:-1]:
+        node = next(inner for name, inner in node.value if name.value == key)
+    i = next(i for i, (name, _) in enumerate(node.value) if name.value == path[-1])
+    (key, inner), last = node.value[i], i + 1 == len(node.value)
+    if not node.flow_style:  # its lines
+        start = key.start_mark.index - key.start_mark.column
+        return text[:start] + text[_line_end(text, _end(inner)) + 1:]
+    if i and last:
+        return text[:_end(node.value[i - 1][1])] + text[_end(inner):]
+    return text[:key.start_mark.index] + text[_end(inner) if last else node.value[i + 1][0].start_mark.index:]
 
 
 def _noted(text, name, note):
