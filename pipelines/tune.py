@@ -108,7 +108,7 @@ def trial(params, name, number, lr, args, key):
     data = evals.Data(shards, run.labels, seed, reader=run.train.reader, columns=(net.takes, "label"))
     found = {judge: evals.judge(judge, net, data, **tune.options(params, judge)) for judge in tune.JUDGES}
     found = {judge: value["val_accuracy"] for judge, value in found.items()}
-    tracker.close(**{f"{judge}_val_accuracy": value for judge, value in found.items()}, val_accuracy=tune.score(found))
+    tracker.close(**{f"{judge}_val_accuracy": value for judge, value in found.items()}, score=tune.score(found))
     return {**given, **found}
 
 
