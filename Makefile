@@ -6,7 +6,7 @@ export PYTHONPATH := ssl
 # DVC asks for it, and the system knows no name for some users.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 
-.PHONY: help repro parallel test bench ui track claims experiment params
+.PHONY: help repro parallel test bench ui track claims experiment params tune
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,6 +38,12 @@ claims: .venv/installed ## what the experiments on the lectures' claims have fou
 
 experiment: .venv/installed ## make experiment E=cifar10: choose what params.yaml and dvc.lock hold, without running it
 	python pipelines/experiment.py "$(E)"
+
+tune: .git .venv/installed ## make tune E=quick: four trials of every run, judged on val; the best go into conf/
+	python pipelines/experiment.py "$(or $(E),$(EXPERIMENT))"
+	dvc repro shard
+	python pipelines/tune.py $(if $(JOBS),--jobs $(JOBS))
+	python pipelines/experiment.py "$(or $(E),$(EXPERIMENT))"
 
 params: .venv/installed ## after an edit of params.yaml by hand: renew what it derives from that
 	python pipelines/experiment.py --params

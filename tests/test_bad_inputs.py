@@ -197,6 +197,8 @@ TABLE = {
     "a merge conflict in dvc.lock": (file("dvc.lock", b"<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> other\n"),
                                      ("experiment", "--save"), "git checkout --ours dvc.lock"),
     # names on the command line
+    "nothing to tune": (None, ("tune",), "tiny has nothing to tune: bounds have no choice"),
+    "a damaged table of trials": (file("data/results/tiny/tune.json", b'{"runs": {"a": 1}}'), ("tune",), "tune.json is damaged (runs.a"),
     "a run that is not there": (None, ("pretrain", "tiny-ranom"), 'did you mean "tiny-random"'),
     "a data set that is not there": (None, ("shard", "tin"), 'did you mean "tiny"'),
     "a protocol that is not there": (None, ("evaluate", "kmn", "tiny-random"), "kmn"),

@@ -430,7 +430,8 @@ def test_trackers_record_at_once_resume_and_are_completed_by_sync(root, monkeypa
     first.log(history(60))
     assert time.monotonic() - start < 1
     wait(lambda: len(logged(root)) == 60)
-    other.close()
+    other.close(val_accuracy=61.5)
+    assert rows(root)[0].data.metrics == {"val_accuracy": 61.5}  # the row of the run itself
     assert first_view(root) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
     assert [run.info.status for run in rows(root)] == ["RUNNING", "RUNNING", "FINISHED"]
     first.process.stdin.close()  # what the death of the trainer does

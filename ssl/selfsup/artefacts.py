@@ -140,6 +140,36 @@ class Result(TypedDict):
     skipped: NotRequired[str]
 
 
+class Trial(TypedDict):
+    """A recipe that was tried, and what it found: accuracies on val, or why there is none."""
+
+    lr: Positive
+    args: dict[str, Any]
+    key: Hash
+    knn: NotRequired[Number]
+    linear: NotRequired[Number]
+    failed: NotRequired[str]
+
+
+class Recipe(TypedDict):
+    lr: Positive
+    args: dict[str, Any]
+
+
+class Tuned(TypedDict):
+    """The trials of a run. recipe: what it was tuned from. chosen: the number of a trial, from 1."""
+
+    recipe: Recipe
+    trials: list[Trial]
+    chosen: Count | None
+
+
+class Tuning(TypedDict):
+    """tune.json of an experiment."""
+
+    runs: dict[Name, Tuned]
+
+
 TRAINED = ("run", "method", "seed", "data", "args", "train", "images", "steps", "code")  # what training writes always
 Row = dict[str, int | float | str | bool | list | None]  # of history.jsonl and judged.jsonl
 
@@ -159,6 +189,10 @@ def costs(path):
 
 def result(path):
     return read(path, Result, "get it back with git or `dvc repro`")
+
+
+def tuning(path):
+    return read(path, Tuning, "get it back with git, or delete it and run `make tune`")
 
 
 def rows(path):

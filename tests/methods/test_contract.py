@@ -21,8 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from selfsup import methods, nets
+from selfsup import config, methods, nets
 from selfsup.core import distributed
+from selfsup.inputs.augment import augmentation
 from selfsup.training import accumulate, loop, measure, optim
 
 # Only where the default does not fit 32 images of 32 pixels.
@@ -156,6 +157,21 @@ def same(a, b):
 
 
 # ---------------------------------------------------------------------------------------------- one process
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_tuning_tries_is_another_value_that_the_method_takes(name):
+    method = methods.load(name)
+    if method.sensitive is None:
+        return
+    argument, value = method.sensitive
+    assert value != config.arguments(method)[argument][1]
+    if argument == "augment":
+        augmentation(value)
+    else:
+        config.section(method)(**{argument: value})
+    method, batch = started(name, args={argument: value})
+    assert method(batch)["loss"].isfinite()
 
 
 @pytest.mark.parametrize("name", NAMES)

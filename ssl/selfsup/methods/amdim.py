@@ -24,6 +24,7 @@ class AMDIM(Method):
     """
 
     inputs = Views(2, augment="simclr")
+    sensitive = ("augment", "simsiam")  # colours are in the paper's ablation; the authors' are about as weak
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ class Autoencoder(Method):
 
     inputs = View("none")
     means = True
+    sensitive = ("code", 32)  # 2006's digits have 30
 
     def __init__(self, encoder, card, code: Width = 128, norm: Norm = "batch"):
         super().__init__(encoder)

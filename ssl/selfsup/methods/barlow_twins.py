@@ -30,6 +30,7 @@ class BarlowTwins(Method):
     """
 
     inputs = Views(2, augment="asym")
+    sensitive = ("redundancy", 0.02)  # λ, which the paper varies: of 2,048 coordinates what 0.005 is of 8,192
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class Method(nn.Module):
     # Whether loss and scalars are means over the images of terms of their own, and `forward` changes no state that it
     # reads (BatchNorm's statistics apart): then a batch's gradient is the mean of its parts' (training/accumulate.py).
     means = False
+    sensitive = None  # (argument, second value), tried by `make tune` beside the rate; None: one rate more in its place
 
     def __init__(self, encoder):
         super().__init__()

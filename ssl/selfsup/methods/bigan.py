@@ -27,6 +27,7 @@ class BiGAN(Method):
 
     inputs = View("none")
     means = True
+    sensitive = ("critic_lr", 4.0)  # two time-scales (Heusel et al. 2017), at the ratio of Zhang et al. 2019
 
     def __init__(
         self,

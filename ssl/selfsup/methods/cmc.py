@@ -20,6 +20,7 @@ class CMC(Method):
     """
 
     inputs = View("crop_flip")
+    sensitive = ("temperature", 0.2)  # about that of the authors' next paper, InfoMin
 
     def __init__(self, encoder, dim: Width = 128, temperature: Temperature = 0.07):
         super().__init__(encoder)

@@ -34,6 +34,7 @@ class Colorization(Method):
     """
 
     inputs = View("crop_flip")
+    sensitive = ("smoothing", 1.0)  # no rebalancing, the paper's ablation
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class ContextEncoder(Method):
 
     inputs = View("crop_flip")
     means = True
+    sensitive = ("region", "central")  # compared in section 3.3
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class Counting(Method):
     """
 
     inputs = View("crop_flip")
+    sensitive = ("margin", 1.0)  # M, which sets how far apart the counts of two images are; not varied in the paper
 
     def __init__(self, encoder, card, counts: Width = 1000, margin: Weight = 10.0, contrastive: Weight = 1.0):
         super().__init__(encoder)

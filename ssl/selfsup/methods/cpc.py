@@ -34,6 +34,7 @@ class CPC(Method):
     """
 
     inputs = View("crop_flip")
+    sensitive = ("temperature", 0.2)  # of cosines the papers have none; instance discrimination is sensitive to it
 
     def __init__(
         self,

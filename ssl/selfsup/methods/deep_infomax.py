@@ -30,6 +30,7 @@ class DeepInfoMax(Method):
     """
 
     inputs = View("crop_flip")
+    sensitive = ("estimator", "infonce")  # the paper compares the two on every data set
 
     def __init__(
         self,

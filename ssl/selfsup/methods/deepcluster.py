@@ -30,6 +30,7 @@ class DeepCluster(Method):
     inputs = View(augment="crop_flip")
     held_out = False  # only training images have a cluster
     means = True
+    sensitive = ("clusters", 30)  # the paper varies their number; of few images few clusters
 
     def __init__(self, encoder, card, clusters: Clusters | None = None, pca: Width = 64, iterations: Rounds = 20):
         super().__init__(encoder)

@@ -35,6 +35,7 @@ class DeeperCluster(Method):
     inputs = View("crop_flip")
     held_out = False  # only training images have a cluster
     means = True
+    sensitive = ("every", 1)  # of epochs, of which a short run has few
 
     def __init__(
         self,

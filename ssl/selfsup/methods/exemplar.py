@@ -29,6 +29,7 @@ class Exemplar(Method):
     inputs = Views(2, augment="simclr")
     held_out = False  # only training images have a class
     means = True
+    sensitive = ("augment", "moco_v1")  # the paper varies how strong its transformations are
 
     def __init__(self, encoder, card, exemplars: Clusters | None = None):
         super().__init__(encoder)

@@ -32,6 +32,7 @@ class InstanceDiscrimination(Method):
 
     inputs = View("moco_v1")  # MoCo v1 took its views from this paper's code
     held_out = False  # only training images have an entry in the bank
+    sensitive = ("temperature", 0.2)  # which MoCo v2 found better than this paper's
 
     def __init__(
         self,

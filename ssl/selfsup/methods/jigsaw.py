@@ -32,6 +32,7 @@ class Jigsaw(Method):
 
     inputs = View("crop")
     means = True
+    sensitive = ("permutations", 100)  # the paper varies the size of the set
 
     def __init__(
         self,

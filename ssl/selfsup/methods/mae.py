@@ -24,6 +24,7 @@ class MAE(Method):
 
     inputs = View("crop_flip")
     means = True
+    sensitive = ("mask", 0.5)  # figure 5
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class Margin(Method):
     """
 
     inputs = Views(2, augment="simclr")
+    sensitive = ("margin", 1.4)  # where random pairs are, so that nearly all take part; not varied in the paper
 
     def __init__(self, encoder, margin: Weight = 1.0, hidden: Width = 2048, dim: Width = 128):
         super().__init__(encoder)

@@ -30,6 +30,7 @@ class MoCo(Method):
     """
 
     inputs = Views(2, augment="moco_v2")
+    sensitive = ("temperature", 0.1)  # between v1's and v2's, which v2 varies
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class MoCoV3(Method):
     """
 
     inputs = Views(2, augment="asym")
+    sensitive = ("momentum", 0.9)  # the paper's ablation has 0 to 0.999
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class PixelAutoregression(Method):
     """
 
     inputs = View("crop_flip")
+    sensitive = ("depth", 2)  # moves the features up in the whole: section 4.1
 
     def __init__(self, encoder, card, depth: Depth = 4, heads: Depth = 4):
         super().__init__(encoder)

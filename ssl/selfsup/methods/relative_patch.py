@@ -36,6 +36,7 @@ class RelativePatch(Method):
 
     inputs = View("crop")
     means = True
+    sensitive = ("colour", "drop")  # the remedies that the paper compares
 
     def __init__(
         self,

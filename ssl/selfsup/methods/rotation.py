@@ -15,6 +15,7 @@ class Rotation(Method):
     """
 
     means = True
+    sensitive = ("augment", {"crop": [0.77, 1.0], "flip": 0.5})  # the authors' crops, 224 of 256 pixels
 
     def __init__(self, encoder):
         super().__init__(encoder)

@@ -26,6 +26,7 @@ class SimSiam(Method):
 
     inputs = Views(2, augment="simsiam")
     means = True
+    sensitive = ("bottleneck", 128)  # of the predictor, without which nothing is learned (table 1)
 
     def __init__(
         self,

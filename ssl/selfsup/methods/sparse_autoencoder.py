@@ -28,6 +28,7 @@ class SparseAutoencoder(Method):
 
     inputs = View("none")
     means = True
+    sensitive = ("sparsity", 0.3)  # λ, by which more atoms are worth using
 
     def __init__(self, encoder, card, sparsity: Weight = 1.0, atoms: Width = 512):
         super().__init__(encoder)

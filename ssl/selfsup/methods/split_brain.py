@@ -29,6 +29,7 @@ class SplitBrain(Method):
 
     inputs = View("crop_flip")
     means = True
+    sensitive = ("loss", "l2")  # the paper's own comparison
 
     def __init__(self, encoder, card, loss: Literal["classes", "l2"] = "classes", norm: Norm = "batch"):
         super().__init__(encoder)

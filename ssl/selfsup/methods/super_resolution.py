@@ -32,6 +32,7 @@ class SuperResolution(Method):
 
     inputs = View("crop_flip")
     means = True
+    sensitive = ("adversarial", 1e-2)  # SRGAN against SRResNet, 0, is the paper's comparison
 
     def __init__(self, encoder, card, adversarial: Weight = 1e-3, width: Width = 64):
         super().__init__(encoder)

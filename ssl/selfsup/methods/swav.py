@@ -33,6 +33,7 @@ class SwAV(Method):
     """
 
     inputs = MultiCrop(6)
+    sensitive = ("epsilon", 0.02)  # see above for short runs
 
     def __init__(
         self,

@@ -63,9 +63,10 @@ class Tracker:
         except OSError:  # the recorder gave up, and has said why
             self.process = None
 
-    def close(self):
-        """Call it when training is complete; a run whose trainer ends without it is shown as killed."""
-        self.log([{"status": "FINISHED"}])
+    def close(self, **found):
+        """Call it when training is complete; a run whose trainer ends without it is shown as killed. found: numbers that
+        the table of runs is to show, for who has no results that `sync` would add."""
+        self.log([{"status": "FINISHED", **found}])
         if self.process is None:
             return
         try:
@@ -109,7 +110,9 @@ def record():
                 status = batch[-1].get("status")
                 points = names.points(row for row in batch if "status" not in row)
                 store.log(client, row, [point for point in points if (point[0], point[2]) not in known])
+            found = names.points([{**batch[-1], "images": 0}])  # as sync has them
             with store.lock(root):
+                store.log(client, parent, found)
                 client.set_terminated(row.info.run_id, status)
                 store.settle(client, experiment, parent)
     except UserError as error:

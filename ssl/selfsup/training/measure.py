@@ -50,21 +50,25 @@ def sound(net):
     return all(value.isfinite().all() for value in net.state_dict().values())
 
 
+class Diverged(UserError):
+    """A training's numbers are none any more: what these parameters came to, not something that lacks or is misspelt."""
+
+
 def diverged(what, value, run, seed, step, method, first):
-    """The UserError that says of a training's `what` that it is no number any more, and what is likely to blame.
+    """The Diverged that says of a training's `what` that it is no number any more, and what is likely to blame.
 
     step: how many there have been. first: the loss of the first one, before anything was learned; None if not known.
     """
     where, given = f"{run.name} seed {seed}", ", ".join(f"{name}: {value}" for name, value in run.args.items())
     if first is not None and not math.isfinite(first):
         blame = f"runs.{run.name}.args ({given})" if given else f"the images of {run.data}"
-        return UserError(f"{where}: the loss is {first} at the first step, before anything is learned: look at {blame}")
+        return Diverged(f"{where}: the loss is {first} at the first step, before anything is learned: look at {blame}")
     remedies = [f"lower train.lr (now {run.train.lr}) in runs.{run.name}"]
     if isinstance(temperature := getattr(method, "temperature", None), int | float):
         remedies.append(f"raise args.temperature (now {temperature})")
     if not run.train.clip:
         remedies.append("clip gradients (train.clip)")
-    return UserError(f"{where}: {what} became {value} at step {step}; {', or '.join(remedies)}")
+    return Diverged(f"{where}: {what} became {value} at step {step}; {', or '.join(remedies)}")
 
 
 def flops(method, batch, backward=lambda method, batch: method(batch)["loss"].backward()):
