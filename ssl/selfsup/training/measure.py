@@ -8,7 +8,6 @@ import resource
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import distributed
 from ..errors import UserError
@@ -69,6 +68,8 @@ def diverged(what, value, run, seed, step, method, first):
 
 def flops(method, batch):
     """Floating-point operations of a training step, forward and backward, per image; on a copy, which it may change."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, since it imports Triton, for which judges have no use
+
     trial = copy.deepcopy(method).train()
     part = {name: column[:32] for name, column in batch.items()}
     with FlopCounterMode(display=False) as counter:
