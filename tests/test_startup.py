@@ -11,8 +11,8 @@ from selfsup import shards
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
-    "torch", "torch._dynamo", "torch.distributed.tensor", "sympy", "triton", "accelerate", "torchvision", "timm", "mlflow", "pandas",
-    "sklearn", "scipy", "matplotlib", "onnxruntime", "pyarrow", "webdataset", "dvc",
+    "torch", "torch._dynamo", "torch.distributed.tensor", "sympy", "triton", "accelerate", "torchvision", "timm", "mlflow",
+    "pandas", "sklearn", "scipy", "matplotlib", "onnxruntime", "pyarrow", "webdataset", "dvc",
 }  # fmt: skip
 PRETRAIN = """
 from pathlib import Path
@@ -48,7 +48,7 @@ STARTS = {
     "launcher": ("import selfsup.launch", set()),
     "command": ("import selfsup.cli", set()),
     "shard": (stage("shard"), set()),  # a source knows what it needs
-    "judge": (stage("evaluate") + "; from selfsup import evals; [evals.load(name) for name in ('knn', 'linear')]", {"torch"}),
+    "judge": (stage("evaluate") + "\nfrom selfsup import evals\nevals.load('knn'), evals.load('linear')", {"torch"}),
     "report": (stage("report"), {"torch"}),
     "fit": (FIT, {"torch"}),
     "pretrain": (PRETRAIN, {"torch", "accelerate", "triton"}),  # the last one by what counts operations
