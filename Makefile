@@ -6,7 +6,7 @@ export PYTHONPATH := ssl
 # DVC asks for it, and the system knows no name for some users.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 
-.PHONY: help repro parallel test bench ui track claims experiment params tune
+.PHONY: help repro parallel test bench ui track claims pictures experiment params tune
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,6 +35,9 @@ track: .venv/installed ## rebuild MLflow's runs from the versioned files
 
 claims: .venv/installed ## what the experiments on the lectures' claims have found
 	python pipelines/claims.py
+
+pictures: .venv/installed ## renew docs/report.png and docs/mlflow.png from the chosen experiment, by Chromium
+	python pipelines/pictures.py
 
 experiment: .venv/installed ## make experiment E=cifar10: choose what params.yaml and dvc.lock hold, without running it
 	python pipelines/experiment.py "$(E)"

@@ -1,6 +1,7 @@
 """Which code made an encoder, as a hash. Comments and docstrings do not count: editing them makes nothing stale."""
 
 import ast
+import functools
 import hashlib
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def networks(encoder):
     return {name for part in parts for name in networks(part)} | ({encoder["name"]} if "name" in encoder else set())
 
 
+@functools.cache  # who trains several seeds, and records them, asks often
 def meaning(source):
     """Python source as its syntax tree says it: in one layout, without comments and docstrings."""
     tree = ast.parse(source)

@@ -92,7 +92,9 @@ class Training:
         self.method = self.model = method.to(device, memory_format=torch.channels_last)
         self.optimizer, self.steps = None, 0
         if any(p.requires_grad for p in method.parameters()):
-            self.model, self.optimizer = accelerator.prepare(method, optim.build(method, train))
+            # They are where they belong; asked to place them, Accelerate would import DTensor to look for some.
+            placed = [False, False]
+            self.model, self.optimizer = accelerator.prepare(method, optim.build(method, train), device_placement=placed)
             self.steps = train.images // train.batch
         parts = (method, self.model, train.accumulate, accelerator.autocast)
         self.accumulation = accumulate.Accumulation(*parts) if train.accumulate and self.steps else None

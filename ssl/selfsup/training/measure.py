@@ -1,6 +1,7 @@
 """What is measured of a training, beside what it learns."""
 
 import copy
+import inspect
 import math
 import random
 import resource
@@ -8,7 +9,6 @@ import resource
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..core import distributed
 from ..errors import UserError
@@ -73,9 +73,13 @@ def diverged(what, value, run, seed, step, method, first):
 
 def flops(method, batch, backward=lambda method, batch: method(batch)["loss"].backward()):
     """Floating-point operations of a training step, forward and backward, per image; on a copy, which it may change."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, since it imports Triton, for which judges have no use
+
     trial = copy.deepcopy(method).train()
     part = {name: column[:32] for name, column in batch.items()}
     with FlopCounterMode(display=False) as counter:
+        if mode := getattr(counter, "mode", None):  # as in optim.eager: without torch._dynamo, where torch is as known
+            mode.__torch_dispatch__ = inspect.unwrap(type(mode).__torch_dispatch__).__get__(mode)
         backward(trial, part)
     return counter.get_total_flops() // len(part["image"])
 

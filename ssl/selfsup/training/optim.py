@@ -1,8 +1,19 @@
 """Optimisers by name and the learning-rate schedule, a function of the step."""
 
+import inspect
 import math
 
 import torch
+
+
+def eager(optimizer):
+    """torch's class of an optimiser without what decorates its methods for torch.compile's sake: that imports
+    torch._dynamo, two seconds of each stage that trains, and nothing is compiled here. Of a torch that decorates
+    otherwise it is the class as it was."""
+    names = "add_param_group", "load_state_dict", "state_dict", "zero_grad"
+    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in names}
+    step = torch.no_grad()(inspect.unwrap(optimizer.step))  # the one thing among it that must stay
+    return type(optimizer.__name__, (optimizer,), {**plain, "step": step})
 
 
 def build(method, train):
@@ -18,10 +29,10 @@ def build(method, train):
                 decay = train.weight_decay if decayed else 0.0
                 groups.append({"lr_scale": 1.0, **group, "params": parameters, "weight_decay": decay})
     if train.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=train.lr, momentum=0.9)
+        return eager(torch.optim.SGD)(groups, lr=train.lr, momentum=0.9)
     if train.optimizer in TRUST:
-        return Lars(groups, train.lr, *TRUST[train.optimizer])
-    return torch.optim.AdamW(groups, lr=train.lr)
+        return eager(Lars)(groups, train.lr, *TRUST[train.optimizer])
+    return eager(torch.optim.AdamW)(groups, lr=train.lr)
 
 
 TRUST = {"lars": (0.001, False), "larc": (0.02, True)}  # trust and clipped, as their authors' code has them
