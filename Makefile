@@ -22,7 +22,7 @@ parallel: .git .venv/installed ## the same by Snakemake, independent stages at t
 	snakemake --profile profiles/local; status=$$?; python pipelines/experiment.py --save && exit $$status
 
 test: .venv/installed ## all tests
-	OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadfile  # on small tensors a second thread only waits
+	OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadfile --no-loadscope-reorder  # a second thread only waits
 
 bench: .venv/installed ## the benchmarks
 	python -m bench

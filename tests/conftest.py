@@ -1,5 +1,6 @@
 """The repository as a scratch clone with the experiment `tiny` run in it, for the tests of the workflow."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -66,6 +67,14 @@ class Clone:
             file.write(text)
 
 
+# The longest first, so that xdist's workers end together; those that use `ran` not side by side, or one waits for the other.
+FIRST = ["test_workflow.py", "test_train.py", "test_docs.py", "test_contract.py", "test_sharing.py", "test_distributed.py"]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """A test sees the same random numbers whatever ran before it."""
@@ -74,8 +83,22 @@ def seeded():
 
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory):
-    """Made once, and left as it is: the tree as it stands, uncommitted edits too, after `dvc repro` of `tiny`."""
-    clone = Clone(tmp_path_factory.mktemp("ran"))
+    """Made once, by the worker that wants it first, and left as it is: work in copies, since others copy it meanwhile."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all workers of this session
+    clone, stages = Clone(shared / "ran"), shared / "ran.json"
+    with open(shared / "ran.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stages.exists():
+            shutil.rmtree(clone.folder, ignore_errors=True)  # of one that failed
+            stages.write_text(json.dumps(sorted(run_tiny(clone))))
+    clone.first = set(json.loads(stages.read_text()))
+    return clone
+
+
+def run_tiny(clone):
+    """The tree as it stands, uncommitted edits too, after `dvc repro` of `tiny`, whose stages are returned."""
     tracked = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
                              stdout=subprocess.PIPE, text=True, check=True).stdout
     for name in filter(None, tracked.split("\0")):
@@ -86,9 +109,9 @@ def ran(tmp_path_factory):
     clone.run("git", "init", "--quiet")
     clone.switch("tiny")
     clone.commit()
-    clone.first = clone.repro()
+    first = clone.repro()
     clone.commit()
-    return clone
+    return first
 
 
 @pytest.fixture

@@ -89,37 +89,36 @@ def test_two_processes_killed_and_started_again_end_with_the_same_bytes(tmp_path
     runs = {"tiny-rotation": {"method": "rotation", "data": "tiny", "seeds": [0]}}
     shards.write("tiny", sources["tiny"], tmp_path / "shards/tiny", workers=1)
     env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "SELFSUP_TRACKING": "off", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-               str(ROOT / "pipelines/pretrain.py"), "tiny-rotation"]
-
-    def start(folder):
-        (folder / "data").mkdir(parents=True, exist_ok=True)
-        if not (folder / "data/shards").exists():
-            (folder / "data/shards").symlink_to(tmp_path / "shards")
+    driver = tmp_path / "all.py"  # one start for several, which takes longer than the trainings
+    driver.write_text("import os, runpy, sys\nscript, *folders = sys.argv[1:]\nfor folder in folders:\n    os.chdir(folder)\n"
+                      "    sys.argv = [script, 'tiny-rotation']\n    runpy.run_path(script, run_name='__main__')\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        (folder / "data").mkdir(parents=True)
+        (folder / "data/shards").symlink_to(tmp_path / "shards")
         params = {**PARAMS, "train": train, "datasets": sources, "runs": runs}
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
-        return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
 
-    def end(folder):
-        running = start(folder)
-        said = running.communicate(timeout=300)[1]
-        assert running.returncode == 0, said
-        made = folder / "data/encoders/tiny/tiny-rotation/0"
-        return {file.name: file.read_bytes() for file in made.glob("*.*")}, said
+    def start(*words):
+        words = [*command, *map(str, words)]
+        return subprocess.Popen(words, cwd=killed, env=env, stderr=subprocess.PIPE, text=True)
 
-    whole, said = end(tmp_path / "whole")
-    assert said.count("no val_loss: val has 1 samples, and the smallest batch of 2 processes has 2") == 1
-    assert b"val_loss" not in whole["history.jsonl"]
-    killed = tmp_path / "killed"
-    running = start(killed)
+    def made(folder):
+        return {file.name: file.read_bytes() for file in (folder / "data/encoders/tiny/tiny-rotation/0").glob("*.*")}
+
+    running = start(ROOT / "pipelines/pretrain.py", "tiny-rotation")
     while not list(killed.glob("data/runs/*/checkpoint.pt")):
         assert running.poll() is None
         time.sleep(0.01)
     running.kill()
     running.communicate()
     assert not (killed / "data/encoders/tiny").exists()
-    assert end(killed)[0] == whole
-    assert end(killed)[0] == whole, "also when it was complete"
+    running = start(driver, ROOT / "pipelines/pretrain.py", killed, whole, killed)  # also when it is complete
+    said = running.communicate(timeout=300)[1]
+    assert running.returncode == 0, said
+    assert said.count("no val_loss: val has 1 samples, and the smallest batch of 2 processes has 2") == 3, "once each"
+    assert made(killed) == made(whole) and b"val_loss" not in made(whole)["history.jsonl"]
     cost = json.loads((killed / "data/results/tiny/tiny-rotation/cost.json").read_text())
     assert cost["seeds"]["0"]["processes"] == 2
 
