@@ -32,7 +32,7 @@ REPORT = """(() => {
     const svg = document.querySelector("h2#results ~ * svg, h2#results ~ svg");
     const end = (svg || document.querySelector("table")).getBoundingClientRect().bottom;
     const top = from.getBoundingClientRect().top + 2;
-    return {x: 0, width: innerWidth, y: top + scrollY, height: end - top + 6};
+    return {x: 0, width: innerWidth, y: top + scrollY, height: end - top};
 })()"""
 # Of MLflow: charts of what tells runs apart. The search field is filled as by hand, else React does not notice.
 SEARCH = 'document.querySelector("input[placeholder=\'Search metric charts\']")'
