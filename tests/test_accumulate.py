@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 import torch.nn as nn
 
 from selfsup import nets
@@ -44,7 +45,7 @@ def test_both_passes_draw_the_same_and_statistics_of_a_part_count_once():
 def test_a_step_costs_a_forward_pass_more_where_the_batch_is_embedded_twice():
     method, batch = simclr()
     once, twice = measure.flops(method, batch), measure.flops(method, batch, accumulate.alone)
-    with measure.FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         method.project(batch)
     assert twice - once == counter.get_total_flops() // 8
 
