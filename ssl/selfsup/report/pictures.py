@@ -121,6 +121,7 @@ def maps(rows, samples):
     if not rows:
         return None
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     columns = 4
     height = math.ceil(len(rows) / columns)
@@ -133,7 +134,8 @@ def maps(rows, samples):
         colour = sample.labels[:POINTS] if sample.labelled else cluster.kmeans(
             row.features[:POINTS], min(CLUSTERS, len(features)))[0]
         tsne = TSNE(perplexity=min(30, (len(features) - 1) / 3), init="pca", max_iter=400, random_state=0)
-        x, y = tsne.fit_transform(features).T
+        with threadpool_limits(1):  # of so few points: further threads only wait for each other, which uses a core, too
+            x, y = tsne.fit_transform(features).T
         axis.scatter(x, y, c=np.array(PALETTE)[colour.numpy() % len(PALETTE)], s=9, linewidths=0)
         axis.set_title(row.title)
     figure.tight_layout()
