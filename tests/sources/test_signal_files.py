@@ -93,7 +93,7 @@ def test_spoken_digits_get_a_written_one_of_their_class_and_split(tmp_path, caps
     for i in range(60):
         write(root / f"{i % 10}_jack_{i}.wav", tone(level=0.1 + i / 100))
     bad = {"0_a_0.wav": b"", "1_silent_0.wav": tone(level=0), "2_cut_0.wav": tone()[:2000], "3_none_0.wav": tone(seconds=0),
-           "zehn_a_0.wav": tone(), "5_text_0.wav": b"words"}
+           "zehn_a_0.wav": tone(), "5_text_0.wav": b"words " * 20}
     for name, content in bad.items():
         write(root / name, content)
     good = {"6_stereo_0.wav": tone(channels=2), "7_fast_0.wav": tone(rate=16000), "8_long_0.wav": tone(seconds=2)}
