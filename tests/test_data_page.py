@@ -3,10 +3,11 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from selfsup import shards, sources
-from selfsup.data import images
+from selfsup.data import images, sound
 from selfsup.errors import UserError
 from tests.conftest import ROOT
 from tests.data.making import encoded, folder_spec, picture, write_tar
@@ -24,8 +25,7 @@ class Maker:
         (root.parent / "elsewhere").mkdir()
 
     def png(self):
-        self.number += 1
-        return encoded(picture(self.number))
+        return self.content(".png")
 
     def line(self, text):
         name, _, target = text.partition(" -> ")
@@ -46,7 +46,15 @@ class Maker:
         else:
             for path in self.names(text):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(self.png() if path.suffix == ".png" else b"no picture")
+                path.write_bytes(self.content(path.suffix))
+
+    def content(self, suffix):
+        self.number += 1
+        if suffix == ".npy":
+            return images.npy(np.random.default_rng(self.number).normal(size=(30, 3)))
+        if suffix == ".wav":
+            return sound.wav(np.full((1, 2000), 100 * self.number, np.int16), 8000)
+        return encoded(picture(self.number)) if suffix == ".png" else b"words, number %d" % self.number
 
     def names(self, pattern):
         count = re.search(r"\{(\d+)\}", pattern)

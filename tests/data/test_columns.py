@@ -148,9 +148,9 @@ def test_moments_of_sixteen_bits(tmp_path, monkeypatch):
 
 
 def test_what_methods_may_not_read():
-    columns.refuse_judges("simclr", ["image", "label", "pose"])
-    with pytest.raises(UserError, match="method flowing asks for the column 'flow', which only judges may read"):
-        columns.refuse_judges("flowing", ["image", "flow"])
+    columns.refuse_judges("simclr", ["image", "label", "pose", "flow"])
+    with pytest.raises(UserError, match="method flowing asks for the column 'true_flow', which only judges may read"):
+        columns.refuse_judges("flowing", ["image", "true_flow"])
 
 
 def test_a_value_of_another_shape_or_type_is_unreadable():

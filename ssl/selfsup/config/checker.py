@@ -8,7 +8,7 @@ import yaml
 from ..errors import UserError
 from . import compose, signature
 from .problems import Problems, join
-from .schema import Dataset, Params, Run, Train
+from .schema import Dataset, Params, Pixels, Run, Train
 from .signature import Section, typed
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # run and data-set names become paths, DVC stage names and DVC parameter paths
@@ -57,7 +57,8 @@ def section(folder, name):
     """The Section of params that a part takes, besides what all of its kind have."""
     if folder == "sources":
         own = signature.takes(folder, name, "source")
-        own = {key: kind for key, kind in own.items() if key not in Dataset.model_fields}
+        images = {"size": (Pixels, ...)} if "size" in own else {}
+        own = {key: kind for key, kind in own.items() if key not in Dataset.model_fields} | images
         return signature.model(name, Dataset, own)
     if folder == "evals":
         return signature.model(name, Section, signature.takes(folder, name, "choose") | JUDGED)

@@ -47,9 +47,10 @@ def run(raw, name):
 
 
 def shard(spec):
-    code = file("sources", spec["source"])
-    root = spec.get("root")
-    return {"spec": spec, "code": code, "root": os.path.expanduser(root) if root else code}
+    """`root`: the folder that the source reads, or the other source that it is built on."""
+    code, root = file("sources", spec["source"]), spec.get("root")
+    other = file("sources", signature.other_source(spec["source"]) or spec["source"])
+    return {"spec": spec, "code": code, "root": os.path.expanduser(root) if root else other}
 
 
 def pretrain(item, runs):

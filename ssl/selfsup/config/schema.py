@@ -20,8 +20,8 @@ class Dataset(Section):
     the shard stage fails."""
 
     source: str
-    size: Pixels  # pixels a side
     max_bad: Share
+    size: Pixels | None = None  # pixels a side, where the source has images
     limit: Count | None = None  # a part of the samples, for a trial
     fit: Literal["crop", "stretch", "pad"] | None = None  # how a picture becomes square; cropped unless said
     licence: Text | None = None

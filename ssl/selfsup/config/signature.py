@@ -6,6 +6,7 @@ typing and Python's own; here these become fields of a pydantic model."""
 import ast
 import dataclasses
 import functools
+import re
 import types
 import typing
 from pathlib import Path
@@ -102,6 +103,14 @@ def place(folder, name):
     """The file of a part, or its folder: what a stage that uses it depends on."""
     path = PACKAGE / folder / name
     return path if path.is_dir() else path.with_suffix(".py")
+
+
+def other_source(name):
+    """The source that another one imports, None where it does not; a folder's files import each other alone."""
+    path = place("sources", name)
+    text = path.read_text("utf-8") if path.is_file() else ""
+    found = re.search(r"^ *from selfsup\.sources\.([a-z]\w*) import", text, re.MULTILINE)
+    return found[1] if found else None
 
 
 @functools.lru_cache

@@ -17,7 +17,7 @@ from selfsup.data import images, sound, video
 from selfsup.data.images import EXTENSIONS, Unreadable
 from selfsup.errors import UserError
 
-JUDGES = ("boxes", "mask", "motion", "flow")  # the truth about a scene, by which judges measure and no method learns
+JUDGES = ("boxes", "mask", "motion", "true_flow")  # the truth about a scene: judges measure by it, no method learns it
 DIGITS = 18  # of a number at most: more do not fit 64 bits
 VIDEOS = ("mp4", "webm", "mkv", "avi", "mov")
 

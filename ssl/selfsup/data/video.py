@@ -6,14 +6,18 @@ from selfsup.data.images import BANDS, PIXELS, Unreadable
 from selfsup.errors import UserError
 
 
-def frames(data):
-    """All frames of a video file's bytes, as Pillow images. Raises Unreadable."""
+def needed():
+    """The package, or a UserError that says how to get it."""
     try:
         import av
     except ImportError:
         raise UserError("video files need the package av: pip install av (or number the frames as images)") from None
+    return av
 
-    frames, pixels = [], 0
+
+def frames(data):
+    """All frames of a video file's bytes, as Pillow images. Raises Unreadable."""
+    av, frames, pixels = needed(), [], 0
     try:
         with av.open(io.BytesIO(data)) as file:
             for frame in file.decode(video=0):

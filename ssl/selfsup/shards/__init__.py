@@ -59,8 +59,8 @@ def write(name, spec, out, workers=None):
         if not counts["train"]:
             raise UserError(f"{name}: nothing is left for the training split. {' '.join(sentences)}")
         card = {"name": name, "source": f"{spec['source']} {source.origin}".strip(), "licence": source.licence,
-                "size": spec["size"], "columns": list(schema), "classes": classes, "counts": counts, "shards": listed,
-                "mean": [], "std": [], "bad": bad}
+                "size": spec.get("size"), "columns": list(schema), "classes": classes, "counts": counts,
+                "shards": listed, "mean": [], "std": [], "bad": bad}
         if "image" in schema:
             card["channels"] = schema["image"].shape[0]
             card["mean"], card["std"] = moments(sum(part["histogram"] for part in found))
@@ -73,10 +73,10 @@ def write(name, spec, out, workers=None):
             content.append(tokens.to_str(pretty=True))
         card |= getattr(source, "facts", {})
         card |= _described(schema, found, classes) | ({"twins": same} if same else {})
-        before = {each: columns.standard(each, spec["size"], card.get("caption_length")) for each in schema}
+        before = {each: columns.standard(each, card["size"], card.get("caption_length")) for each in schema}
         if schema != before:
             content.append(card["schema"])
-        whole = json.dumps([content, classes, list(schema), spec["size"], card["mean"], card["std"]], sort_keys=True)
+        whole = json.dumps([content, classes, list(schema), card["size"], card["mean"], card["std"]], sort_keys=True)
         card["hash"] = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()
         for split in SPLITS:
             files.write(hashes_of(folder, split), images.npy(hashes[split]))

@@ -70,7 +70,7 @@ def _classes(name, source, found, samples):
 
 def _found(source, spec):
     """The columns of the first readable sample: what all others must have too."""
-    size, fit = spec["size"], spec.get("fit") or "crop"
+    size, fit = source.size, spec.get("fit") or "crop"
     image, seen = columns.picture(size, fit=fit), {}
     for path, _ in source.files:
         with contextlib.suppress(Torn):

@@ -59,6 +59,7 @@ class Tars:
     licence: str = UNKNOWN
     skipped: list = field(default_factory=list)
     classes: list | None = None  # their names, where a file says them
+    size: int | None = None  # pixels a side
 
     @property
     def carved(self):

@@ -1,8 +1,6 @@
-"""Image files: root/[train|val|test/][<class>/…/]name.jpg. Class folders or none, splits or none."""
+"""Image files: root/[train|val|test/][<class>/…/]name.jpg. Class folders or none, splits or none, captions or none."""
 
-import os
-import re
-import unicodedata
+import csv
 from collections import Counter
 from pathlib import Path
 
@@ -11,49 +9,38 @@ from selfsup.data import columns
 from selfsup.data.files import content
 from selfsup.data.images import EXTENSIONS, Unreadable, bands
 from selfsup.errors import UserError, nearest, nearest_path
-from selfsup.sources import ALIASES, SPLITS, Source, by_ending, divide, listed, phrases, said, scan
+from selfsup.sources import Source, phrases, scan
+from selfsup.sources._layout import arranged, ends
 
-SPLIT = re.compile(rf"({'|'.join(ALIASES)})[\W\d_]*", re.IGNORECASE)  # a folder that is a split by all of its name
+TXT = "txt"  # as `captions`: a text file for each image
 
 
 def source(root: Text, size: Count, val_share: Share, test_share: Share | None = None, class_level: Count = 1,
-           unlabelled: bool = False, channels: Count | None = None):
+           unlabelled: bool = False, channels: Count | None = None, captions: Text | None = None):
     """class_level: which of the folders below root (or below a split's) is the class, counted from there. unlabelled:
     images in no class folder are for training, without a label. channels: images of so many, 8 or 16 bit, in `.npy`,
-    `.tif` or other files, where they are no pictures, which become RGB."""
-    if not os.path.isdir(root):
-        raise UserError(f"no such folder: {root}{nearest_path(root)}")
+    `.tif` or other files, where they are no pictures, which become RGB. captions: "txt", those of name.jpg being in
+    name.txt beside it; or the name of a CSV file below root, with a heading and in it `file`, a path below root, and
+    `caption`."""
     extensions = EXTENSIONS if channels is None else (*EXTENSIONS, "npy")
-    every, others = listed(root)
-    names = [name for name in every if ends(name, extensions)]
-    if not names:
-        beside = f" and found {', '.join(by_ending(every))}" if every else ""
-        raise UserError(f"no images in {root}: looked for files ending in {', '.join(extensions)}{beside}")
-    found, skipped = _split(names, root)
-    image = columns.picture(size) if channels is None else _bands(channels, size, root, found["train"])
-    classes = sorted({_class(name, class_level) for name, _ in found["train"]} - {None}) or None
-    without = _folders(every) - _folders(names)
-    without = sorted(folder for folder in without if folder.rpartition("/")[0] not in without)
-    others |= {f"folder{{s}} without an image ({', '.join(without[:5])})": len(without)} if without else {}
-    skipped += by_ending(set(every) - set(names)) + phrases(others)
-    keyed = {split: _keyed(some) for split, some in found.items()}
-    loose = []
-    if unlabelled and classes:
-        loose = [item for item in keyed["train"] if _class(item[1], class_level) is None]
-        keyed["train"] = [item for item in keyed["train"] if _class(item[1], class_level) is not None]
-    items, carved = divide(keyed, val_share, test_share, loose)
+    found = arranged(root, extensions, "image", val_share, test_share, class_level, unlabelled,
+                     beside=lambda names: _beside(names, extensions, captions))
+    told = _table(root, captions) if captions not in (None, TXT) else None
+    image = columns.picture(size) if channels is None else _bands(channels, size, root, found)
+    kinds = [image] + [columns.Number("label")] * (found.classes is not None)
+    kinds += [columns.Text("caption")] * (captions is not None)
+    if told is not None:
+        found.skipped += _left_over(told, found)
 
     def read(split, start, stop):
-        for key, name, path in items[split][start:stop]:
-            path = f"{root}/{path}"
+        for key, name, path in found.items[split][start:stop]:
             try:
-                yield path, _sample(path, key, _class(name, class_level), classes, unlabelled)
+                sample = {"key": key, **found.label(name, unlabelled), "image": content(Path(root, path))}
+                yield f"{root}/{path}", sample | ({"caption": _caption(root, path, told)} if captions else {})
             except Unreadable as error:
-                yield path, error
+                yield f"{root}/{path}", error
 
-    kinds = [image] + [columns.Number("label")] * (classes is not None)
-    return Source(str(root), {split: len(items[split]) for split in SPLITS}, read, kinds, classes, skipped=skipped,
-                  carved=carved)
+    return Source(str(root), found.counts, read, kinds, found.classes, skipped=found.skipped, carved=found.carved)
 
 
 def files(top, extensions=EXTENSIONS):
@@ -62,134 +49,71 @@ def files(top, extensions=EXTENSIONS):
     return sorted(name for name in found if ends(name, extensions))
 
 
-def ends(name, extensions):
-    return name.rpartition(".")[2].lower() in extensions
-
-
-# Splits
-
-
-def _split(names, root):
-    """{split: [(name, path)]} of the paths of images below root, and in words what is in no split. `name` is the path
-    without the folder that says the split.
-
-    Splits are the folders of the first level that tells; or the files' names, where all say one. Raises UserError where
-    the evidence is partial, or contradicts itself."""
-    parts = [name.split("/") for name in names]
-    levels = {level: _telling({path[level] for path in parts if len(path) > level + 1}, level)
-              for level in range(max(map(len, parts)) - 1)}
-    levels = {level: splits for level, splits in levels.items() if splits}
-    if levels:
-        return _by_folder(parts, levels, str(root))
-    splits = [said(path[-1]) for path in parts]
-    clear = [one for one in splits if len(one) == 1]
-    if len(set().union(*clear)) > 1 and {"train"} in clear and 2 * len(clear) > len(names):
-        if len(clear) < len(names):
-            odd, example = (next(name for name, one in zip(names, splits) if (len(one) == 1) is says)
-                            for says in (False, True))
-            raise UserError(f"{root}: most files' names say a split, as {example} does, but {odd} says none or two: "
-                            f"name all so, or put the splits into folders train, val and test")
-        found = {split: [(name, name) for name, one in zip(names, splits) if split in one] for split in SPLITS}
-        return {split: some for split, some in found.items() if some}, []
-    return {"train": [(name, name) for name in names]}, []
-
-
-def _telling(folders, level):
-    """{folder: split} where the names of the folders of a level tell the splits apart; {} where they do not.
-
-    At the top one folder that is called as a split is enough, or two splits among the words of all names. Deeper down,
-    where classes have folders, two splits by all of their names."""
-    sure = {folder: ALIASES[match[1].lower()] for folder in folders if (match := SPLIT.fullmatch(folder))}
-    words = {folder: next(iter(said(folder))) for folder in folders if len(said(folder)) == 1}
-    several = [len(set(some.values())) > 1 and "train" in some.values() for some in (sure, words)]
-    if level == 0:
-        return words if sure or several[1] else {}
-    return sure if several[0] else {}
-
-
-def _by_folder(parts, levels, root):
-    """As `_split`, by folders: `levels` is {level: what `_telling` says of it}. The first decides, others agree."""
-    top, splits = next(iter(levels.items()))
-    found, beside, loose, called = {}, Counter(), 0, {}
-    for path in parts:
-        if len(path) == 1:
-            loose += 1
-            continue
-        if len(path) <= top + 1 or path[top] not in splits:
-            beside["/".join(path[:-1][:top + 1])] += 1
-            continue
-        split, path_ = splits[path[top]], "/".join(path)
-        telling = {level for level in levels if level < len(path) - 1 and path[level] in levels[level]}
-        if len({levels[level][path[level]] for level in telling}) > 1:
-            raise UserError(f"{root}/{path_}: its folders say more than one split: make root the folder that holds the "
-                            f"splits, or rename one")
-        other = called.setdefault((*path[:top], split), path[top])
-        if other != path[top]:
-            raise UserError(f"{'/'.join([root, *path[:top]])}: the folders {other} and {path[top]} both say {split}: "
-                            f"put all into one")
-        name = "/".join(part for level, part in enumerate(path) if level not in telling)
-        found.setdefault(split, []).append((name, path_))
-    says, split = sorted(splits.items())[0]
-    others = ", ".join(sorted(beside)[:5])
-    if beside and (top or len(found) == 1):
-        raise UserError(f"{root}: the folder {says} says {split}, but others beside it say no split ({others}): if "
-                        f"{says} is a class, put all class folders into a folder train; if a split, take the others "
-                        f"away")
-    if "train" not in found:
-        raise UserError(f"{root}: the folder {says} says {split}, but none says train: nothing is for training")
-    skipped = Counter()
-    if beside:
-        skipped[f"folder{{s}} of no split ({others}: {sum(beside.values())} images)"] = len(beside)
-    if loose:
-        skipped["image{s} in no split's folder"] = loose
-    return found, phrases(skipped)
-
-
-def _folders(names):
-    """All folders that the files called so lie in."""
-    parts = [name.split("/") for name in names]
-    return {"/".join(path[:level]) for path in parts for level in range(1, len(path))}
-
-
-# Classes and keys
-
-
-def _class(name, level):
-    """The folder that is the class of a file, its accents composed (NFC); None where it lies less deep."""
-    parents = name.split("/")[:-1]
-    return unicodedata.normalize("NFC", parents[level - 1]) if len(parents) >= level else None
-
-
 def _bands(channels, size, root, found):
     """The column of images of many channels; the first readable file says how many bits they have."""
-    for _, path in found:
+    paths = sorted(path for split in {"train", *found.carved} for _, _, path in found.items[split])
+    for path in paths:
         try:
             array = bands(content(Path(root, path)), channels)
         except Unreadable:
             continue
         return columns.Image("image", (channels, size, size), str(array.dtype), picture=False)
-    raise UserError(f"none of the {len(found)} files in {root} is an image of {channels} channels")
+    raise UserError(f"none of the {len(paths)} files in {root} is an image of {channels} channels")
 
 
-def _keyed(found):
-    """(key, name, path) of (name, path) pairs. A WebDataset key ends at the first dot of the file's name, so dots within
-    it are escaped; files that differ in the extension alone keep it, escaped."""
-    def escape(name):
-        parent, _, base = name.rpartition("/")
-        base = base.replace("%", "%25").replace(".", "%2E")
-        return f"{parent}/{base}" if parent else base
-
-    stems = [name.rpartition(".")[0] for name, _ in found]
-    times = Counter(stems)
-    return [(escape(name if times[stem] > 1 else stem), name, path) for (name, path), stem in zip(found, stems)]
+# Captions
 
 
-def _sample(path, key, group, classes, unlabelled):
-    sample = {"key": key}
-    if classes is not None:
-        if group is None and not unlabelled:
-            raise Unreadable("lies in no class folder")
-        if group is not None and group not in classes:
-            raise Unreadable(f'the class "{group}" is not in the training split{nearest(group, classes)}')
-        sample["label"] = -1 if group is None else classes.index(group)
-    return sample | {"image": content(path)}
+def _table(root, name):
+    """{file: its captions, one after the other} of a CSV file."""
+    path = Path(root, name)
+    if not path.is_file():
+        raise UserError(f"no such file of captions: {path}{nearest_path(path)}")
+    found = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            for column in ("file", "caption"):
+                if column not in (rows.fieldnames or ()):
+                    raise UserError(f'{path} has no column "{column}"{nearest(column, rows.fieldnames or ())}: its '
+                                    f"first line should name the columns, file and caption among them")
+            for row in rows:
+                found.setdefault((row["file"] or "").removeprefix("./"), []).append((row["caption"] or "").strip())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8: {error}") from None
+    return found
+
+
+def _beside(names, extensions, captions):
+    """Which of the files hold captions."""
+    if captions == TXT:
+        return {f"{name.rpartition('.')[0]}.{TXT}" for name in names if ends(name, extensions)}
+    return {captions}
+
+
+def _caption(root, path, told):
+    """The first caption of an image. Raises Unreadable."""
+    if told is None:
+        beside = Path(root, path).with_suffix(f".{TXT}")
+        if not beside.exists():
+            raise Unreadable(f"no caption: there is no {beside.name} beside it")
+        try:
+            text = content(beside).decode("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            raise Unreadable(f"its caption, {beside.name}, is not UTF-8") from None
+    elif path not in told:
+        raise Unreadable("no caption: the table has no line of it")
+    else:
+        text = next(filter(None, told[path]), "")
+    if not text:
+        raise Unreadable("its caption is empty")
+    return text
+
+
+def _left_over(told, found):
+    """In words what a table has beside a caption for each image."""
+    there = {path for some in found.items.values() for _, _, path in some}
+    counts = Counter()
+    counts["caption{s} of no image here"] = sum(file not in there for file in told)
+    counts["further caption{s} of an image"] = sum(len(some) - 1 for file, some in told.items() if file in there)
+    return phrases(+counts)

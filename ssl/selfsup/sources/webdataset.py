@@ -8,8 +8,8 @@ from selfsup.errors import UserError, nearest_path
 from selfsup.sources import NAMES, Tars, by_ending, carve, inside_root, named, split_files
 
 
-def source(root: Text, urls: Text | Annotated[list[Text], Range(min_length=1)], val_share: Share,
-           test_share: Share | None = None, limit: Count | None = None,
+def source(root: Text, urls: Text | Annotated[list[Text], Range(min_length=1)], size: Count,
+           val_share: Share, test_share: Share | None = None, limit: Count | None = None,
            columns: Annotated[list[Text], Range(min_length=1, distinct=True)] | None = None):
     """urls: a pattern such as "{000..009}.tar" or "*.tar", or a list of such, below `root` or with a scheme of their
     own. A word of a tar's name, or of a folder below `root`, says the split (train, val, test and the like), for all
@@ -34,8 +34,7 @@ def source(root: Text, urls: Text | Annotated[list[Text], Range(min_length=1)], 
     files = list(dict.fromkeys(files))
     tars = split_files(files, "tars", root)
     return Tars(str(root), tars, carve(val_share, test_share, have={split for _, split in tars}), columns, limit,
-                skipped=_beside(files),
-                classes=named(folder))
+                skipped=_beside(files), classes=named(folder), size=size)
 
 
 def _beside(files):

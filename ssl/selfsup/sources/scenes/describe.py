@@ -120,6 +120,21 @@ def caption(s, i):
     return f"{text} on {list(GROUNDS)[s['ground'][i]]}"
 
 
+def exchanged(s, share, position, count):
+    """Which of the scenes, at these positions among `count`, have the caption of another one, bool (N,), and at what
+    position that stands (N,): never their own."""
+    u = rng.uniform(torch.from_numpy(s["key"]), 2, salt=12).double().numpy()
+    return (u[:, 0] < share) & (count > 1), (position + 1 + np.floor(u[:, 1] * (count - 1)).astype(np.int64)) % count
+
+
+def attributes(s):
+    """Numbers of the object's colour, its texture, the ground, the relation to the prop and the prop, -1 where there is
+    none: int64 (N, 5)."""
+    there = s["present"][:, 1]
+    return np.stack([s["colour"][:, 0], s["texture"][:, 0], s["ground"], np.where(there, s["relation"], -1),
+                     np.where(there, s["kind"][:, 1] - len(CLASSES), -1)], 1)
+
+
 def _article(noun):
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 

@@ -5,15 +5,17 @@ import torch
 
 from selfsup.core import rng
 from selfsup.sources.scenes.describe import COLOURS, GROUNDS, muted
+from selfsup.sources.scenes.motion import MARGIN, behind, seen
 from selfsup.sources.scenes.shapes import SHAPES, box, ellipse
 
 SUPERSAMPLE = 2
+BLOBS, CELLS = 3, 12  # clutter, and cells of the ground's mottle a side, in the unit square
 CHUNK = 1 << 17  # pixels rendered at a time; chosen for the processor's cache
 
 
 def render(s, size=32, aberration=0.0):
-    """Draw a description: uint8 (N, size, size, 3). Upright, lit from above, far things first. aberration: by what
-    share the lens draws green smaller than red and blue, about the image's centre."""
+    """Draw a description, or a frame of its film (`motion.at`): uint8 (N, size, size, 3). Upright, lit from above, far
+    things first. aberration: by what share the lens draws green smaller than red and blue, about the image's centre."""
     step = max(1, CHUNK // (size * SUPERSAMPLE) ** 2)
     n = len(s["label"])
     parts = [_render({k: v[i:i + step] for k, v in s.items()}, size, aberration) for i in range(0, n, step)]
@@ -23,12 +25,12 @@ def render(s, size=32, aberration=0.0):
 def _render(s, size, aberration):
     s = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in s.items()}
     keys, order = torch.from_numpy(s["key"]), s["y"].argsort(1)  # far to near
-    x, y = _pixels(size)  # what has no sharp edges is drawn at the final size
-    image = _backdrop(s, keys, x, y)
+    x, y = seen(s, *pixels(size))  # what has no sharp edges is drawn at the final size
+    image = _backdrop(s, keys, behind(s, x, y), y, MARGIN if "pose" in s else 0.0)
     for slot in (0, 1):
         _shadow(image, s, order[:, slot], x, y)
     image = image.repeat(SUPERSAMPLE, 2).repeat(SUPERSAMPLE, 3)
-    x, y = _pixels(size * SUPERSAMPLE)
+    x, y = seen(s, *pixels(size * SUPERSAMPLE))
     for slot in (0, 1):
         _paint(image, s, order[:, slot], x, y)
     if aberration:
@@ -36,7 +38,7 @@ def _render(s, size, aberration):
     image *= (s["gain"][:, None] * s["tint"])[:, :, None, None]
     small = image.reshape(-1, 3, size, SUPERSAMPLE, size, SUPERSAMPLE)
     small = (small[:, :, :, 0, :, 0] + small[:, :, :, 0, :, 1] + small[:, :, :, 1, :, 0] + small[:, :, :, 1, :, 1]) / 4
-    u = rng.uniform(keys, 3, size, size, salt=2).numpy()
+    u = rng.uniform(torch.from_numpy(s["grain"]) if "grain" in s else keys, 3, size, size, salt=2).numpy()
     coarse = np.floor(u * 4096)
     small += s["noise"][:, None, None, None] * (coarse / 4096 + (u * 4096 - coarse) - 1) * 2  # triangular
     return np.floor(np.clip(small, 0, 1) * 255 + np.float32(.5)).astype(np.uint8).transpose(0, 2, 3, 1)
@@ -51,23 +53,26 @@ def _shrunk(image, share):
     return image[:, :, left] * (1 - part) + image[:, :, left + 1] * part
 
 
-def _pixels(side):
+def pixels(side):
     """Coordinates of pixel centres: x (1, 1, side), y (1, side, 1)."""
     at = (np.arange(side, dtype=np.float32) + np.float32(.5)) / side
     return at[None, None, :], at[None, :, None]
 
 
-def _backdrop(s, keys, x, y):
-    """Gradient sky or wall, soft clutter on it, and the ground below the horizon: (N, 3, H, W)."""
+def _backdrop(s, keys, x, y, margin):
+    """Gradient sky or wall, soft clutter on it, and the ground below the horizon: (N, 3, H, W). They go on, as dense,
+    for `margin` beyond the unit square."""
     t = np.clip(y / np.maximum(s["horizon"], .1)[:, None, None], 0, 1)[:, None]
-    image = s["sky"][:, 0, :, None, None] * (1 - t) + s["sky"][:, 1, :, None, None] * t + np.zeros_like(x)
+    image = s["sky"][:, 0, :, None, None] * (1 - t) + s["sky"][:, 1, :, None, None] * t + np.zeros_like(x)[:, None]
     horizon = (s["horizon"][:, None, None] + s["slope"][:, None, None] * (x - .5))
     ground = (np.array(list(GROUNDS.values()), np.float32)[s["ground"]] + s["ground_jitter"])[:, :, None, None]
-    ground = ground * (1 + .3 * (_mottle(keys, x, y, 12, salt=4) - .5))[:, None]
+    ground = ground * (1 + .3 * (_mottle(keys, x, y, margin) - .5))[:, None]
     _blend(image, ground, np.clip(.5 + (y - horizon) * x.shape[2], 0, 1))
-    blobs = rng.uniform(keys, 3, 10, salt=3).numpy()  # centre, radii, colour, opacity, kind
+    side = 1 + 2 * margin
+    blobs = rng.uniform(keys, round(BLOBS * side ** 2), 10, salt=3).numpy()  # centre, radii, colour, opacity, kind
     for b in np.moveaxis(blobs, 1, 0):
         cx, cy, rx, ry = (b[:, i, None, None] for i in range(4))
+        cx, cy = side * cx - margin, side * cy - margin
         rx, ry, soft = .06 + .25 * rx, .06 + .25 * ry, .02 + .1 * b[:, 7, None, None]
         d = np.where(b[:, 9, None, None] < .5, ellipse(x, y, cx, cy * .8, rx, ry),
                      box(x, y, cx, cy * .8, rx, ry))
@@ -76,13 +81,20 @@ def _backdrop(s, keys, x, y):
     return image
 
 
-def _mottle(keys, x, y, cells, salt):
-    """Smooth random field in 0..1: `cells` random values a side, bilinearly between them."""
-    grid = rng.uniform(keys, cells + 1, cells + 1, salt=salt).numpy()
-    i, j = np.floor(y[0, :, 0] * cells).astype(int), np.floor(x[0, 0] * cells).astype(int)
-    fy, fx = (y[0] * cells - i[:, None]), (x[0] * cells - j)
-    rows = grid[:, i] * (1 - fy) + grid[:, i + 1] * fy
-    return rows[:, :, j] * (1 - fx) + rows[:, :, j + 1] * fx
+def _mottle(keys, x, y, margin):
+    """Smooth random field in 0..1 from -margin to 1 + margin: random values, CELLS a side, bilinearly between them."""
+    cells = round(CELLS * (1 + 2 * margin))
+    grid = rng.uniform(keys, cells + 1, cells + 1, salt=4).numpy()
+    x, y = (x + margin) * CELLS, (y + margin) * CELLS
+    i, j = np.floor(y).astype(int), np.floor(x).astype(int)
+    fy, fx = y - i, x - j
+    if x.shape[1] > 1:
+        n = np.arange(len(grid))[:, None, None]
+        rows = [grid[n, i, k] * (1 - fy) + grid[n, i + 1, k] * fy for k in (j, j + 1)]
+        return rows[0] * (1 - fx) + rows[1] * fx
+    i, j = i[0, :, 0], j[0, 0]  # the same rows and columns for all: much faster
+    rows = grid[:, i] * (1 - fy[0]) + grid[:, i + 1] * fy[0]
+    return rows[:, :, j] * (1 - fx[0, 0]) + rows[:, :, j + 1] * fx[0, 0]
 
 
 def _blend(image, colour, alpha):
@@ -103,8 +115,19 @@ def _shadow(image, s, slot, x, y):
     image *= 1 - alpha[:, None]
 
 
-def _paint(image, s, slot, x, y):
-    """Draw one object a scene, textured, shaded as if embossed, over the image."""
+def outlines(s, size):
+    """Signed distances (N, 2, size, size) of pixel centres to the outlines of object and prop, negative inside;
+    infinite where there is no prop."""
+    s = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in s.items()}
+    x, y = seen(s, *pixels(size))
+    slots = (np.full(len(s["label"]), slot) for slot in (0, 1))
+    found = [np.where(_of(s, "present", slot), _outline(s, slot, x, y)[2], np.float32(np.inf)) for slot in slots]
+    return np.stack(found, 1)
+
+
+def _outline(s, slot, x, y):
+    """Of one object a scene: its own coordinates (to the right, upwards) of each pixel, and distances to outline and
+    detail there, each (N, H, W)."""
     scale, t = _of(s, "scale", slot), _of(s, "tangent", slot)
     cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
     right, up = (x - _of(s, "x", slot)) / scale, (_of(s, "y", slot) - y) / scale - np.float32(.5)
@@ -117,8 +140,13 @@ def _paint(image, s, slot, x, y):
         rows = kind == k
         shape = s["shape"][rows, slot[rows]][:, :, None, None]
         outline[rows], detail[rows] = SHAPES[k](right[rows], up[rows], shape[:, 0], shape[:, 1])
+    return right, up, outline, detail
 
-    n, pixel = np.arange(len(slot)), 1 / (x.shape[2] * scale)
+
+def _paint(image, s, slot, x, y):
+    """Draw one object a scene, textured, shaded as if embossed, over the image."""
+    right, up, outline, detail = _outline(s, slot, x, y)
+    n, pixel = np.arange(len(slot)), 1 / (x.shape[2] * _of(s, "scale", slot))
     palette = np.array(list(COLOURS.values()), np.float32)
     colour = palette[s["colour"][n, slot]] + s["jitter"][n, slot]
     paint = np.repeat(np.repeat(colour[:, :, None, None], x.shape[2], 2), x.shape[2], 3)
