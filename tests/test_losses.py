@@ -34,3 +34,17 @@ def test_own_and_others_are_what_masks_pick():
     own, others = of_own(scores, image), of_others(scores, image)
     mask = torch.nn.functional.one_hot(image, 6).bool()
     assert torch.equal(own, scores[mask]) and torch.equal(others, scores[~mask].view(4, 5, 3))
+
+
+def test_the_mean_over_tokens_is_over_those_that_count():
+    from selfsup.training.losses import mean_where, of_tokens
+
+    logits, target = torch.randn(3, 4, 5), torch.randint(5, (3, 4))
+    counted = torch.rand(3, 4) < 0.5
+    counted[0], counted[1, 0] = False, True
+    loss, right = of_tokens(logits, target, counted)
+    p = logits.softmax(2)
+    each = [(-p[n, t, target[n, t]].log(), p[n, t].argmax() == target[n, t]) for n, t in counted.nonzero()]
+    torch.testing.assert_close(loss, torch.stack([nats for nats, _ in each]).mean())
+    torch.testing.assert_close(right, torch.stack([hit for _, hit in each]).float().mean())
+    assert mean_where(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)) == 0, "of none it is 0"

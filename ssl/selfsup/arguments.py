@@ -39,6 +39,8 @@ Depth = Annotated[int, Range(ge=1, le=256)]  # layers, blocks; heads of one
 Pixels = Annotated[int, Range(ge=1, le=2**14)]
 Channels = Annotated[int, Range(ge=1, le=2**10)]
 Clusters = Annotated[int, Range(ge=2, le=2**30)]
+Vocabulary = Annotated[int, Range(ge=5, le=2**20)]  # tokens, four of which stand for no word
+Rate = Annotated[int, Range(ge=100, le=10**6)]  # samples of sound a second
 Rounds = Annotated[int, Range(ge=1, le=10_000)]  # of what is repeated
 Temperature = Annotated[float, Range(ge=1e-3, le=1e3)]
 Weight = Annotated[float, Range(ge=0, le=1e6)]  # of a term of the loss, or a margin in it

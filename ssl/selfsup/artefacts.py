@@ -97,6 +97,7 @@ class Card(TypedDict):
     name: NotRequired[Name]
     schema: NotRequired[dict[str, Column]]
     caption_length: NotRequired[Whole]
+    token_counts: NotRequired[list[Whole]]
     channels: NotRequired[Count]
     class_counts: NotRequired[dict[str, list[Whole]]]
     unlabelled: NotRequired[dict[str, Whole]]

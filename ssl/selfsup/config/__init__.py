@@ -16,7 +16,7 @@ from .schema import Claim, Expectation, Params, Run, Several, Train
 __all__ = ["NAME", "load", "run", "protocol", "arguments", "check", "encoders", "results", "named", "words"]
 __all__ += ["Params", "Run", "Train", "Claim", "Expectation", "Several"]
 # Of a method and its views: no run sets them. `count` is what the method's forward is written for.
-GIVEN = ("self", "encoder", "card", "teacher", "columns", "first", "second", "count")
+GIVEN = ("self", "encoder", "card", "teacher", "column", "columns", "more", "first", "second", "count")
 
 
 def load(path="params.yaml") -> Params:
@@ -85,7 +85,7 @@ def check(params: Params) -> None:
             raise UserError("; ".join(found))
         if entry.from_ and "teacher" not in inspect.signature(method.__init__).parameters:
             raise UserError(f"runs.{entry.name}.from: method {entry.method} has no use for another run's encoder")
-        augmentation(entry.args.get("augment", method.inputs.augment), f"runs.{entry.name}.args.augment")
+        augmentation(entry.args.get("augment", getattr(method.inputs, "augment", "none")), f"runs.{entry.name}.args.augment")
         size = params.datasets[entry.data].size
         if entry.encoder.get("size", size) != size:
             raise UserError(f"runs.{entry.name}.encoder: size {entry.encoder['size']} is not that of data set {entry.data}, {size}")

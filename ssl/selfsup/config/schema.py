@@ -25,6 +25,7 @@ class Dataset(Section):
     limit: Count | None = None  # a part of the samples, for a trial
     fit: Literal["crop", "stretch", "pad"] | None = None  # how a picture becomes square; cropped unless said
     licence: Text | None = None
+    tokens: Literal["pieces", "words", "characters"] | None = None  # what texts are cut into; pieces of words unless said
 
 
 class Train(Section):

@@ -75,7 +75,7 @@ def fit(encoder, train, rate, images, batch, optimizer, weight_decay, warmup, cl
 
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(SEED)                          # for a network with dropout
-        net = Classifier(encoder, len(train.card["classes"])).to(device, memory_format=torch.channels_last)
+        net = step.placed(Classifier(encoder, len(train.card["classes"])), device)
         converged = step.fit(net, objective, batches, images // batch, settings, SEED)
     return net.eval() if converged else None
 

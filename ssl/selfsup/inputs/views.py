@@ -1,8 +1,9 @@
 """What a sample becomes for a method: batched augmentation on the device, with parameters of each sample's own.
 
 A view is a pure function of (seed, epoch, sample index, view number), see `rng`: batch, process, worker and resume
-point do not matter. A method declares its inputs with `View`, `Views`, `MultiCrop` or `Pair`; the trainer calls them on
-each batch. `augment` is a name, an Augment, a mapping of its fields, or a list of these for the views in turn, see
+point do not matter. A method declares its inputs with `View`, `Views`, `MultiCrop`, `Pair` or `Taken`, and those of
+other signals with what `tokens`, `sound`, `frames` and `points` beside this file have; the trainer calls them on each
+batch. `augment` is a name, an Augment, a mapping of its fields, or a list of these for the views in turn, see
 `augment.augmentation`.
 """
 
@@ -24,7 +25,7 @@ class View:
     columns: tuple = ("image",)
 
     def __call__(self, batch, seed, mean, std):
-        key = _keys(batch, seed)
+        key = keys(batch, seed)
         return {**batch, "image": _views(batch["image"], key, self.augment, 1, mean, std)[:, 0], "key": key}
 
 
@@ -37,7 +38,7 @@ class Views:
     columns: tuple = ("image",)
 
     def __call__(self, batch, seed, mean, std):
-        key = _keys(batch, seed)
+        key = keys(batch, seed)
         return {**batch, "image": _views(batch["image"], key, self.augment, self.count, mean, std), "key": key}
 
 
@@ -54,7 +55,7 @@ class MultiCrop:
     columns: tuple = ("image",)
 
     def __call__(self, batch, seed, mean, std):
-        key, image = _keys(batch, seed), batch["image"]
+        key, image = keys(batch, seed), batch["image"]
         large = _views(image, key, self.augment, 2, mean, std, crop=self.large_crop)
         small = _views(image, key, self.augment, self.small, mean, std, first=2, crop=self.small_crop, scale=0.5)
         return {**batch, "image": large, "small": small, "key": key}
@@ -76,6 +77,30 @@ class Pair:
         return View(self.augment)(batch, seed, mean, std)
 
 
+@dataclass(frozen=True)
+class Taken:
+    """The column that the run's encoder takes, whichever it is: of images one view, another one as readers give it."""
+
+    column: str = "image"
+    augment: str | dict | list | Augment = "crop_flip"
+    more: tuple = ()  # columns that belong to it and stay as they are
+
+    @property
+    def columns(self):
+        return (self.column, *self.more)
+
+    def __call__(self, batch, seed, mean, std):
+        if self.column == "image":
+            return View(self.augment)(batch, seed, mean, std)
+        return {**batch, self.column: batch[self.column], "key": keys(batch, seed)}
+
+
+def taken(batch, encoder):
+    """Of a batch that went through `Taken` what the encoder's `forward` takes."""
+    column = batch[encoder.takes]
+    return column if encoder.takes == "image" else encoder.prepare(column)
+
+
 def trained_on(batch, encoder, seed, augment="crop_flip"):
     """What a judge that trains the encoder feeds it: batch[encoder.takes] becomes one augmented view of images; any other
     column is as the encoder prepares it."""
@@ -84,7 +109,7 @@ def trained_on(batch, encoder, seed, augment="crop_flip"):
     return {**batch, encoder.takes: encoder.prepare(batch[encoder.takes])}
 
 
-def _keys(batch, seed):
+def keys(batch, seed):
     """A random key (N,) for each sample and epoch."""
     return rng.key(seed, batch["epoch"], batch["index"])
 

@@ -10,10 +10,11 @@ from ..core.precision import float32
 from ..errors import UserError
 
 
-def norm_layer(kind, channels):
+def norm_layer(kind, channels, dims=2):
     # GroupNorm is for runs whose loss must not depend on how the batch is split over processes.
     groups = next(n for n in range(8, 0, -1) if channels % n == 0)  # at most 8, all of a size
-    return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(groups, channels)
+    batch_norm = nn.BatchNorm3d if dims == 3 else nn.BatchNorm2d
+    return batch_norm(channels) if kind == "batch" else nn.GroupNorm(groups, channels)
 
 
 class Conv2d(nn.Conv2d):

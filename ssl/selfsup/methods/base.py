@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from ..core.precision import float32
 from ..inputs.views import View
 
 
@@ -60,8 +61,8 @@ class Method(nn.Module):
 
     def pictures(self, batch):
         """Pictures that explain the method, drawn after training from validation images: name -> (3, H, W) or (H, W)
-        floats in 0..1. `batch` has been through `inputs`. The default shows the views a sample becomes."""
-        return {"views": rows(denormalise(batch["image"][:8]))}
+        floats in 0..1. `batch` has been through `inputs`. The default shows the views an image becomes."""
+        return {"views": rows(denormalise(batch["image"][:8]))} if "image" in batch else {}
 
 
 def denormalise(x):
@@ -85,3 +86,12 @@ def affinity(a, b, cell=8):
     """Picture (n·cell, m·cell) of the cosine similarities of unit vectors (n, d) and (m, d): black −1, white 1."""
     similarity = (a.float() @ b.float().T + 1) / 2
     return similarity.clamp(0, 1).repeat_interleave(cell, 0).repeat_interleave(cell, 1)
+
+
+@torch.no_grad()
+@float32
+def likely(logits, target, shown, cell=8):
+    """Picture (N·cell, L·cell) of the probabilities that logits (N, L, classes) give `target` (N, L): black 0, white 1.
+    What is not `shown` (N, L) is black."""
+    share = logits.softmax(2).gather(2, target[:, :, None])[:, :, 0] * shown
+    return share.repeat_interleave(cell, 0).repeat_interleave(cell, 1)

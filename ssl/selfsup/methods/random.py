@@ -2,14 +2,14 @@
 
 import torch
 
-from ..inputs.views import View
+from ..inputs.views import Taken
 from .base import Method
 
 
 class Random(Method):
     """The encoder at random initialisation. Nothing is trainable, so the trainer takes no step."""
 
-    inputs = View("none")
+    inputs = Taken(augment="none")
     held_out = False
     means = True
 
@@ -18,4 +18,4 @@ class Random(Method):
         encoder.requires_grad_(False)
 
     def forward(self, batch):
-        return {"loss": torch.zeros((), device=batch["image"].device)}
+        return {"loss": torch.zeros((), device=batch[self.encoder.takes].device)}

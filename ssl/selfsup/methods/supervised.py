@@ -4,7 +4,7 @@ import torch.nn as nn
 
 from ..core.precision import cross_entropy
 from ..data.order import Shuffled
-from ..inputs.views import View
+from ..inputs.views import Taken, taken
 from .base import Method
 
 
@@ -12,7 +12,7 @@ class Supervised(Method):
     """Cross-entropy of a linear classifier on the encoder, from scratch, on as many images as every other run sees: those
     that have a label, of which `labels` of the run may hide some."""
 
-    inputs = View("crop_flip", columns=("image", "label"))
+    inputs = Taken(augment="crop_flip", more=("label",))
     order = Shuffled(labelled=True)
     means = True
 
@@ -21,6 +21,6 @@ class Supervised(Method):
         self.classifier = nn.Linear(encoder.dim, len(card["classes"]))
 
     def forward(self, batch):
-        logits = self.classifier(self.encoder(batch["image"]))
+        logits = self.classifier(self.encoder(taken(batch, self.encoder)))
         accuracy = (logits.argmax(1) == batch["label"]).float().mean()
         return {"loss": cross_entropy(logits, batch["label"]), "accuracy": accuracy}

@@ -10,7 +10,9 @@ from .. import layers
 from ..errors import UserError
 
 HEADS = {"linear": layers.linear, "text_transformer": layers.TextTransformer}  # parts that stand beside an encoder
-SIZES = {"size": "size", "channels": "channels", "img_size": "size"}  # arguments, and the card's keys that they follow
+# Arguments, and what of the data they follow: keys of the card, and those that `told` finds in its schema.
+SIZES = {"size": "size", "channels": "channels", "img_size": "size", "vocabulary": "vocabulary", "length": "caption_length",
+         "rate": "rate", "coordinates": "coordinates"}
 
 
 def names():
@@ -33,13 +35,19 @@ def network(name):
     return cls
 
 
+def takes(name):
+    """The column of the data that the network `name` takes."""
+    return getattr(network(name), "takes", "image")
+
+
 def build(name, card=None, **kwargs):
     """The network `name` with `.config` recording how it was built; a name not ours is looked up in timm.
 
-    Encoders map images (N, C, H, W), normalised floats, to features (N, encoder.dim); `encoder.features(x)` is the
-    map (N, dim, h, w) before pooling and `encoder.layers(x)` the list of maps from shallow to deep. `encoder.takes`
-    names the column of the data that it is made for, and `encoder.prepare(column)` makes of it what `forward` takes.
-    From a data card come the arguments SIZES, unless they are given, and what images are normalised with.
+    Encoders map images (N, C, H, W), normalised floats, or what another column becomes, to features (N, encoder.dim);
+    `encoder.features(x)` is the map (N, dim, h, w) before pooling and `encoder.layers(x)` the list of maps from shallow
+    to deep. `encoder.takes` names the column of the data that it is made for, and `encoder.prepare(column)` makes of it
+    what `forward` takes. From a data card come the arguments SIZES, unless they are given, and what images are normalised
+    with.
     Weights start at random: `pretrained`, which the configuration of older encoder folders has, says where the weights
     beside it came from, and is passed over. `pretrained()` below has timm's.
     Raises UserError for a name that neither we nor timm know, for arguments that the network does not take, or for data
@@ -53,11 +61,11 @@ def build(name, card=None, **kwargs):
     except TypeError as error:
         raise UserError(f"encoder: {name} was given arguments it does not take ({error})") from None
     net.config = config
-    takes = getattr(net, "takes", None)  # a head takes what the method gives it
-    if takes is not None and takes not in card.get("columns", [takes]):
-        raise UserError(f"encoder.name: {name} takes the column '{takes}', which the data set does not have "
+    column = getattr(net, "takes", None)  # a head takes what the method gives it
+    if column is not None and column not in card.get("columns", [column]):
+        raise UserError(f"encoder.name: {name} takes the column '{column}', which the data set does not have "
                         f"(it has {', '.join(card['columns'])})")
-    if takes == "image" and getattr(net, "channels", None) != card.get("channels", getattr(net, "channels", None)):
+    if column == "image" and getattr(net, "channels", None) != card.get("channels", getattr(net, "channels", None)):
         raise UserError(f"encoder: {name} takes images with {net.channels} channels, and the data's have "
                         f"{card['channels']}")
     if "size" in card and hasattr(net, "can_encode"):
@@ -93,6 +101,13 @@ def configured(card, name, **kwargs):
 def sizes(make, card, given):
     """The arguments of the network `make` that follow the data: those of SIZES that it names, that are not given, and
     that differ from what they are by default; None there stands for any."""
-    takes = inspect.signature(make).parameters
-    return {key: card[of] for key, of in SIZES.items()
-            if key in takes and of in card and key not in given and takes[key].default not in (None, card[of])}
+    asked, known = inspect.signature(make).parameters, told(card)
+    return {key: known[of] for key, of in SIZES.items()
+            if key in asked and of in known and key not in given and asked[key].default not in (None, known[of])}
+
+
+def told(card):
+    """A data card with what its schema says of its sound's rate and of its points' coordinates."""
+    sound, points = (card.get("schema", {}).get(name) for name in ("sound", "points"))
+    rate = {"rate": sound.get("rate", 16000)} if sound else {}  # the default of data.columns.Sound
+    return {**card, **rate} | ({"coordinates": points["shape"][-1]} if points and points["shape"] else {})

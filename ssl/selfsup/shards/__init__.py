@@ -67,9 +67,9 @@ def write(name, spec, out, workers=None):
         content = [[{**entry, "file": ""}, part["split"], part["sha256"]]
                    for entry, part in zip(sum(listed.values(), []), found)]
         if any(column.kind == "text" for column in schema.values()):
-            tokens, longest, schema = _tokenizer(schema, found)
+            tokens, facts, schema = _tokenizer(schema, found, spec.get("tokens") or "pieces")
             files.write(folder / "tokenizer.json", tokens.to_str(pretty=True))
-            card |= {"vocabulary": tokens.get_vocab_size(), "caption_length": longest}
+            card |= facts
             content.append(tokens.to_str(pretty=True))
         card |= getattr(source, "facts", {})
         card |= _described(schema, found, classes) | ({"twins": same} if same else {})
@@ -84,11 +84,12 @@ def write(name, spec, out, workers=None):
     return card
 
 
-def _tokenizer(schema, found):
-    """The tokenizer of all training texts, how many tokens the longest has, and the schema with that length."""
-    tokens, longest = text.train([words for part in found for words in part["texts"]])
-    return tokens, longest, {name: dataclasses.replace(column, shape=(longest,)) if column.kind == "text" else column
-                             for name, column in schema.items()}
+def _tokenizer(schema, found, unit):
+    """The tokenizer of all training texts, what a card says of it, and the schema with the length of the longest text."""
+    tokens, longest, counts = text.train([words for part in found for words in part["texts"]], unit)
+    facts = {"vocabulary": len(counts), "caption_length": longest, "token_counts": counts}
+    return tokens, facts, {name: dataclasses.replace(column, shape=(longest,)) if column.kind == "text" else column
+                           for name, column in schema.items()}
 
 
 def _described(schema, found, classes):

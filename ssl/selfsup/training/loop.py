@@ -29,7 +29,7 @@ from .measure import cost, diverged, embed, flops, held_out, judged, scalars, so
 from .publish import describe, pictures, publish
 from .start import Start
 from .state import Teacher
-from .step import Step
+from .step import Step, placed
 
 LOGGED = 200  # rows of history a run
 
@@ -55,10 +55,11 @@ def pretrain(
     """
     torch.set_num_threads(run.train.threads)
     method = methods.load(run.method)
-    check_columns(run, method, data.tars.card_of(shards))
+    inputs = inputs_of(run)
+    check_columns(run, inputs.columns, data.tars.card_of(shards))
     accumulate.check(run, method)
     # Columns that it has no use for cost nothing.
-    read = {"reader": run.train.reader, "cache": cache, "columns": method.inputs.columns}
+    read = {"reader": run.train.reader, "cache": cache, "columns": inputs.columns}
     split = data.open(shards, "train", **read, labels=run.labels, seed=seed)
     start, code, main = Start(run, seed, encoders, split.card), code_hash(run), accelerator.is_main_process
     folder = Path(scratch) / f"{run.name}-{seed}-{fingerprint(run, seed, split.card, code, start.origin())}"
@@ -89,7 +90,7 @@ class Training:
         method = build(run, seed, card, start)
         if distributed.world() > 1 and device.type == "cuda":
             method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
-        self.method = self.model = method.to(device, memory_format=torch.channels_last)
+        self.method = self.model = placed(method, device)
         self.optimizer, self.steps = None, 0
         if any(p.requires_grad for p in method.parameters()):
             # They are where they belong; asked to place them, Accelerate would import DTensor to look for some.
@@ -259,14 +260,31 @@ def build(run, seed, card, start=None):
     if start:
         start.initialise(net)
         nets.normalise(net, card)  # again: what it starts from may hold the numbers of other data
+    check_fits(run, net)
     method = cls(net, **extra, **own)
-    method.inputs = replace(method.inputs, **{name: value for name, value in run.args.items() if name not in takes})
+    method.inputs = inputs_of(run, method.inputs, [name for name in run.args if name not in takes])
     return method
 
 
-def check_columns(run, method, card):
-    columns.refuse_judges(run.method, method.inputs.columns)
-    for column in method.inputs.columns:
+def inputs_of(run, inputs=None, names=()):
+    """What the run's samples become: the method's inputs, those of `run.args` that `names` names as their fields, and
+    the column that the run's encoder takes where theirs is not the method's to say."""
+    inputs = inputs or methods.load(run.method).inputs
+    column = {"column": nets.takes(run.encoder["name"])} if hasattr(inputs, "column") else {}
+    return replace(inputs, **column, **{name: run.args[name] for name in names})
+
+
+def check_fits(run, net):
+    """UserError where the run's method has nothing to feed its encoder: of a video each frame is an image."""
+    given = inputs_of(run).columns
+    if net.takes not in given and not (net.takes == "image" and "frames" in given):
+        raise UserError(f"runs.{run.name}.encoder.name: {run.encoder['name']} takes the column '{net.takes}', and method "
+                        f"{run.method} reads {', '.join(given)}")
+
+
+def check_columns(run, wanted, card):
+    columns.refuse_judges(run.method, wanted)
+    for column in wanted:
         if column not in card["columns"]:
             raise UserError(
                 f"method {run.method} needs the column '{column}', which data set {run.data} does not have "

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from ..core.distributed import gather, rank
+from ..core.distributed import gather, rank, total, world
 from ..core.precision import float32
 
 
@@ -41,3 +41,19 @@ def of_others(scores, image):
     other = torch.arange(scores.shape[1] - 1, device=scores.device)
     other = other + (other >= image[:, None])
     return scores.gather(1, other[:, :, None].expand(-1, -1, scores.shape[2]))
+
+
+@float32
+def mean_where(values, counted):
+    """The mean of values (…) where `counted` (…) is true, over all processes' places: what a process gives is its share
+    of it times their number, so that the processes' mean, and that of their gradients, is the whole batch's."""
+    weight = counted.to(values.dtype)
+    return (values * weight).sum() / total(weight.sum()).clamp(min=1) * world()
+
+
+@float32
+def of_tokens(logits, target, counted):
+    """Cross-entropy of logits (…, vocabulary) with ids `target` (…), in nats a token, and the share of tokens that are
+    the likeliest; both are means over the tokens that are `counted` (…), see `mean_where`."""
+    loss = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none").view_as(target)
+    return mean_where(loss, counted), mean_where((logits.argmax(-1) == target).float(), counted)

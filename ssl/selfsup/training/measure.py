@@ -81,7 +81,7 @@ def flops(method, batch, backward=lambda method, batch: method(batch)["loss"].ba
         if mode := getattr(counter, "mode", None):  # as in optim.eager: without torch._dynamo, where torch is as known
             mode.__torch_dispatch__ = inspect.unwrap(type(mode).__torch_dispatch__).__get__(mode)
         backward(trial, part)
-    return counter.get_total_flops() // len(part["image"])
+    return counter.get_total_flops() // len(part["key"])
 
 
 def held_out(method, split, batch, seed):

@@ -7,6 +7,16 @@ from . import optim
 from .measure import sound
 
 
+def placed(net, device):
+    """The net on the device, in place, the weights of images in the order of memory that is fast there. To say so to
+    `to` alone would fail at those of volumes."""
+    net = net.to(device)
+    for value in (*net.parameters(), *net.buffers()):
+        if value.dim() == 4:
+            value.data = value.data.to(memory_format=torch.channels_last)
+    return net
+
+
 class Step:
     """A batch, forward, backward, clip, update. Nothing is read back from the device.
 
