@@ -78,7 +78,8 @@ def test_save_and_load_on_a_device(name, tmp_path):
     info = {"mean": [], "std": [], "size": 8, "seed": 0, "dim": net.dim}
     encoder.save(tmp_path / "run" / "0", {"encoder": net}, info)
     loaded = encoder.load(tmp_path / "run")
-    assert torch.equal(loaded(x), net.eval()(x)) and loaded.takes == net.takes == nets.takes(NETS[name]["name"])
+    torch.testing.assert_close(loaded(x), net.eval()(x), atol=1e-6, rtol=1e-5)  # weights lie in another order of memory
+    assert loaded.takes == net.takes == nets.takes(NETS[name]["name"])
     assert json.loads((tmp_path / "run/0/encoder.json").read_text())["takes"] == net.takes
 
 
@@ -91,7 +92,8 @@ class Split:
         if net.takes == "text":
             values = torch.where((values >= 4) & (label == 1)[:, None], 4 + values % 3, values)
         elif net.takes == "sound":
-            values[label == 1] = values[label == 1].cumsum(2).short() // 4  # other pitches, and less loud
+            low = torch.nn.functional.avg_pool1d(values[label == 1].float(), 5, 1, 2)  # without high pitches
+            values[label == 1] = low.short()
         else:
             values[label == 1, :, 2] *= 0.1
         self.values = {net.takes: values, "label": label}
@@ -115,9 +117,9 @@ def test_protocols_judge_it(name):
     net = nets.build(**NETS[name]).eval()
     for key in ("mean", "std", "size"):
         setattr(net, key, None)
-    train, val, test = (Split(net, n, seed) for seed, n in enumerate((80, 40, 40)))
+    train, val, test = (Split(net, n, seed) for seed, n in enumerate((160, 80, 80)))
     data = SimpleNamespace(card={"classes": ["a", "b"]}, train=train, val=val, test=test)
-    finetune = {"images": 64, "batch": 16, "optimizer": "adamw", "lr": [3e-3], "weight_decay": 0.0, "warmup": 0.1,
+    finetune = {"images": 320, "batch": 16, "optimizer": "adamw", "lr": [3e-3], "weight_decay": 0.0, "warmup": 0.1,
                 "clip": 1.0}
     for protocol, options in (("knn", {"k": [3], "temperature": [0.1]}), ("linear", {"weight_decay": [1e-3]}),
                               ("layerwise", {"weight_decay": [1e-3], "pool": 1}), ("finetune", finetune)):
