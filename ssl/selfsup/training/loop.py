@@ -94,8 +94,8 @@ class Training:
         self.optimizer, self.steps = None, 0
         if any(p.requires_grad for p in method.parameters()):
             # They are where they belong; asked to place them, Accelerate would import DTensor to look for some.
-            placed = [False, False]
-            self.model, self.optimizer = accelerator.prepare(method, optim.build(method, train), device_placement=placed)
+            optimizer = optim.build(method, train)
+            self.model, self.optimizer = accelerator.prepare(method, optimizer, device_placement=[False, False])
             self.steps = train.images // train.batch
         parts = (method, self.model, train.accumulate, accelerator.autocast)
         self.accumulation = accumulate.Accumulation(*parts) if train.accumulate and self.steps else None
