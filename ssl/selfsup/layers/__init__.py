@@ -2,11 +2,12 @@
 
 from .blocks import Block, Conv2d, norm_layer, sincos
 from .encoder import ImageEncoder
-from .heads import Decoder, critic, linear, map_shapes, map_side, mlp
-from .sound import LogMel
+from .heads import Decoder, Fusion, critic, linear, map_shapes, map_side, mlp, standardised
+from .sound import LogMel, SoundNet
 from .text import Mix, TextTransformer, as_map, pooled, reversed_texts
 
 __all__ = [
-    "Block", "Conv2d", "norm_layer", "sincos", "ImageEncoder", "Decoder", "critic", "linear", "map_shapes", "map_side", "mlp",
-    "LogMel", "Mix", "TextTransformer", "as_map", "pooled", "reversed_texts",
+    "Block", "Conv2d", "norm_layer", "sincos", "ImageEncoder", "Decoder", "Fusion", "critic", "linear", "map_shapes", "map_side", "mlp",
+    "standardised",
+    "LogMel", "SoundNet", "Mix", "TextTransformer", "as_map", "pooled", "reversed_texts",
 ]  # fmt: skip
