@@ -51,9 +51,10 @@ def planned(params, protocol, key):
 def judge(protocol, run, seed, shards, item):
     """The result of one seed's encoder."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    module = evals.load(protocol)
     parts = {part: selfsup.load(config.encoders(run.name), seed, part).to(device)
-             for part in ("encoder", *getattr(evals.load(protocol), "parts", ()))}
-    columns = (parts["encoder"].takes, "label")
+             for part in ("encoder", *getattr(module, "parts", ()))}
+    columns = (parts["encoder"].takes, "label", *getattr(module, "reads", ()))
     data = evals.Data(shards, item.get("labels"), seed, reader=run.train.reader, columns=columns)
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "

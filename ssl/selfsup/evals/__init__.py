@@ -32,7 +32,8 @@ def names():
 
 
 def load(name):
-    """The module of a protocol. It may state which `parts` of the encoder folder it needs besides `encoder`."""
+    """The module of a protocol. It may state which `parts` of the encoder folder it needs besides `encoder`, and
+    which columns of the data it `reads` besides the encoder's and the label."""
     if name not in names():
         raise UserError(f'unknown protocol "{name}"{nearest(name, names())} (there are: {", ".join(names())})')
     return importlib.import_module(f"selfsup.evals.{name}")
