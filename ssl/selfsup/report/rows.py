@@ -121,7 +121,7 @@ def labelled(card):
 def needed(rows, card):
     """The columns of a data set that are shown or that an encoder takes."""
     takes = {encoder.load(row.first).takes for row in rows if row.first and row.run.data == card["name"]}
-    return [column for column in card["columns"] if column in {"image", "label", *takes}]
+    return [column for column in card["columns"] if column in {"image", "label", "sound", *takes}]
 
 
 class Sample:
