@@ -172,7 +172,7 @@ def test_sound_hints_at_the_class_and_does_not_spell_it():
     train, test = (describe.describe(split, np.arange(n)) for split, n in (("train", 1500), ("test", 500)))
     scale = StandardScaler().fit(features(train))
     model = LogisticRegression(C=.01, max_iter=200).fit(scale.transform(features(train)), train["label"])
-    assert .6 < model.score(scale.transform(features(test)), test["label"]) < .85
+    assert .70 < model.score(scale.transform(features(test)), test["label"]) < .85
     own = (sound.voices(test)[:, 0] == test["label"]).mean()
     assert abs(own - sound.OWN) < .06  # the bound
 

@@ -12,7 +12,7 @@ from selfsup.intervals import Value
 
 FLOOR, CEILING = "random", "supervised"                  # methods that bound those of the same encoder and data
 SAMPLES = 1000                                           # val images that neighbours are looked for among
-SHOWN = ("image", "label", "frames", "flow", "mask", "boxes", "points", "transform")  # columns
+SHOWN = ("image", "label", "sound", "frames", "flow", "mask", "boxes", "points", "transform")  # columns
 
 
 @dataclass
