@@ -30,7 +30,7 @@ def main(words=None):
     result = {"run": item["run"], "protocol": protocol}
     if item["data"] != run.data:
         result["data"] = item["data"]
-    lacking = evals.lacking(evals.Data(shards).card)
+    lacking = getattr(evals.load(protocol), "labels", True) and evals.lacking(evals.Data(shards).card)
     if not lacking:
         seeds = {str(seed): judge(protocol, run, seed, shards, item) for seed in run.seeds}
         result |= {**evals.summarise(seeds), "seeds": seeds}
@@ -50,11 +50,12 @@ def planned(params, protocol, key):
 
 def judge(protocol, run, seed, shards, item):
     """The result of one seed's encoder."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, module = "cuda" if torch.cuda.is_available() else "cpu", evals.load(protocol)
     parts = {part: selfsup.load(config.encoders(run.name), seed, part).to(device)
-             for part in ("encoder", *getattr(evals.load(protocol), "parts", ()))}
-    columns = (parts["encoder"].takes, "label")
-    data = evals.Data(shards, item.get("labels"), seed, reader=run.train.reader, columns=columns)
+             for part in ("encoder", *getattr(module, "parts", ()))}
+    columns = (parts["encoder"].takes, "label", *getattr(module, "reads", lambda options: ())(item["options"]))
+    data = evals.Data(shards, item.get("labels"), seed, getattr(module, "labels", True), reader=run.train.reader,
+                      columns=columns)
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
                                f"{data.card['size']}: it can be judged at its own size alone")
