@@ -30,7 +30,7 @@ def main(words=None):
     result = {"run": item["run"], "protocol": protocol}
     if item["data"] != run.data:
         result["data"] = item["data"]
-    lacking = evals.lacking(evals.Data(shards).card)
+    lacking = getattr(evals.load(protocol), "labels", True) and evals.lacking(evals.Data(shards).card)
     if not lacking:
         seeds = {str(seed): judge(protocol, run, seed, shards, item) for seed in run.seeds}
         result |= {**evals.summarise(seeds), "seeds": seeds}
@@ -56,8 +56,10 @@ def judge(protocol, run, seed, shards, item):
     there = [part for part in getattr(module, "perhaps", ()) if part in encoder.info["parts"]]
     parts = {part: selfsup.load(folder, seed, part).to(device) for part in (*getattr(module, "parts", ()), *there)}
     parts["encoder"] = encoder.to(device)
-    columns = dict.fromkeys((encoder.takes, "label", *getattr(module, "columns", ())))
-    data = evals.Data(shards, item.get("labels"), seed, reader=run.train.reader, columns=tuple(columns))
+    further = getattr(module, "columns", ())
+    columns = dict.fromkeys((encoder.takes, "label", *(further(item["options"]) if callable(further) else further)))
+    data = evals.Data(shards, item.get("labels"), seed, getattr(module, "labels", True), reader=run.train.reader,
+                      columns=tuple(columns))
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
                                f"{data.card['size']}: it can be judged at its own size alone")

@@ -1,11 +1,10 @@
-"""Encoders of text: padding, what a state knows, and ELMo's layers."""
+"""Encoders of text: padding, and what a state knows."""
 
-import numpy as np
 import pytest
 import torch
 
-from selfsup import layers
 from tests.test_nets_signals import TEXTS, V, made
+
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_padding_changes_nothing(name):
@@ -51,16 +50,6 @@ def test_the_backward_lstm_is_a_forward_one_on_reversed_texts():
         first, _ = net.backwards[0](state)
         second, _ = net.backwards[1](first)
         torch.testing.assert_close(behind[-1][row, :size], (first + second)[0].flip(0), atol=1e-6, rtol=1e-5)
-
-
-def test_the_mix_of_layers_starts_as_their_mean():
-    """Equation 1 with w = 0 and γ = 1; and by its definition elsewhere."""
-    net, x = made("elmo")
-    states, mix = net.states(x), layers.Mix(3)
-    torch.testing.assert_close(mix(states), sum(states) / 3)
-    mix.weight.data, mix.scale.data = torch.tensor([0.0, 1.0, 2.0]), torch.tensor(3.0)
-    weight = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
-    torch.testing.assert_close(mix(states), 3 * sum(float(w) * state for w, state in zip(weight, states)))
 
 
 def test_a_mean_of_states_is_over_the_tokens_alone():

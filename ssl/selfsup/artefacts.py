@@ -98,6 +98,7 @@ class Card(TypedDict):
     schema: NotRequired[dict[str, Column]]
     caption_length: NotRequired[Whole]
     token_counts: NotRequired[list[Whole]]
+    concepts: NotRequired[list[Whole]]
     channels: NotRequired[Count]
     class_counts: NotRequired[dict[str, list[Whole]]]
     unlabelled: NotRequired[dict[str, Whole]]
@@ -116,6 +117,13 @@ class Cost(TypedDict):
     device: NotRequired[str]
     processes: NotRequired[Count]
     weights: NotRequired[Hash]
+
+
+class Told(TypedDict):
+    """A table of texts, of a run's texts.json."""
+
+    headings: list[str]
+    rows: list[list[str]]
 
 
 class Costs(TypedDict):
@@ -186,6 +194,10 @@ def encoder(folder, *needed):
 
 def costs(path):
     return read(path, Costs, "get it back with git or `dvc repro`")
+
+
+def texts(path):
+    return read(path, dict[str, Told])
 
 
 def result(path):

@@ -63,6 +63,9 @@ ARGS = {
     "amdim": {"hidden": 64, "dim": 32},
     "cpc": {"hidden": 16, "dim": 16},
     "pixel_autoregression": {"depth": 1, "heads": 2},
+    "align": {"dim": 32},
+    "virtex": {"width": 32, "heads": 2},
+    "icmlm": {"dim": 32, "depth": 1},
     "audio_visual": {"mels": 16, "width": 4},
     "cross_modal_labels": {"mels": 16, "width": 4},
     "egomotion": {"hidden": 16},
@@ -105,7 +108,7 @@ def card():
     described |= {"vocabulary": 20, "caption_length": 12, "token_counts": [0, 32, 16, 0, *range(5, 21)]}
     described["schema"] = {name: {"shape": list(columns[name].shape[1:])} for name in ("frames", "pose", "points")}
     described["schema"]["sound"] = {"kind": "sound", "shape": [1, 800], "dtype": "int16", "rate": 4000}
-    described |= {"clusters": 5, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    described |= {"concepts": [5, 7, 9, 11, 13], "clusters": 5, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     return described, columns
 
 
@@ -318,6 +321,16 @@ def test_pictures_are_pictures(name):
     assert same(batch, before)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if methods.load(name).texts is not methods.base.Method.texts])
+def test_texts_are_tables_of_strings(name):
+    tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids)), id_to_token=str)
+    method = build(name).eval()
+    tables = method.texts(prepare(method, raw(0)), tokenizer)
+    for heads, rows in tables.values():
+        assert rows and all(isinstance(cell, str) for row in [heads, *rows] for cell in row)
+        assert {len(row) for row in rows} == {len(heads)}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_declared_inputs_are_all_it_needs_and_all_needed(name):
     method = build(name)
@@ -434,6 +447,7 @@ def step_on_a_gpu(method, batch=None):
 
 
 VARIANTS = {
+    "icmlm": [{"image": False}],
     "colorization": [{"loss": "l2"}],
     "context_encoder": [{"region": "central"}, {"adversarial": 0}],
     "deep_infomax": [{"estimator": "infonce"}],

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup import nets
+from selfsup.core import rng
 from selfsup.core.ngram import KneserNey
 from selfsup.methods.next_token import NextToken
 
@@ -94,6 +95,23 @@ def test_what_cannot_be_known_is_not_learned_and_what_can_is(arch, fit):
     fit(method, lambda step: {"text": torch.cat([even[:, :1], torch.randint(4, V, (64, 9), generator=random)], 1)}, 60)
     fresh = torch.cat([even[:, :1], torch.randint(4, V, (64, 9))], 1)
     assert method.eval()({"text": fresh})["bits"].item() > 2.9
+
+
+def test_what_is_drawn_follows_the_model_and_ends():
+    """A model that knows the circle: from w goes on w or the next, evenly, or the text ends."""
+    method, given = build("rnn"), torch.tensor([[1, 4]]).repeat(2000, 1)
+    chance = torch.full((V, V), -20.0)
+    for w in range(8):
+        chance[4 + w, [4 + w, 4 + (w + 1) % 8, 2]] = torch.tensor([1.0, 1.0, 0.5]).log()
+    method.logits = lambda tokens: chance[tokens]
+    drawn = method.continued(given, rng.key(0, torch.arange(2000)), 5)
+    assert drawn.shape == (2000, 5) and torch.equal(drawn[:, :2], given)
+    share = drawn[:, 2].bincount(minlength=V) / 2000
+    torch.testing.assert_close(share[[4, 5, 2]], torch.tensor([0.4, 0.4, 0.2]), atol=0.04, rtol=0)
+    over = drawn[:, 2] == 2
+    assert (drawn[over, 3:] == 0).all() and (drawn[~over, 3] != 0).all()
+    again = method.continued(given[:5], rng.key(0, torch.arange(5)), 5)
+    assert torch.equal(again, drawn[:5]), "a text's own"
 
 
 def test_parts_go_on_with_a_text():

@@ -26,6 +26,7 @@ class Dataset(Section):
     fit: Literal["crop", "stretch", "pad"] | None = None  # how a picture becomes square; cropped unless said
     licence: Text | None = None
     tokens: Literal["pieces", "words", "characters"] | None = None  # what texts are cut into; pieces of words unless said
+    concepts: list[Text] | None = None  # words of captions that say what is seen; scenes have their own
 
 
 class Train(Section):

@@ -5,6 +5,8 @@ arguments; it returns what was chosen, with `val_accuracy` in percent. `test(enc
 once, with the choice made, and yields (name, value). Every protocol treats every encoder alike. Nothing is refitted on
 train and val together afterwards, so that what is tested is what was chosen. Protocols never import a method.
 
+One that judges without labels says `labels = False`; one that needs further columns of the data, `columns`, their names, or
+what gives them of its options.
 A protocol also says of itself what the report shows: its `title`; `column = False` if its accuracy is no column of the
 main table; and, each given the package `report`, the rows that have results and the protocol's options, sentences on how
 the numbers were made, `notes`, and a table or figure of its own, `panel`.
@@ -32,8 +34,8 @@ def names():
 
 
 def load(name):
-    """The module of a protocol. It may state which `parts` of the encoder folder it needs besides `encoder`, which it uses
-    where they are there (`perhaps`), and which `columns` of the data it reads besides the label and what the encoder takes."""
+    """The module of a protocol. It may state which `parts` of the encoder folder it needs besides `encoder`, and which it uses
+    where they are there, `perhaps`."""
     if name not in names():
         raise UserError(f'unknown protocol "{name}"{nearest(name, names())} (there are: {", ".join(names())})')
     return importlib.import_module(f"selfsup.evals.{name}")
@@ -56,13 +58,16 @@ class Data:
     """A shard folder as a protocol sees it: `card`, `train`, `val`, `test` and, with captions, `tokenizer`.
 
     Each is opened when first asked for, so a protocol that never asks for `test` never reads it. Samples without a label
-    are left out. labels: how many labels of train the protocol may see, or what share; which ones is the `seed`'s.
+    are left out, unless labels are not `needed`. labels: how many labels of train the protocol may see, or what share;
+    which ones is the `seed`'s.
     """
 
-    def __init__(self, shards, labels=None, seed=0, **options):
-        self.shards, self.labels, self.seed, self.options = Path(shards), labels, seed, options
+    def __init__(self, shards, labels=None, seed=0, needed=True, **options):
+        self.shards, self.labels, self.seed, self.needed, self.options = Path(shards), labels, seed, needed, options
 
     def split(self, name):
+        if not self.needed:
+            return selfsup.data.open(self.shards, name, **self.options)
         budget = {} if self.labels is None or name != "train" else {"labels": self.labels, "seed": self.seed}
         split = selfsup.data.open(self.shards, name, **self.options, **budget)
         missing = self.card.get("unlabelled", {}).get(name, 0)

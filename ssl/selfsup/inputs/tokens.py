@@ -11,6 +11,7 @@ import torch
 from ..core import rng
 from .views import keys
 
+PAD, START, END = range(3)
 WORDS = 4  # the first id that is a word, or a piece or a character of one
 MASK, REPLACE, WHICH, KEEP, REACH = range(1, 6)  # salts: each use of the random numbers has its own
 

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
 from .blocks import Block
 
@@ -65,14 +66,12 @@ def reversed_texts(values, tokens):
     return values.gather(1, index.view(*index.shape, *[1] * (values.dim() - 2)).expand_as(values))
 
 
-class Mix(nn.Module):
-    """γ Σ s_j h_j of the layers of an encoder of text, s = softmax(w) (Peters et al. 2018, eq. 1): [(…), …] -> (…).
-    What a task learns beside its classifier; it starts as the layers' mean."""
+class Tied(nn.Module):
+    """Logits (…, vocabulary) of vectors (…, dim) by an embedding's weights, of which the first rows are the tokens'."""
 
-    def __init__(self, layers):
+    def __init__(self, vocabulary):
         super().__init__()
-        self.weight, self.scale = nn.Parameter(torch.zeros(layers)), nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
 
-    def forward(self, layers):
-        share = self.weight.softmax(0)
-        return self.scale * sum(share[number] * layer for number, layer in enumerate(layers))
+    def forward(self, x, embedding):
+        return F.linear(x, embedding[: len(self.bias)], self.bias)

@@ -64,6 +64,11 @@ class Method(nn.Module):
         floats in 0..1. `batch` has been through `inputs`. The default shows the views an image becomes."""
         return {"views": rows(denormalise(batch["image"][:8]))} if "image" in batch else {}
 
+    def texts(self, batch, tokenizer):
+        """Tables that explain the method, of the batch that `pictures` is given: name -> (headings, rows of as many
+        strings). Asked of methods that read texts; `tokenizer`: of their data."""
+        return {}
+
 
 def denormalise(x):
     """Images for the eye: each (..., C, H, W) stretched to 0..1 over the whole tensor."""

@@ -17,7 +17,7 @@ class ELMo(Method):
     Σ log p(t_k | t_<k) + log p(t_k | t_>k), each of the two as a mean over the tokens of a batch, by the encoder
     `token_lstm` with `directions: 2`; both directions share the embedding and the softmax layer. A text's start is
     guessed by the one that reads backwards and its end by the other, padding by neither. What becomes of the layers for
-    a task is `layers.Mix`, eq. 1. Left out: dropout, and the sampled softmax, for which vocabularies here are too
+    a task, eq. 1, is the protocol `layer_mix`. Left out: dropout, and the sampled softmax, for which vocabularies here are too
     small. `bits` is half the loss in bits, the mean of both directions.
     """
 

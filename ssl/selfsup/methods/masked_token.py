@@ -5,13 +5,13 @@ from typing import Annotated
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..arguments import Count, Range
 from ..core.cluster import counted
 from ..core.distributed import total
 from ..errors import UserError
 from ..inputs.tokens import Tokens, masked
+from ..layers import Tied
 from ..training.losses import of_tokens
 from .base import Method, likely
 
@@ -67,14 +67,3 @@ class MaskedToken(Method):
         """guessed: a text a row, its chosen tokens from left to right, each as light as it was likely."""
         logits, target, chosen = (value[:16] for value in self.guessed(batch))
         return {"guessed": likely(logits, target, chosen)}
-
-
-class Tied(nn.Module):
-    """Logits (…, vocabulary) of vectors (…, dim) by an embedding's weights, of which the first rows are the tokens'."""
-
-    def __init__(self, vocabulary):
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(vocabulary))
-
-    def forward(self, x, embedding):
-        return F.linear(x, embedding[: len(self.bias)], self.bias)

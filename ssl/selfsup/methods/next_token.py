@@ -5,10 +5,13 @@ import math
 import torch
 
 from .. import nets
+from ..core import rng
 from ..errors import UserError
-from ..inputs.tokens import Tokens
+from ..inputs.tokens import END, PAD, Tokens
 from ..training.losses import of_tokens
 from .base import Method, likely
+
+GIVEN = 8  # tokens of a text that `texts` goes on with
 
 
 class NextToken(Method):
@@ -54,3 +57,21 @@ class NextToken(Method):
         """guessed: a text a row, each token as light as it was likely."""
         tokens = self.tokens(batch)[:16]
         return {"guessed": likely(self.logits(tokens[:, :-1]), tokens[:, 1:], tokens[:, 1:] != 0)}
+
+    @torch.no_grad()
+    def texts(self, batch, tokenizer):
+        """Beginnings of texts, and what is drawn to follow."""
+        tokens = self.tokens(batch)[:6]
+        drawn = self.continued(tokens[:, :GIVEN], batch["key"][:6], tokens.shape[1])
+        rows = [[tokenizer.decode(row[:GIVEN]), tokenizer.decode(row[GIVEN:])] for row in drawn.tolist()]
+        return {"generated": (["begins with", "goes on"], rows)}
+
+    def continued(self, tokens, key, length):
+        """Texts (N, length) that begin with tokens (N, l): each next one is drawn as likely as it is told to be, from the
+        text's key (N,), until the end."""
+        for place in range(tokens.shape[1], length):
+            uniform = rng.uniform(key, self.predict.out_features, salt=place)
+            word = (self.logits(tokens)[:, -1].float() - (-uniform.log()).log()).argmax(1)  # Gumbel's way to draw
+            word = torch.where((tokens == END).any(1), PAD, word)
+            tokens = torch.cat([tokens, word[:, None]], 1)
+        return tokens

@@ -66,6 +66,18 @@ class Word2Vec(Method):
         words = F.normalize(self.encoder.embed.weight[WORDS : WORDS + 40], dim=1)
         return {"affinity": affinity(words, words)}
 
+    @torch.no_grad()
+    def texts(self, batch, tokenizer):
+        """The words that are nearest, by cosine, to some from the most frequent on."""
+        share = self.noise.diff(prepend=self.noise.new_zeros(1))
+        known = share.argsort(descending=True)[: int((share > 0).sum())]
+        vectors = F.normalize(self.encoder.embed.weight[known].float(), dim=1)
+        some = torch.linspace(0, (len(known) - 1) / 2, min(16, len(known)), device=known.device).long()
+        near = (vectors[some] @ vectors.T).topk(min(6, len(known))).indices[:, 1:]  # the first is the word itself
+        rows = [[tokenizer.id_to_token(word), ", ".join(map(tokenizer.id_to_token, others))]
+                for word, others in zip(known[some].tolist(), known[near].tolist())]
+        return {"nearest": (["word", "nearest words"], rows)}
+
 
 def kept(count, subsample):
     """The probability (vocabulary,) that an occurrence stays, by counts: min(1, √(t/f) + t/f), 0 of what never is."""

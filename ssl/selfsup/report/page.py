@@ -32,6 +32,7 @@ def render(params, rows, cards, samples, shown, notes):
         maps=maps(rows, samples), legend=legend(samples), clusters=CLUSTERS,
         unlabelled=[name for name, sample in samples.items() if not sample.labelled],
         curves={row.title: curves(row) for row in rows}, pictures={row.title: pictures(row) for row in rows},
+        texts={row.title: row.texts for row in rows},
         queries={name: sheet(sample.images[queries(sample)], 1) for name, sample in pictured.items()},
         neighbours={row.title: neighbours(row, samples[row.run.data]) for row in rows
                     if row.features is not None and row.run.data in pictured},

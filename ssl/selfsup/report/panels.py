@@ -19,6 +19,7 @@ class Panel:
     figure: object = None                                # an <svg> of `svg`
     remarks: list = field(default_factory=list)          # how it was made
     short: str = ""                                      # title in the page's navigation
+    digits: int = 1                                      # of the table's numbers, after the point
 
     def __post_init__(self):
         self.short = self.short or self.title

@@ -52,6 +52,12 @@ class Row:
         """seed -> rows of history.jsonl."""
         return {seed: artefacts.rows(folder / "history.jsonl") for seed, folder in self.folders.items()}
 
+    @property
+    def texts(self):
+        """What the first seed's method wrote: {title: {"headings", "rows"}}."""
+        file = self.first and self.first / "texts.json"
+        return artefacts.texts(file) if file and file.exists() else {}
+
     def mean(self, key):
         """A cost, averaged over the seeds; None if it was not recorded."""
         values = [cost[key] for cost in self.cost.values() if cost.get(key) is not None]

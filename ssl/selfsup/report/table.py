@@ -56,7 +56,7 @@ def markdown(params, rows, cards, shown, notes):
         if panel.table:
             head, table = panel.table
             lines += ["", f"## {literal(panel.title)}", "", _line(["Run", *head]), _line(["---", *("---:" for _ in head)])]
-            lines += [_line([row.title, *map(interval, cells)]) for row, cells in table]
+            lines += [_line([row.title, *(interval(cell, panel.digits) for cell in cells)]) for row, cells in table]
             lines += ["", *(f"- {literal(note)}" for note in panel.remarks)] if panel.remarks else []
     return "\n".join(lines) + "\n"
 
@@ -71,9 +71,9 @@ def literal(text):
     return html.escape(text, quote=False)
 
 
-def interval(result):
+def interval(result, digits=1):
     """40.0 [36.0, 44.0]; nothing for None."""
-    return f"{result['accuracy']:.1f} [{result['low']:.1f}, {result['high']:.1f}]" if result else ""
+    return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*(result[key] for key in ("accuracy", "low", "high")), d=digits) if result else ""
 
 
 def describe(card):

@@ -67,7 +67,8 @@ def write(name, spec, out, workers=None):
         content = [[{**entry, "file": ""}, part["split"], part["sha256"]]
                    for entry, part in zip(sum(listed.values(), []), found)]
         if any(column.kind == "text" for column in schema.values()):
-            tokens, facts, schema = _tokenizer(schema, found, spec.get("tokens") or "pieces")
+            concepts = spec.get("concepts") or getattr(source, "concepts", ())
+            tokens, facts, schema = _tokenizer(schema, found, spec.get("tokens") or "pieces", concepts)
             files.write(folder / "tokenizer.json", tokens.to_str(pretty=True))
             card |= facts
             content.append(tokens.to_str(pretty=True))
@@ -84,10 +85,13 @@ def write(name, spec, out, workers=None):
     return card
 
 
-def _tokenizer(schema, found, unit):
-    """The tokenizer of all training texts, what a card says of it, and the schema with the length of the longest text."""
+def _tokenizer(schema, found, unit, concepts):
+    """The tokenizer of all training texts, what a card says of it, of the words `concepts` those that are one token among
+    that, and the schema with the length of the longest text."""
     tokens, longest, counts = text.train([words for part in found for words in part["texts"]], unit)
+    known = sorted(number for number in map(tokens.token_to_id, concepts) if number is not None)
     facts = {"vocabulary": len(counts), "caption_length": longest, "token_counts": counts}
+    facts |= {"concepts": known} if known else {}
     return tokens, facts, {name: dataclasses.replace(column, shape=(longest,)) if column.kind == "text" else column
                            for name, column in schema.items()}
 

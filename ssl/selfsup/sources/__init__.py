@@ -22,7 +22,8 @@ from selfsup.errors import UserError, nearest
 SPLITS = ("train", "val", "test")
 ALIASES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
            "test": "test", "testing": "test"}
-COMMON = ("source", "size", "max_bad", "limit", "fit", "licence", "tokens")  # of every entry: the shard stage reads them
+# Keys of every entry, which the shard stage reads.
+COMMON = ("source", "size", "max_bad", "limit", "fit", "licence", "tokens", "concepts")
 NAMES = ("classes.txt", "classnames.txt")  # of files of class names
 UNKNOWN = "unknown; see the source"
 OTHERS = {"hidden": "hidden name{s}", "empty folder": "empty folder{s}"}  # see `scan`
@@ -44,6 +45,7 @@ class Source:
     facts: dict = field(default_factory=dict)
     skipped: list = field(default_factory=list)  # what lies under root and is no sample, in words
     carved: tuple = ()  # the splits that were carved out of one pool: `divide` gives them
+    concepts: tuple = ()  # words of its texts that say what is seen
 
 
 @dataclass

@@ -18,7 +18,7 @@ CUT = 64  # most of a passage's characters that are left to the next one, so tha
 
 
 def source(val_share: Share, test_share: Share | None = None, root: Text | None = None,
-           passage: Annotated[int, Range(ge=64, le=10**6)] = 200):
+           passage: Annotated[int, Range(ge=16, le=10**6)] = 200):
     """root: a folder of text files in UTF-8; without it the texts are `pydoc_data.topics`, 79 pages on the language in
     every Python, whose content, which differs between Pythons, the card names by its hash. A text is cut into passages
     of at most so many characters, whole words where they are not longer than 64; all of a text are in one split.

@@ -26,7 +26,7 @@ from . import accumulate, optim
 from .checkpoint import Checkpoint, fingerprint
 from .code import code_hash
 from .measure import cost, diverged, embed, flops, held_out, judged, scalars, sound, spread_of, validate
-from .publish import describe, pictures, publish
+from .publish import describe, publish, shown
 from .start import Start
 from .state import Teacher
 from .step import Step, placed
@@ -71,8 +71,8 @@ def pretrain(
         training.finish(batches)
         if main:
             info = describe(run, seed, split.card, training.method, training.steps, code, start)
-            images = pictures(training.method, shards, cache, training.prepare)
-            publish(training.method, info, training.progress, images, Path(out))
+            publish(training.method, info, training.progress, *shown(training.method, shards, cache, training.prepare),
+                    Path(out))
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     return training.progress.cost

@@ -8,15 +8,17 @@ from ..core.precision import float32
 
 
 @float32
-def info_nce(query, key, temperature):
+def info_nce(query, key, temperature, smoothing=0.0):
     """Each of the queries (n, d) finds its own key among all processes' keys (van den Oord et al. 2018, eq. 4).
 
     query, key: of one sample in the same row; unit vectors, where the similarity is to be a cosine. The keys carry a
-    gradient unless detached. Returns the loss, averaged over the queries, and the share of queries that are right.
+    gradient unless detached. smoothing: the share of the label that all keys have evenly (Szegedy et al. 2016, section
+    7). Returns the loss, averaged over the queries, and the share of queries that are right.
     """
     logits = query @ gather(key).T / temperature
     mine = torch.arange(len(query), device=query.device) + rank() * len(query)
-    return F.cross_entropy(logits, mine), (logits.argmax(1) == mine).float().mean()
+    loss = F.cross_entropy(logits, mine, label_smoothing=smoothing)
+    return loss, (logits.argmax(1) == mine).float().mean()
 
 
 @float32

@@ -26,13 +26,15 @@ def describe(run, seed, card, method, steps, code, start):
 
 
 @torch.no_grad()
-def pictures(method, shards, cache, prepare, count=16):
+def shown(method, shards, cache, prepare, count=16):
+    """What explains the method: its pictures of validation samples, and its tables of texts."""
     name = "val" if data.tars.card_of(shards)["counts"]["val"] else "train"
     split = data.open(shards, name, reader="auto", cache=cache, columns=method.inputs.columns)
-    return method.pictures(prepare(next(iter(split.in_order(count)))))
+    batch = prepare(next(iter(split.in_order(count))))
+    return method.pictures(batch), method.texts(batch, split.tokenizer) if split.tokenizer else {}
 
 
-def publish(method, info, progress, images, out):
+def publish(method, info, progress, images, texts, out):
     """Write the encoder folder under another name, then rename it: nobody sees half of one."""
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -42,6 +44,9 @@ def publish(method, info, progress, images, out):
             if rows or name == "history":
                 files.write(temporary / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         (temporary / "pictures").mkdir()
+        if texts:
+            told = {name: {"headings": heads, "rows": rows} for name, (heads, rows) in texts.items()}
+            files.write(temporary / "texts.json", json.dumps(told, indent=1) + "\n")
         for name, image in images.items():
             files.write(temporary / f"pictures/{name}.png", _png(image))
         shutil.rmtree(out, ignore_errors=True)

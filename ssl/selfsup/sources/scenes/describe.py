@@ -22,6 +22,7 @@ RELATIONS = ("left of", "right of", "behind", "in front of")  # the object is ..
 SMALL, LARGE = 0.58, 0.74  # captions say "small" below and "large" above these heights
 CLASSES = ("boat", "bottle", "car", "chair", "duck", "house", "lamp", "mug", "mushroom", "tree")
 PROPS = ("ball", "crate", "cone", "post")  # the second object: never a class, so the label is never in doubt
+CONCEPTS = ("small", "large", *TEXTURES[1:], *COLOURS, *CLASSES, *PROPS, *GROUNDS)  # words of captions for what is seen
 
 
 def describe(split, index, seed=0, curated=False):
