@@ -141,7 +141,9 @@ def test_the_topics_of_python_by_whole_pages(tmp_path, capsys):
     for split in sources.SPLITS:
         for entry in card["shards"][split]:
             pages[split] |= {key.rpartition("-")[0] for key, _ in groups(tmp_path / "out" / entry["file"])}
-    assert sum(map(len, pages.values())) == len(set.union(*pages.values())) == len(topics) and min(map(len, pages.values())) > 3
+    assert sum(map(len, pages.values())) == len(set.union(*pages.values())) and min(map(len, pages.values())) > 3
+    # One page repeats another's text, which is in another split: such passages are left out.
+    assert 0 <= len(topics) - len(set.union(*pages.values())) <= card["twins"]["left_out"]["train"]
     texts = [group["text.txt"].decode() for group in samples(tmp_path, card)]
     assert all(len(words) <= 200 for words in texts) and sum(map(len, texts)) > 200_000
 
