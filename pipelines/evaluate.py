@@ -51,11 +51,13 @@ def planned(params, protocol, key):
 def judge(protocol, run, seed, shards, item):
     """The result of one seed's encoder."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = evals.load(protocol)
-    parts = {part: selfsup.load(config.encoders(run.name), seed, part).to(device)
-             for part in ("encoder", *getattr(module, "parts", ()))}
-    columns = (parts["encoder"].takes, "label", *getattr(module, "reads", ()))
-    data = evals.Data(shards, item.get("labels"), seed, reader=run.train.reader, columns=columns)
+    module, folder = evals.load(protocol), config.encoders(run.name)
+    encoder = selfsup.load(folder, seed)
+    there = [part for part in getattr(module, "perhaps", ()) if part in encoder.info["parts"]]
+    parts = {part: selfsup.load(folder, seed, part).to(device) for part in (*getattr(module, "parts", ()), *there)}
+    parts["encoder"] = encoder.to(device)
+    columns = dict.fromkeys((encoder.takes, "label", *getattr(module, "columns", ())))
+    data = evals.Data(shards, item.get("labels"), seed, reader=run.train.reader, columns=tuple(columns))
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
                                f"{data.card['size']}: it can be judged at its own size alone")

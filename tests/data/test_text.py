@@ -24,7 +24,7 @@ def test_tokens_are_counted_as_they_come(unit):
 
 def test_words_are_whole_and_characters_are_single():
     words, longest, _ = text.train(TEXTS, "words")
-    assert words.encode("the red dog .").tokens == ["[START]", "the", "red", "dog", ".", "[END]"] and longest == 9
+    assert words.encode("the red dog .").tokens == ["[START]", "the", "red", "dog", ".", "[END]"] and longest == 10
     assert words.encode("the green dog").ids[2] == 3, "unknown"
     characters, longest, counts = text.train(TEXTS, "characters")
     assert longest == 2 + max(map(len, TEXTS))

@@ -32,8 +32,8 @@ def names():
 
 
 def load(name):
-    """The module of a protocol. It may state which `parts` of the encoder folder it needs besides `encoder`, and
-    which columns of the data it `reads` besides the encoder's and the label."""
+    """The module of a protocol. It may state which `parts` of the encoder folder it needs besides `encoder`, which it uses
+    where they are there (`perhaps`), and which `columns` of the data it reads besides the label and what the encoder takes."""
     if name not in names():
         raise UserError(f'unknown protocol "{name}"{nearest(name, names())} (there are: {", ".join(names())})')
     return importlib.import_module(f"selfsup.evals.{name}")

@@ -3,11 +3,12 @@
 from .blocks import Block, Conv2d, norm_layer, sincos
 from .encoder import ImageEncoder
 from .heads import Decoder, Fusion, critic, linear, map_shapes, map_side, mlp, standardised
+from .pixels import Hypercolumns, Mask
 from .sound import LogMel, SoundNet
 from .text import Mix, TextTransformer, as_map, pooled, reversed_texts
 
 __all__ = [
-    "Block", "Conv2d", "norm_layer", "sincos", "ImageEncoder", "Decoder", "Fusion", "critic", "linear", "map_shapes", "map_side", "mlp",
-    "standardised",
-    "LogMel", "SoundNet", "Mix", "TextTransformer", "as_map", "pooled", "reversed_texts",
+    "Block", "Conv2d", "norm_layer", "sincos", "ImageEncoder", "Decoder", "Fusion", "critic", "linear", "map_shapes",
+    "map_side", "mlp", "standardised", "Hypercolumns", "Mask", "LogMel", "SoundNet", "Mix", "TextTransformer", "as_map",
+    "pooled", "reversed_texts",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from selfsup.errors import UserError, nearest
 SPLITS = ("train", "val", "test")
 ALIASES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
            "test": "test", "testing": "test"}
-COMMON = ("source", "size", "max_bad", "limit", "fit", "licence")  # keys of every entry, which the shard stage reads
+COMMON = ("source", "size", "max_bad", "limit", "fit", "licence", "tokens")  # of every entry: the shard stage reads them
 NAMES = ("classes.txt", "classnames.txt")  # of files of class names
 UNKNOWN = "unknown; see the source"
 OTHERS = {"hidden": "hidden name{s}", "empty folder": "empty folder{s}"}  # see `scan`
