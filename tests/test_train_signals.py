@@ -51,7 +51,8 @@ def signals(tmp_path, monkeypatch):
 
 def run_of(name, **changes):
     method = name if name in ("next_token", "masked_token", "elmo", "word2vec", "audio_visual") else "supervised"
-    return make_run(method, encoder=RUNS[name], args={"mels": 16, "width": 2} if name == "audio_visual" else {}, images=80, batch=8, **changes)
+    args = {"mels": 16, "width": 2} if name == "audio_visual" else {}
+    return make_run(method, encoder=RUNS[name], args=args, images=80, batch=8, **changes)
 
 
 @pytest.mark.parametrize("name", RUNS)

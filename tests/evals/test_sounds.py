@@ -56,7 +56,8 @@ class Split:
 
 @pytest.fixture
 def data():
-    return SimpleNamespace(card={"classes": list("abc")}, **{s: Split(i) for i, s in enumerate(("train", "val", "test"))})
+    splits = {split: Split(seed) for seed, split in enumerate(("train", "val", "test"))}
+    return SimpleNamespace(card={"classes": list("abc")}, **splits)
 
 
 @pytest.fixture
@@ -80,7 +81,8 @@ def test_correspondence_and_retrieval_in_loops(data, fusion):
     assert data.train.reads == 0 and data.test.reads == 1, "nothing is fitted, and test is read once"
     with torch.no_grad():
         image, heard, y = correspondence.embedded(encoder, sound, data.test)
-        score = np.array([[float(fusion(a[None], b[None])[0] @ torch.tensor([-1.0, 1.0])) for b in heard] for a in image])
+        yes = torch.tensor([-1.0, 1.0])
+        score = np.array([[float(fusion(a[None], b[None])[0] @ yes) for b in heard] for a in image])
     y = y.tolist()
     same = np.mean([y[i] == y[j] for i in range(N) for j in range(N) if i != j])
     assert found["bound"] == pytest.approx(100 - 50 * same, abs=.01)
@@ -136,8 +138,8 @@ def test_agreeing_on_one_label_is_no_accuracy(data):
     blind = torch.nn.Linear(3, 3)
     blind.weight.data.zero_()
     blind.bias.data = torch.tensor([0.0, 1, 0])
-    found = dict(evals.run("agreement", Seen(), data, 50, sound=Heard(), image_labels=blind, sound_labels=blind, slices=2,
-                           vectors=[1]))
+    heads = {"image_labels": blind, "sound_labels": blind}
+    found = dict(evals.run("agreement", Seen(), data, 50, sound=Heard(), **heads, slices=2, vectors=[1]))
     assert found["agreement"] == 100 and found["used"] == 1 and found["accuracy"] < 50 and found["image"]["nmi"] < 1
 
 
@@ -150,7 +152,7 @@ def test_names_are_one_to_one_and_the_best_there_are():
 
 
 def test_lvq_moves_the_border_to_where_the_classes_meet():
-    """k-means' vectors lie in the middle of each class; of a narrow and a wide one the border is nearer to the narrow."""
+    """k-means' vectors lie in the middle of each class; of a narrow and a wide one the border is near the narrow."""
     generator = np.random.default_rng(0)
     y = generator.integers(2, size=600)
     x = np.stack([np.where(y == 0, generator.normal(0, .3, 600), generator.normal(3, 1.5, 600)),

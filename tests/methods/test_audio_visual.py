@@ -76,8 +76,8 @@ def test_it_learns_what_belongs_together_up_to_its_bound_and_nothing_of_shuffled
     def accuracy(shuffled=False, learn=False, epoch=0):
         kind = torch.arange(256) % 4
         sound = nn.functional.one_hot(kind[torch.randperm(256)] if shuffled else kind, 4).float()
-        batch = {"image": nn.functional.one_hot(kind, 4).float(), "sound": sound, "key": rng.key(epoch, torch.arange(256))}
-        out = method(batch)
+        image, key = nn.functional.one_hot(kind, 4).float(), rng.key(epoch, torch.arange(256))
+        out = method({"image": image, "sound": sound, "key": key})
         if learn:
             optimizer.zero_grad()
             out["loss"].backward()

@@ -1,7 +1,7 @@
 """Labels that two modalities agree on, without any given: how near are they to the classes (de Sa 1993)?
 
-Beside them what k-means finds in either modality alone, and what LVQ learns from the labels: the references of her paper,
-which takes them for a lower and an upper one. https://papers.nips.cc/paper/831
+Beside them what k-means finds in either modality alone, and what LVQ learns from the labels that there are.
+https://papers.nips.cc/paper/831
 """
 
 from types import SimpleNamespace
@@ -43,9 +43,9 @@ def choose(encoder, data, sound, image_labels, sound_labels, slices: Count,
 
 
 def test(encoder, data, chosen, bootstrap):
-    """Yields accuracy, low, high (percent, test) of the images' own labels. For `image` and `sound`: the same of `own`,
-    `k_means` and `lvq` (how many `vectors` a class), and `nmi` of own labels and classes. `agreement`, the share of pairs
-    whose labels are the same; `used`, how many of `labels` the images have."""
+    """Yields accuracy, low, high (percent, test) of the images' own labels. For `image` and `sound`: the same of
+    `own`, `k_means` and `lvq` (how many `vectors` a class), and `nmi` of own labels and classes. `agreement`, the share
+    of pairs whose labels are the same; `used`, how many of `labels` the images have."""
     test = read(chosen.nets, data.test, chosen.slices)
     for side in SIDES:
         ways, x, labels = chosen.ways[side], test[side], test[side + "_labels"]
@@ -106,7 +106,8 @@ def densest(x, count):
 def lvq(x, truth, classes, each):
     """Labelled vectors (n, d) and their labels (n,): `each` of a class by k-means, then LVQ2.1 (Kohonen 1990). Of a
     sample's two nearest vectors the one of its class comes nearer and the other one goes away, where just one is of its
-    class and the sample lies near their border. That can go too far: those of the round with the fewest errors count."""
+    class and the sample lies near their border. That can go too far: those of the round with the fewest errors count.
+    """
     starts = [cluster.kmeans(torch.from_numpy(some), min(each, len(some)))[1].numpy()
               for some in (x[truth == c] for c in range(classes)) if len(some)]
     of = np.repeat([c for c in range(classes) if (truth == c).any()], [len(some) for some in starts])
@@ -122,7 +123,8 @@ def lvq(x, truth, classes, each):
 def _move(vectors, of, x, wanted, rate):
     far = np.sqrt(((x - vectors) ** 2).sum(1))
     a, b = np.argpartition(far, 1)[:2]
-    if (of[a] == wanted) != (of[b] == wanted) and min(far[a], far[b]) > (1 - WINDOW) / (1 + WINDOW) * max(far[a], far[b]):
+    border = min(far[a], far[b]) > (1 - WINDOW) / (1 + WINDOW) * max(far[a], far[b])
+    if border and (of[a] == wanted) != (of[b] == wanted):
         right, wrong = (a, b) if of[a] == wanted else (b, a)
         vectors[right] += rate * (x - vectors[right])
         vectors[wrong] -= rate * (x - vectors[wrong])
@@ -133,8 +135,8 @@ def predicted(x, vectors, of):
 
 
 def notes(report, rows, options):
-    yield ("Agreement: the labels that images and sounds agree on, each named one to one after a class, on val; k-means and LVQ "
-           f"see pixels, and log-mel spectra of {options['slices']} stretches of time.")
+    yield ("Agreement: the labels that images and sounds agree on, each named one to one after a class, on val; k-means "
+           f"and LVQ see pixels, and log-mel spectra of {options['slices']} stretches of time.")
 
 
 def panel(report, rows, options):
@@ -145,12 +147,12 @@ def panel(report, rows, options):
         lambda number: f"{cells[number][0]}: {names[cells[number][1]]}")
     return report.Panel(
         "agreement", "Labels that two modalities agree on",
-        "No label was given. Accuracy on test, where each label stands for the class that fits it best on val: the error is what is "
-        "missing to 100 %.", short="Agreement", table=table, sentences=[sentence(row) for row in rows])
+        "No label was given. Accuracy on test, where each label stands for the class that fits it best on val: the error "
+        "is what is missing to 100 %.", short="Agreement", table=table, sentences=[sentence(row) for row in rows])
 
 
 def sentence(row):
     seed, result = next(iter(row.results["agreement"]["seeds"].items()))
-    return (f"{row.title}, seed {seed}: image and sound agree on {result['agreement']:.1f} % of the pairs, and {result['used']} "
-            f"of {result['labels']} labels are used; normalised mutual information with the classes {result['image']['nmi']:.1f} "
-            f"% by image, {result['sound']['nmi']:.1f} % by sound.")
+    return (f"{row.title}, seed {seed}: image and sound agree on {result['agreement']:.1f} % of the pairs, and "
+            f"{result['used']} of {result['labels']} labels are used; normalised mutual information with the classes "
+            f"{result['image']['nmi']:.1f} % by image, {result['sound']['nmi']:.1f} % by sound.")

@@ -1,7 +1,7 @@
-"""Do a picture and a sound belong together, and do they find each other (Arandjelović & Zisserman 2017, sections 3 and 4)?
+"""Do a picture and a sound belong together, and do they find each other (Arandjelović & Zisserman 2017)?
 
-https://arxiv.org/abs/1705.08168. Nothing is fitted and nothing chosen. The two networks' features do not lie in one space,
-so what finds is the score that both get together, of all pairs.
+https://arxiv.org/abs/1705.08168. Nothing is fitted and nothing chosen. The two networks' features do not lie in one
+space, so what finds is the score that both get together, of all pairs.
 """
 
 from types import SimpleNamespace
@@ -31,10 +31,10 @@ def choose(encoder, data, sound, fusion, k: Annotated[list[Count], Range(min_len
 
 
 def test(encoder, data, chosen, bootstrap):
-    """Yields accuracy, low, high (percent, test) of telling right pairs from as many wrong ones; `bound`, what who knows
-    the class alone can reach: some of the wrong ones are of one class. And of all of test's sounds for an image, `sounds`,
-    and images for a sound, `images`, for each k: `precision`, the share of the k best, its own left out, that are of its
-    class, and `recall`, how often its own is among the k best; `chance`, both by guessing."""
+    """Yields accuracy, low, high (percent, test) of telling right pairs from as many wrong ones; `bound`, what who
+    knows the class alone can reach: some of the wrong ones are of one class. And of all of test's sounds for an image,
+    `sounds`, and images for a sound, `images`, for each k: `precision`, the share of the k best, its own left out, that
+    are of its class, and `recall`, how often its own is among the k best; `chance`, both by guessing."""
     images, sounds, labels = embedded(encoder, chosen.sound, data.test)
     yield from accuracy(told(chosen.fusion, images, sounds), bootstrap)
     yield "val_accuracy", chosen.val_accuracy
@@ -50,9 +50,10 @@ def test(encoder, data, chosen, bootstrap):
 @torch.no_grad()
 def embedded(encoder, sound, split):
     """Features of the images (N, d) and sounds (N, e), and labels (N,)."""
-    device = next(encoder.parameters()).device
-    found = [[encoder(encoder.prepare(part[encoder.takes].to(device))),
-              sound(sound.prepare(part["sound"].to(device))), part["label"].to(device)] for part in split.in_order(batch=512)]
+    device, found = next(encoder.parameters()).device, []
+    for part in split.in_order(batch=512):
+        image, pcm, label = (part[name].to(device) for name in (encoder.takes, "sound", "label"))
+        found.append([encoder(encoder.prepare(image)), sound(sound.prepare(pcm)), label])
     return [torch.cat(column) for column in zip(*found)]
 
 
@@ -95,13 +96,13 @@ def panel(report, rows, options):
     guess = first["chance"][str(k)]
     return report.Panel(
         "correspondence", "Pictures and their sounds",
-        "Whether a picture and a sound belong together, of as many right as wrong pairs, and what finds what by that score "
-        "among all of test.", short="Sounds", table=table, sentences=[sentence(row) for row in rows],
-        remarks=[f"By guessing: 50 %, {guess['precision']:.1f} % and {guess['recall']:.1f} %. A wrong pair may be of one class."])
+        "Whether a picture and a sound belong together, of as many right as wrong pairs, and what finds what by that "
+        "score among all of test.", short="Sounds", table=table, sentences=[sentence(row) for row in rows],
+        remarks=[f"By guessing: 50 %, {guess['precision']:.1f} % and {guess['recall']:.1f} %."])
 
 
 def sentence(row):
     result = row.results["correspondence"]
     bound = next(iter(result["seeds"].values()))["bound"]
-    return (f"{row.title} tells {result['accuracy']:.1f} % of the pairs right [{result['low']:.1f}, {result['high']:.1f}]; "
-            f"who knew the class of both, and nothing else, would {bound:.1f} %.")
+    return (f"{row.title} tells {result['accuracy']:.1f} % of the pairs right [{result['low']:.1f}, "
+            f"{result['high']:.1f}]; who knew the class of both, and nothing else, would {bound:.1f} %.")

@@ -13,8 +13,8 @@ class AmbientSound(Method):
 
     The sound itself is not heard here: its statistics over time, as McDermott & Simoncelli 2011 have them, are
     clustered once, and the clusters' numbers are a column of the data set. The source `clusters` makes it where its
-    `root` is a data set with sound. What is left is to predict the number from the image, by cross-entropy. The paper has 30
-    clusters. It takes 3.75 seconds of sound around a frame, here all that the sample has.
+    `root` is a data set with sound. What is left is to predict the number from the image, by cross-entropy. The paper
+    has 30 clusters. It takes 3.75 seconds of sound around a frame, here all that the sample has.
     """
 
     inputs = Pair("image", "cluster")

@@ -21,7 +21,7 @@ class AudioVisual(Method):
     Half of a batch's images keep their sound, and the others get one another's: cross-entropy of two classes on both
     networks' features, put together by two linear layers. The paper draws the wrong sound from another video and cuts
     the right one from around the frame; here a sample has one sound, all of which is heard. A wrong sound may be of the
-    image's class by chance, of C balanced classes 1 in C: who hears the class alone is right in 1 − 1/(2C) of the pairs.
+    image's class by chance, of C balanced classes 1 in C: who hears the class alone is right in 1 − 1/(2C) of pairs.
 
     hidden: of the layers that put them together. mels, width: of the network for sound, see the encoder
     `sound_convnet`. Features are means over their maps, as all encoders' here, where the paper takes the largest value.

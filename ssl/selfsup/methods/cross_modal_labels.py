@@ -17,27 +17,27 @@ class CrossModalLabels(Method):
     """de Sa 1993, "Learning Classification with Unlabeled Data", NIPS 6: two networks, one for each modality, minimise
     the disagreement between the labels that they give a pair. https://papers.nips.cc/paper/831
 
-    There a network is a set of labelled vectors (LVQ), and the label that one gives teaches the other. Here it is an encoder
-    and a softmax, and each learns by cross-entropy what the other says, made surer than it was. That all is one label is a
-    minimum, too: the paper keeps vectors of every label; here the entropy of the mean output is kept up, and the softmax is
-    on standardised features without a bias, or what all samples have in common would decide before anything is learned.
+    There a network is a set of labelled vectors (LVQ), and the label that one gives teaches the other. Here it is an
+    encoder and a softmax, and each learns by cross-entropy what the other says, made surer than it was. That all is one
+    label is a minimum, too: the paper keeps vectors of every label; here the entropy of the mean output is kept up, and
+    the softmax is on standardised features without a bias, or what all samples have in common would decide first.
 
-    labels: how many, by default as many as there are classes; what the classes are is not looked at. temperature: by which
-    the other's logits are divided for the target; towards 0 that is a label, as in the paper, which is kept from the first
-    on that comes about, and at 1 nothing ever makes both surer. balance: weight of the two entropies; without it everything
-    gets one label. mels, width: of the network for sound, see the encoder `sound_convnet`.
+    labels: how many, by default as many as there are classes; what the classes are is not looked at. temperature: by
+    which the other's logits are divided for the target. Towards 0 that is a label, as in the paper, and the first ones
+    that come about are kept; at 1 nothing makes either surer. balance: weight of the two entropies, without which
+    everything gets one label. mels, width: of the network for sound, see the encoder `sound_convnet`.
     """
 
     inputs = ImageSound("crop")
-    sensitive = ("balance", 4.0)
+    sensitive = ("balance", 2.0)
 
     def __init__(
         self,
         encoder,
         card,
         labels: Clusters | None = None,
-        temperature: Temperature = 0.5,
-        balance: Weight = 2.0,
+        temperature: Temperature = 0.25,
+        balance: Weight = 4.0,
         mels: Annotated[int, Range(ge=8, le=512)] = 64,
         width: Width = 16,
     ):
@@ -65,7 +65,8 @@ class CrossModalLabels(Method):
         }
 
     def parts(self):
-        return {"encoder": self.encoder, "sound": self.sound, "image_labels": self.image_labels, "sound_labels": self.sound_labels}
+        return {"encoder": self.encoder, "sound": self.sound, "image_labels": self.image_labels,
+                "sound_labels": self.sound_labels}
 
 
 def entropy(logits):

@@ -13,8 +13,9 @@ QUIETEST = 60                                            # dB below the loudest 
 
 
 def heard(samples, cards):
-    """The sounds of each data set, none where another one of the same val sounds has had them: [(class, the picture beside,
-    its width or None, the spectrogram, the player)] of one sample of each of the first classes, without labels of the first."""
+    """The sounds of each data set, none where another one of the same val sounds has had them: [(class, the picture
+    beside, its width or None, the spectrogram, the player)] of a sample of each of the first classes, without labels of
+    the first samples."""
     shown = []
     for name, sample in samples.items():
         pcm = sample.columns.get("sound")

@@ -14,11 +14,12 @@ from selfsup.sources import SPLITS, UNKNOWN, Source
 
 
 def source(data: Text, root: Text, clusters: Annotated[int, Range(ge=2)], size: Count):
-    """The samples of the data set `data`, with a column `cluster` beside what they have. What is clustered, `root` says:
+    """The samples of the data set `data`, with a column `cluster` beside what they have. What is clustered, `root` says.
+    An encoder's folder: the unit-length features that it gives the images. data/shards/<data>, the data set itself: the
+    statistics of its sounds (`statistics.py`). k-means is of the training samples; those of val and test get the
+    nearest centroid.
 
-    an encoder's folder: the unit-length features that it gives the images; data/shards/<data>, the data set itself: the
-    statistics of its sounds (`statistics.py`). k-means is of the training samples; those of val and test get the nearest
-    centroid. A sample's number is not known before all are embedded, so this happens here, at once, on the CPU."""
+    A sample's number is not known before all are embedded, so this happens here, at once, on the CPU."""
     folder = Path("data/shards") / data  # where `root` is an encoder no dependency of the stage: it was trained on it
     heard = Path(root) == folder
     card = tars.card_of(folder)
@@ -26,7 +27,8 @@ def source(data: Text, root: Text, clusters: Annotated[int, Range(ge=2)], size: 
     if size != card["size"]:
         raise UserError(f"the images of {data} have {card['size']} pixels: size should be that, not {size}")
     if heard and "sound" not in card["columns"]:
-        raise UserError(f"{folder} has no sound (it has {', '.join(card['columns'])}), whose statistics could be clustered")
+        raise UserError(f"{folder} has no sound that could be clustered (it has {', '.join(card['columns'])}): name an "
+                        "encoder as `root`")
     if clusters > card["counts"]["train"]:
         raise UserError(f"{card['counts']['train']} training images cannot make {clusters} clusters")
     splits = {name: open_split(folder, name, "streaming", columns=["sound" if heard else "image"])
@@ -56,11 +58,11 @@ def of_images(root, folder, card):
     from selfsup import encoder
 
     net = encoder.load(root)
-    trained = net.info["data"]
+    trained, data = net.info["data"], folder.name
     if trained["hash"] != card["hash"]:
-        other = f"the data set {trained['name']}" if trained["name"] != folder.name else f"another version of {folder.name}"
+        other = f"the data set {trained['name']}" if trained["name"] != data else f"another version of {data}"
         raise UserError(f"the encoder in {root} was trained on {other}, not on {folder} as it is now: name an encoder "
-                        f"of {folder.name}, or run `dvc repro`")
+                        f"of {data}, or run `dvc repro`")
     return lambda splits: {name: torch.nn.functional.normalize(torch.cat(
         [net(net.prepare(part[net.takes])) for part in split.in_order(256)]), dim=1) for name, split in splits.items()}
 
