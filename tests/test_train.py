@@ -341,7 +341,7 @@ def test_from_hands_a_frozen_teacher_to_a_method_that_names_one(scenes, others, 
         pretrain(make_run("imitation"), scenes, tmp_path)
     run = having(make_run("imitation"), from_="tiny-rotation")
     kept = {}
-    monkeypatch.setattr(loop, "pictures", lambda method, *_: kept.update(method=method) or {})
+    monkeypatch.setattr(loop, "shown", lambda method, *_: kept.update(method=method) or ({}, {}))
     out, cost = pretrain(run, scenes, tmp_path, encoders=others)
     teacher, source = kept["method"].teacher, selfsup.load(others / "tiny/tiny-rotation/0")
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in teacher.net.state_dict().items())
