@@ -53,9 +53,9 @@ def judge(protocol, run, seed, shards, item):
     device, module = "cuda" if torch.cuda.is_available() else "cpu", evals.load(protocol)
     parts = {part: selfsup.load(config.encoders(run.name), seed, part).to(device)
              for part in ("encoder", *getattr(module, "parts", ()))}
-    columns = (parts["encoder"].takes, "label", *getattr(module, "reads", lambda options: ())(item["options"]))
-    data = evals.Data(shards, item.get("labels"), seed, getattr(module, "labels", True), reader=run.train.reader,
-                      columns=columns)
+    labels, more = getattr(module, "labels", True), getattr(module, "reads", lambda options: ())(item["options"])
+    columns = (parts["encoder"].takes, *["label"] * labels, *more)
+    data = evals.Data(shards, item.get("labels"), seed, labels, reader=run.train.reader, columns=columns)
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
                                f"{data.card['size']}: it can be judged at its own size alone")
