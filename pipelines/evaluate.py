@@ -50,12 +50,16 @@ def planned(params, protocol, key):
 
 def judge(protocol, run, seed, shards, item):
     """The result of one seed's encoder."""
-    device, module = "cuda" if torch.cuda.is_available() else "cpu", evals.load(protocol)
-    parts = {part: selfsup.load(config.encoders(run.name), seed, part).to(device)
-             for part in ("encoder", *getattr(module, "parts", ()))}
-    labels, more = getattr(module, "labels", True), getattr(module, "reads", lambda options: ())(item["options"])
-    columns = (parts["encoder"].takes, *["label"] * labels, *more)
-    data = evals.Data(shards, item.get("labels"), seed, labels, reader=run.train.reader, columns=columns)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    module, folder = evals.load(protocol), config.encoders(run.name)
+    encoder = selfsup.load(folder, seed)
+    there = [part for part in getattr(module, "perhaps", ()) if part in encoder.info["parts"]]
+    parts = {part: selfsup.load(folder, seed, part).to(device) for part in (*getattr(module, "parts", ()), *there)}
+    parts["encoder"] = encoder.to(device)
+    further, labels = getattr(module, "columns", ()), getattr(module, "labels", True)
+    further = further(item["options"]) if callable(further) else further
+    columns = dict.fromkeys((encoder.takes, *["label"] * labels, *further))
+    data = evals.Data(shards, item.get("labels"), seed, labels, reader=run.train.reader, columns=tuple(columns))
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
                                f"{data.card['size']}: it can be judged at its own size alone")

@@ -1,5 +1,6 @@
 """The repository as a scratch clone with the experiment `tiny` run in it, for the tests of the workflow."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -46,7 +47,10 @@ class Clone:
 
     def stale(self):
         """Names of the stages that `dvc status` finds changed themselves, without those downstream of them."""
-        return set(json.loads(self.run("dvc", "status", "--json")))
+        from dvc.repo import Repo  # once, where the command imports it every time
+
+        with contextlib.chdir(self.folder), Repo() as repo:
+            return set(repo.status())
 
     def commit(self):
         self.run("git", "add", "--all")

@@ -167,8 +167,8 @@ def test_turned_points_keep_their_distances_and_normals_their_angles():
     out = inputs(data, 1, MEAN, STD)
     assert torch.equal(out["which"], torch.arange(30).expand(40, 2, 30)), "each point keeps its place"
     before, after = data["points"], out["points"]
-    distance = torch.cdist(before[..., :3], before[..., :3])
-    torch.testing.assert_close(torch.cdist(after[..., :3], after[..., :3]), distance, atol=1e-4, rtol=0)
+    distance = (before[:, :, :, None, :3] - before[:, :, None, :, :3]).norm(dim=4)
+    torch.testing.assert_close((after[:, :, :, None, :3] - after[:, :, None, :, :3]).norm(dim=4), distance, atol=1e-4, rtol=0)
     angle = (before[..., :3] * before[..., 3:]).sum(3)
     torch.testing.assert_close((after[..., :3] * after[..., 3:]).sum(3), angle, atol=1e-4, rtol=0)
     plain = Points(count=2, crop=(1, 1), drop=0, turn="any", scale=(1, 1), mirror=0)(data, 1, MEAN, STD)["points"]

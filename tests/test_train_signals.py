@@ -5,18 +5,19 @@ import pytest
 
 import selfsup
 from selfsup import evals, shards, sources
-from selfsup.data.columns import Array, Number, Sound, Text
+from selfsup.data.columns import Array, Number, Sound, Text, picture
 from selfsup.errors import UserError
 from selfsup.sources import Source
 from tests.data.test_columns import noise
 from tests.test_train import Killer, content, make_run, pretrain, rows_of
 
-KINDS = [Text("text"), Sound("sound", (1, 400), rate=4000), Array("points", (2, 30, 3)), Number("label")]
+KINDS = [Text("text"), Sound("sound", (1, 400), rate=4000), Array("points", (2, 30, 3)), Number("label"), picture(8)]
 RUNS = {
     "next_token": {"name": "token_lstm", "dim": 8, "depth": 1},
     "masked_token": {"name": "token_transformer", "dim": 16, "depth": 1, "heads": 2},
     "elmo": {"name": "token_lstm", "dim": 8, "directions": 2},
     "word2vec": {"name": "word_vectors", "dim": 8},
+    "audio_visual": {"name": "convnet", "width": 2},
     "sound": {"name": "sound_convnet", "mels": 16, "width": 2},
     "points": {"name": "pointnet", "width": 2, "neighbours": 4},
     "voxels": {"name": "voxel_convnet", "grid": 8, "width": 2},
@@ -30,6 +31,8 @@ def value(name, i):
         return i % 2
     if name == "sound":
         return noise(i, (1, 400), np.int16)
+    if name == "image":
+        return noise(i, (8, 8, 3), np.uint8)
     return noise(i, (2, 30, 3), np.float32) * np.float32([1, 1, 0.1 + i % 2])
 
 
@@ -47,8 +50,9 @@ def signals(tmp_path, monkeypatch):
 
 
 def run_of(name, **changes):
-    method = name if name in ("next_token", "masked_token", "elmo", "word2vec") else "supervised"
-    return make_run(method, encoder=RUNS[name], args={}, images=80, batch=8, **changes)
+    method = name if name in ("next_token", "masked_token", "elmo", "word2vec", "audio_visual") else "supervised"
+    args = {"mels": 16, "width": 2} if name == "audio_visual" else {}
+    return make_run(method, encoder=RUNS[name], args=args, images=80, batch=8, **changes)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -72,6 +76,6 @@ def test_a_killed_run_of_any_signal_ends_with_the_same_bytes(name, reader, signa
 
 
 def test_a_column_that_the_data_lack_is_named_before_training(signals, tmp_path):
-    run = make_run("next_token", encoder={"name": "convnet", "width": 4}, args={})
-    with pytest.raises(UserError, match="next_token needs the column 'image'"):
+    run = make_run("clip", encoder={"name": "convnet", "width": 4}, args={})
+    with pytest.raises(UserError, match="clip needs the column 'caption'"):
         pretrain(run, signals, tmp_path)

@@ -73,4 +73,4 @@ def test_the_report_has_a_share_for_each_layer(found):
     heads, ((_, cells),) = panel.table
     assert heads == [f"{task}: {what}" for task in TASKS["tasks"] for what in ("accuracy", "layer 0", "layer 1", "layer 2")]
     assert [cell["accuracy"] for cell in cells[1:4]] == pytest.approx([100 * w for w in found["tasks"]["label"]["layers"].values()], abs=0.1)
-    assert "elmo" in panel.figure and list(layer_mix.reads(TASKS)) == TASKS["tasks"]
+    assert "elmo" in panel.figure and list(layer_mix.columns(TASKS)) == TASKS["tasks"]

@@ -130,7 +130,8 @@ def test_several_seeds_get_students_interval():
 
 
 def test_unknown_protocol_names_the_nearest():
-    assert evals.names() == ["finetune", "knn", "layerwise", "linear", "low_shot", "retrieval", "zero_shot"]
+    assert evals.names() == ["agreement", "bits", "correspondence", "finetune", "knn", "layer_mix", "layerwise", "linear",
+                             "low_shot", "retrieval", "segmentation", "zero_shot"]
     with pytest.raises(UserError, match='did you mean "linear"'):
         evals.load("linaer")
 

@@ -172,7 +172,7 @@ def test_sound_hints_at_the_class_and_does_not_spell_it():
     train, test = (describe.describe(split, np.arange(n)) for split, n in (("train", 1500), ("test", 500)))
     scale = StandardScaler().fit(features(train))
     model = LogisticRegression(C=.01, max_iter=200).fit(scale.transform(features(train)), train["label"])
-    assert .6 < model.score(scale.transform(features(test)), test["label"]) < .85
+    assert .70 < model.score(scale.transform(features(test)), test["label"]) < .85
     own = (sound.voices(test)[:, 0] == test["label"]).mean()
     assert abs(own - sound.OWN) < .06  # the bound
 
@@ -252,8 +252,11 @@ def test_flow_needs_its_package_and_says_so_before_anything_is_drawn(monkeypatch
 
 
 def test_flow_is_estimated_and_near_the_truth():
+    """Where there is something to see: of a ground without texture, under noise, no estimator knows how it moves."""
     pytest.importorskip("cv2")
-    some = list(scenes.samples("train", 40, 32, columns=["flow", "true_flow"]))
+    some = list(scenes.samples("train", 40, 32, columns=["flow", "true_flow", "mask"]))
     flow, truth = (np.stack([sample[name] for sample in some]) / motion.UNIT for name in ("flow", "true_flow"))
-    error, none = (np.sqrt(((a - truth) ** 2).sum(2)).mean() for a in (flow, 0 * flow))
-    assert 0 < error < none / 2
+    thing = np.stack([sample["mask"] for sample in some]) == 1
+    error, none = (np.sqrt(((a - truth) ** 2).sum(2)) for a in (flow, 0 * flow))
+    assert 0 < error.mean() < .75 * none.mean()
+    assert error[:, 0][thing].mean() < none[:, 0][thing].mean() / 4

@@ -141,9 +141,9 @@ def test_the_topics_of_python_by_whole_pages(tmp_path, capsys):
     for split in sources.SPLITS:
         for entry in card["shards"][split]:
             pages[split] |= {key.rpartition("-")[0] for key, _ in groups(tmp_path / "out" / entry["file"])}
-    # A page of which the like stands in another split is left out.
-    assert sum(map(len, pages.values())) == len(set.union(*pages.values())) <= len(topics)
-    assert len(set.union(*pages.values())) >= len(topics) - 2 and min(map(len, pages.values())) > 3
+    assert sum(map(len, pages.values())) == len(set.union(*pages.values())) and min(map(len, pages.values())) > 3
+    # One page repeats another's text, which is in another split: such passages are left out.
+    assert 0 <= len(topics) - len(set.union(*pages.values())) <= card["twins"]["left_out"]["train"]
     texts = [group["text.txt"].decode() for group in samples(tmp_path, card)]
     assert all(len(words) <= 200 for words in texts) and sum(map(len, texts)) > 200_000
 
@@ -217,13 +217,14 @@ def test_meshes_need_their_package_and_say_so(tmp_path, monkeypatch):
 # Videos
 
 
-def film(av, count, size=(24, 16)):
+def film(av, count, level, size=(24, 16)):
+    """Each frame lighter by 20 than the one before."""
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as file:
         stream = file.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for i in range(count):
-            pixels = np.full((size[1], size[0], 3), 20 * i, np.uint8)
+            pixels = np.full((size[1], size[0], 3), level + 20 * i, np.uint8)
             for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
                 file.mux(packet)
         for packet in stream.encode():
@@ -234,9 +235,9 @@ def film(av, count, size=(24, 16)):
 def test_videos_in_class_folders(tmp_path, capsys):
     av = pytest.importorskip("av")
     for i in range(20):
-        write(tmp_path / f"raw/{('walk', 'run')[i % 2]}/{i}.mp4", film(av, 9 + i % 3))
-    write(tmp_path / "raw/walk/one.mp4", film(av, 1))
-    write(tmp_path / "raw/walk/cut.mp4", film(av, 9)[:300])
+        write(tmp_path / f"raw/{('walk', 'run')[i % 2]}/{i}.mp4", film(av, 9 + i % 3, 2 * i))
+    write(tmp_path / "raw/walk/one.mp4", film(av, 1, 50))
+    write(tmp_path / "raw/walk/cut.mp4", film(av, 9, 60)[:300])
     write(tmp_path / "raw/walk/empty.mp4", b"")
     write(tmp_path / "raw/walk/still.png", encoded(picture(0)))
     card, said = made(tmp_path, capsys, source="video", size=8, frames=3, apart=2)
@@ -246,7 +247,7 @@ def test_videos_in_class_folders(tmp_path, capsys):
     found = whole(tmp_path)
     assert found["frames"].shape[1:] == (3, 3, 8, 8) and (found["frames"][:, 0] == found["image"]).all()
     levels = found["frames"].float().mean((0, 2, 3, 4))
-    assert np.allclose(levels, [0, 40, 80], atol=6)
+    assert np.allclose(levels - levels[0], [0, 40, 80], atol=6)
 
 
 def test_videos_need_their_package_and_say_so(tmp_path, monkeypatch):

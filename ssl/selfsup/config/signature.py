@@ -19,7 +19,7 @@ from ..arguments import LARGEST
 PACKAGE = Path(__file__).parents[1]
 NAMES = {**vars(typing), **vars(arguments)}
 INIT = "__init__"
-BASES = {"methods": ("Method",), "nets": ("ImageEncoder", "Module")}  # of the class that a file is about
+BASES = {"methods": ("Method",), "nets": ("ImageEncoder", "Module", "SoundNet")}  # of the class that a file is about
 
 
 class Section(BaseModel):

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from selfsup.core.moving import UNIT
 from selfsup.errors import UserError
 
 LARGER = 4  # times: small frames hold too few pixels for the estimator's patches
-UNIT = 16  # flow is kept in whole numbers of so many a pixel
 
 
 def needed():

@@ -20,6 +20,8 @@ def frames(data):
     av, frames, pixels = needed(), [], 0
     try:
         with av.open(io.BytesIO(data)) as file:
+            if not file.streams.video:
+                raise Unreadable("not a video: there are no pictures in it")
             for frame in file.decode(video=0):
                 pixels += frame.width * frame.height
                 if pixels > BANDS * PIXELS:

@@ -21,7 +21,10 @@ def batches(dataset, workers, sampler=None):
     with deaths():
         with naming("/dev/shm"):  # which holds their locks, too
             started = iter(loader)
-        yield from started
+        try:
+            yield from started
+        finally:
+            started._shutdown_workers()  # torch still listens for the others, whose death would interrupt that sentence
 
 
 @contextlib.contextmanager

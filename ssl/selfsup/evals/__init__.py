@@ -5,7 +5,8 @@ arguments; it returns what was chosen, with `val_accuracy` in percent. `test(enc
 once, with the choice made, and yields (name, value). Every protocol treats every encoder alike. Nothing is refitted on
 train and val together afterwards, so that what is tested is what was chosen. Protocols never import a method.
 
-One that judges without labels says `labels = False`; one that needs further columns, `reads(options)`, their names.
+One that judges without labels says `labels = False`; one that needs further columns of the data, `columns`, their names, or
+what gives them of its options.
 A protocol also says of itself what the report shows: its `title`; `column = False` if its accuracy is no column of the
 main table; and, each given the package `report`, the rows that have results and the protocol's options, sentences on how
 the numbers were made, `notes`, and a table or figure of its own, `panel`.
@@ -33,7 +34,8 @@ def names():
 
 
 def load(name):
-    """The module of a protocol. It may state which `parts` of the encoder folder it needs besides `encoder`."""
+    """The module of a protocol. It may state which `parts` of the encoder folder it needs besides `encoder`, and which it uses
+    where they are there, `perhaps`."""
     if name not in names():
         raise UserError(f'unknown protocol "{name}"{nearest(name, names())} (there are: {", ".join(names())})')
     return importlib.import_module(f"selfsup.evals.{name}")

@@ -19,7 +19,7 @@ title = "Layer mix"
 column = False                                           # but a table and a figure of its own
 
 
-def reads(options):
+def columns(options):
     """The columns that it reads besides the encoder's and the label."""
     return options["tasks"]
 

@@ -11,7 +11,7 @@ from ..arguments import Count, Crop, NotNegative, Positive, Proportion, Range, S
 from ..core import rng
 from .views import keys
 
-CROP, CENTRE, ASIDE, ORDER, AXIS, ANGLE, SIZE, MIRROR, NOISE = range(1, 10)  # salts: each use has its own
+CROP, CENTRE, ASIDE, ORDER, AXIS, ANGLE, SIZE, MIRROR, NOISE, MATCH = range(1, 11)  # salts: each use has its own
 Sizes = Annotated[list[Positive], Range(min_length=2, max_length=2, ascending=True)]
 
 
@@ -60,6 +60,36 @@ class Points:
             place = place + self.jitter * rng.normal(key, *place.shape[1:], salt=NOISE).clamp(-3, 3)
         others = [points[:, :, 3:6] @ turn, points[:, :, 6:]] if self.normals else [points[:, :, 3:]]
         return torch.cat([place, *others], 2), which
+
+
+@dataclass(frozen=True)
+class Scans(Points):
+    """Two views, of the two scans of a thing, and which of their points are the same one: batch["match"], int64 (N, P),
+    for each point of the first view the place in the second of one that lies within `radius` of it, at random among all
+    that do, or -1. They are compared as the scanner saw them, before the views are turned: the column `transform` (N, 3,
+    4), p -> R p + t, brings the first scan to the second.
+
+    As PointContrast has it (Xie et al. 2020, section 4.1, and its code): views are turned about any axis, each for
+    itself, and larger or smaller, and the radius is 1.5 voxels of 2.5 cm.
+    """
+
+    crop: Crop = (1.0, 1.0)
+    drop: Share = 0.0
+    turn: Literal["none", "axis", "any"] = "any"
+    mirror: Proportion = 0.0
+    radius: Positive = 0.0375
+    columns: tuple = ("points", "transform")
+
+    def __call__(self, batch, seed, mean, std):
+        out, move = super().__call__(batch, seed, mean, std), batch["transform"].float()
+        scans, which = batch["points"][..., :3].float(), out["which"][..., None]
+        first, second = (scans[:, v].gather(1, which[:, v].expand(-1, -1, 3)) for v in (0, 1))
+        moved = first @ move[:, :, :3].mT + move[:, None, :, 3]
+        near = torch.cdist(moved, second, compute_mode="donot_use_mm_for_euclid_dist") <= self.radius
+        count = near.cumsum(2)
+        chosen = (rng.uniform(out["key"], near.shape[1], salt=MATCH) * count[:, :, -1]).long() + 1
+        match = ((count == chosen[:, :, None]) & near).byte().argmax(2)
+        return {**out, "match": torch.where(count[:, :, -1] > 0, match, -1)}
 
 
 def kept(place, key, least, most, drop):

@@ -12,6 +12,12 @@ def linear(d_in, d_out, bias=True):
     return nn.Linear(d_in, d_out, bias)
 
 
+def standardised(d_in, d_out):
+    """A linear layer (N, d_in) -> (N, d_out) on features of mean 0 and variance 1 over the batch, without a bias: what
+    it gives depends on how a sample differs from others, and its mean over the batch is 0."""
+    return nn.Sequential(nn.BatchNorm1d(d_in, affine=False), nn.Linear(d_in, d_out, bias=False))
+
+
 def mlp(d_in, hidden, d_out, layers=2, norm=True):
     """Projection head (N, d_in) -> (N, d_out): `layers` linear layers with ReLU, and BatchNorm if `norm`, between."""
     widths = [d_in] + [hidden] * (layers - 1)
@@ -19,6 +25,22 @@ def mlp(d_in, hidden, d_out, layers=2, norm=True):
     for i, o in zip(widths, widths[1:]):
         steps += [nn.Linear(i, o, bias=not norm), *([nn.BatchNorm1d(o)] if norm else []), nn.ReLU(inplace=True)]
     return nn.Sequential(*steps, nn.Linear(widths[-1], d_out))
+
+
+class Fusion(nn.Module):
+    """Features of images (…, image) and of sounds (…, sound) -> logits (…, 2): they do not belong together, they do.
+
+    Their concatenation through two linear layers with ReLU between; the first is written as a sum, so that shapes are
+    broadcast: (N, 1, image) and (M, sound) give all pairs (N, M, 2)."""
+
+    def __init__(self, image, sound, hidden):
+        super().__init__()
+        self.image = nn.Linear(image, hidden)
+        self.sound = nn.Linear(sound, hidden, bias=False)
+        self.out = nn.Linear(hidden, 2)
+
+    def forward(self, image, sound):
+        return self.out(torch.relu(self.image(image) + self.sound(sound)))
 
 
 class Decoder(nn.Module):

@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 
 from ..core.precision import float32
+from .blocks import Conv2d, norm_layer
 
 WINDOW, HOP = 0.025, 0.010  # seconds, those of speech recognition
 QUIET = 1e-6  # the power below which nothing is heard: 60 dB under that of a full wave
@@ -32,6 +33,40 @@ class LogMel(nn.Module):
         power = spectrum.real.square() + spectrum.imag.square()
         scale = 16 / len(self.window) ** 2  # so that a sine of amplitude 1 has the power 1, however long the window is
         return ((self.bands @ power * scale).add(QUIET).log() / 5)[:, None]
+
+
+class SoundNet(nn.Module):
+    """Waveforms (N, T), float in -1 … 1 -> features (N, 8·width): the encoder `sound_convnet`, which says more, as a
+    part beside an encoder of images."""
+
+    def __init__(self, rate, mels, width, norm="batch"):
+        super().__init__()
+        self.spectrogram = LogMel(rate, mels)
+        widths = [1, width, 2 * width, 4 * width, 8 * width, 8 * width]
+        strides = [2, 2, 2, 2, 1]
+        self.blocks = nn.ModuleList(
+            nn.Sequential(Conv2d(i, o, 3, stride, 1, bias=False), norm_layer(norm, o), nn.ReLU(inplace=True))
+            for i, o, stride in zip(widths, widths[1:], strides)
+        )
+        self.dim = widths[-1]
+
+    def prepare(self, column):
+        """PCM as readers give it, int16 (N, channels, T), -> waveforms (N, T), float32 in -1 … 1."""
+        return column.float().mean(1) / -torch.iinfo(column.dtype).min
+
+    def layers(self, x):
+        """Maps (N, C, pitches, frames) from shallow to deep."""
+        x, maps = self.spectrogram(x), []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return maps
+
+    def features(self, x):
+        return self.layers(x)[-1]
+
+    def forward(self, x):
+        return self.features(x).mean((2, 3))
 
 
 def mel_bands(size, rate, mels):

@@ -9,7 +9,7 @@ from ..arguments import Proportion, Range, Temperature, Width
 from ..core.distributed import gather_rows
 from ..core.precision import cross_entropy, float32, normalize
 from ..layers import mlp
-from ..training.state import Ema, Queue
+from ..training.state import Ema, Queue, in_groups
 from ..inputs.views import Views
 from .base import Method, affinity
 
@@ -57,8 +57,7 @@ class MoCo(Method):
         return nn.Sequential(self.encoder, self.head)  # built anew: registered, its weights would have two names
 
     def embed(self, net, x):
-        groups = x.tensor_split(max(1, len(x) // self.group))  # `chunk` may leave one image alone
-        return normalize(torch.cat([net(part) for part in groups]), dim=1)
+        return normalize(in_groups(net, x, self.group), dim=1)
 
     @float32
     def logits(self, q, k):

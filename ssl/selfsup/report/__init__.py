@@ -10,6 +10,7 @@ from pathlib import Path
 import selfsup.data
 from selfsup.core import files
 from selfsup.data import tars
+from selfsup.report import clouds, films
 from selfsup.report.figures import ACCENT, BAD, GOOD, INK, MUTED, PALETTE, pyplot, svg
 from selfsup.report.numbers import metrics
 from selfsup.report.page import TEMPLATES, render
@@ -31,7 +32,8 @@ def build(params, root="."):
                                               cache=root / "data/cache", columns=needed(rows, card)))
                for name, card in cards.items()}
     embed(rows, samples)
-    found = shown(params, rows)
+    found = shown(params, rows) + [panel for name, sample in samples.items() for kind in (films, clouds)
+                                   if (panel := kind.panel(name, cards[name], sample))]
     said = [*notes(params, rows, cards), *overlaps(rows, root)]
     out = root / "data/report" / params.experiment
     out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from selfsup import evals
 from selfsup.report import panels
 from selfsup.report.figures import collapse_plot, curves, dot_plot
 from selfsup.report.pictures import (CLUSTERS, NEIGHBOURS, galleries, legend, maps, neighbours, pictures, queries, sheet)
+from selfsup.report.sounds import heard
 from selfsup.report.table import COSTS, describe
 
 TEMPLATES = Path(__file__).parent
@@ -25,7 +26,8 @@ def render(params, rows, cards, samples, shown, notes):
     return pages.get_template("report.html").render(
         params=params, rows=rows, columns=columns, shared=panels.shared(params, rows), titles=titles,
         costs=COSTS, best=best,
-        data={name: (card, describe(card), gallery) for (name, card), gallery in zip(cards.items(), galleries(samples))},
+        data={name: (card, describe(card), gallery, sounds) for (name, card), gallery, sounds
+              in zip(cards.items(), galleries(samples), heard(samples, cards))},
         notes=notes, dots=dot_plot(rows, columns), panels=shown, collapse=collapse_plot(rows),
         maps=maps(rows, samples), legend=legend(samples), clusters=CLUSTERS,
         unlabelled=[name for name, sample in samples.items() if not sample.labelled],

@@ -12,6 +12,7 @@ from selfsup.intervals import Value
 
 FLOOR, CEILING = "random", "supervised"                  # methods that bound those of the same encoder and data
 SAMPLES = 1000                                           # val images that neighbours are looked for among
+SHOWN = ("image", "label", "sound", "frames", "flow", "mask", "boxes", "points", "transform")  # columns
 
 
 @dataclass
@@ -127,7 +128,7 @@ def labelled(card):
 def needed(rows, card):
     """The columns of a data set that are shown or that an encoder takes."""
     takes = {encoder.load(row.first).takes for row in rows if row.first and row.run.data == card["name"]}
-    return [column for column in card["columns"] if column in {"image", "label", *takes}]
+    return [column for column in card["columns"] if column in {*SHOWN, *takes}]
 
 
 class Sample:

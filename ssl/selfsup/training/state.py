@@ -46,6 +46,12 @@ class Queue(nn.Module):
         self.next.copy_((self.next + len(keys)) % size)
 
 
+def in_groups(net, x, size):
+    """net(x) of samples (N, …) in groups of about `size`, each with BatchNorm's statistics of its own."""
+    groups = x.tensor_split(max(1, len(x) // size))  # `chunk` may leave one sample alone
+    return torch.cat([net(part) for part in groups])
+
+
 class Bank(nn.Module):
     """One unit vector for each training image, (images, dim); starts at random (Wu et al. 2018, section 3)."""
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from selfsup.core import rng
+from selfsup.core.moving import UNIT
 
 FRAMES = 4
 RATE = .03  # most of each of a pose's four numbers from frame to frame
 MARGIN = 1 / 3  # how far scenes go on beyond the image's border, so that no edge comes into view
-UNIT = 16  # flow is kept in whole numbers of so many a pixel
 
 
 def moving(s):
