@@ -56,10 +56,10 @@ def judge(protocol, run, seed, shards, item):
     there = [part for part in getattr(module, "perhaps", ()) if part in encoder.info["parts"]]
     parts = {part: selfsup.load(folder, seed, part).to(device) for part in (*getattr(module, "parts", ()), *there)}
     parts["encoder"] = encoder.to(device)
-    further = getattr(module, "columns", ())
-    columns = dict.fromkeys((encoder.takes, "label", *(further(item["options"]) if callable(further) else further)))
-    data = evals.Data(shards, item.get("labels"), seed, getattr(module, "labels", True), reader=run.train.reader,
-                      columns=tuple(columns))
+    further, labels = getattr(module, "columns", ()), getattr(module, "labels", True)
+    further = further(item["options"]) if callable(further) else further
+    columns = dict.fromkeys((encoder.takes, *["label"] * labels, *further))
+    data = evals.Data(shards, item.get("labels"), seed, labels, reader=run.train.reader, columns=tuple(columns))
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
                                f"{data.card['size']}: it can be judged at its own size alone")

@@ -81,6 +81,9 @@ def make(root, params, name, card, accuracy, low, high):
         (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (folder / "pictures").mkdir()
         Image.new("RGB", (64, 32), "red").save(folder / "pictures/two_views.png")
+        if run.method == "clip":
+            told = {"hidden_words": {"headings": ["caption", "guessed"], "rows": [["a <b> boat", "car"]]}}
+            (folder / "texts.json").write_text(json.dumps(told))
 
 
 def judge(results, run, result):
@@ -162,7 +165,7 @@ def test_no_share_of_a_ceiling_where_there_is_none(built):
 
 
 def test_few_labels_and_layers(built):
-    _, table = Page(built[2].read_text()).tables
+    _, table, _ = Page(built[2].read_text()).tables
     table = [[cell.strip() for cell in row] for row in table]
     assert table[0] == ["Run", "1 %, fine-tuned", "1 %, linear", "10 %, fine-tuned", "10 %, linear"]
     assert table[1] == ["random", "15.0 12.0–18.0", "20.0 17.0–23.0", "41.0 38.0–44.0", "30.0 27.0–33.0"]
@@ -226,6 +229,12 @@ def test_curves_pictures_and_neighbours(built):
     assert "temperature 0.2" in text and "c0dec0dec0de" in text and "seeds 0, 1" in text
     assert "&lt;b&gt;{}" in text and "<b>{}" not in text  # what users write is text, not markup
     assert "above chance, which is 10.0 %" in text and "from 12.5 to 35.0 %" in text
+
+
+def test_texts_of_a_method_are_tables(built):
+    assert [[cell.strip() for cell in row] for row in Page(built[2].read_text()).tables[-1]] == [
+        ["caption", "guessed"], ["a <b> boat", "car"]]
+    assert "<h4>Hidden words</h4>" in built[2].read_text()
 
 
 def test_built_again_it_is_the_same(built):

@@ -69,4 +69,5 @@ def test_the_report_says_where_a_model_stands(judged, tmp_path):
     panel = bits.panel(report, [row], {"orders": [1, 2]})
     assert panel.sentences == ["rnn: 1.500 bits, below counting of order 1, above order 2."]
     assert panel.table[1][0][1][0] == {"accuracy": 1.5, "low": 1.4, "high": 1.6, "interval": "bootstrap"}
-    assert "order 2" in panel.figure and report.table.interval(panel.table[1][0][1][0], panel.digits) == "1.50 [1.40, 1.60]"
+    assert "order 2" in panel.figure and panel.digits == 2
+    assert report.interval(panel.table[1][0][1][0], panel.digits) == "1.50 [1.40, 1.60]"

@@ -14,7 +14,8 @@ TASKS = {"tasks": ["label", "order"], "weight_decay": [1e-3, 1.0], "steps": 150,
 
 
 class Layers(torch.nn.Module):
-    """An encoder of three layers, of which the first knows the label, and the last, a hundred times as large, the order."""
+    """An encoder of three layers, of which the first knows the label, and the last, a hundred times as large, the
+    order."""
 
     takes = "text"
 
@@ -34,7 +35,8 @@ class Split:
 
     def __init__(self, n, seed):
         random = torch.Generator().manual_seed(seed)
-        self.values = {"label": torch.randint(3, (n,), generator=random), "order": torch.randint(2, (n,), generator=random)}
+        self.values = {name: torch.randint(classes, (n,), generator=random)
+                       for name, classes in (("label", 3), ("order", 2))}
         text = torch.randn(n, 3, 6, generator=random)
         text[:, 0, :3] += 3 * torch.nn.functional.one_hot(self.values["label"], 3)
         text[:, 2, 0] += 4 * self.values["order"]
@@ -63,7 +65,8 @@ def test_a_task_wants_the_layer_that_knows_it_however_large_it_is(found):
     assert label["accuracy"] > 85 and order["accuracy"] > 90 and found["accuracy"] == label["accuracy"]
     assert label["layers"]["0"] > 0.5 and order["layers"]["2"] > 0.5
     for task in (label, order):
-        assert sum(task["layers"].values()) == pytest.approx(1, abs=1e-3) and task["weight_decay"] in TASKS["weight_decay"]
+        assert sum(task["layers"].values()) == pytest.approx(1, abs=1e-3)
+        assert task["weight_decay"] in TASKS["weight_decay"]
 
 
 def test_the_report_has_a_share_for_each_layer(found):
@@ -71,6 +74,8 @@ def test_the_report_has_a_share_for_each_layer(found):
     row = SimpleNamespace(title="elmo", results={"layer_mix": {"seeds": seeds}})
     panel = layer_mix.panel(report, [row], TASKS)
     heads, ((_, cells),) = panel.table
-    assert heads == [f"{task}: {what}" for task in TASKS["tasks"] for what in ("accuracy", "layer 0", "layer 1", "layer 2")]
-    assert [cell["accuracy"] for cell in cells[1:4]] == pytest.approx([100 * w for w in found["tasks"]["label"]["layers"].values()], abs=0.1)
+    columns = ("accuracy", "layer 0", "layer 1", "layer 2")
+    assert heads == [f"{task}: {what}" for task in TASKS["tasks"] for what in columns]
+    shares = [100 * share for share in found["tasks"]["order"]["layers"].values()]
+    assert [cell["accuracy"] for cell in cells[5:8]] == pytest.approx(shares, abs=0.1)
     assert "elmo" in panel.figure and list(layer_mix.columns(TASKS)) == TASKS["tasks"]

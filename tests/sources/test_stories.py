@@ -32,13 +32,16 @@ def test_exchanged_stories_have_the_same_words_elsewhere():
     s, draws = describe.describe("train", np.arange(50)), np.random.default_rng(0).random((50, 62))
     for i in range(50):
         told, exchanged = (stories.story(s, i, i % 6, order, iter(draws[i])) for order in (0, 1))
-        assert Counter(words(told)) == Counter(words(exchanged)) and told != exchanged
+        assert Counter(words(told)[:62]) == Counter(words(exchanged)[:62]) and told != exchanged
+        assert len(words(told)) == len(words(exchanged))
 
 
 def test_bags_of_words_know_the_topic_and_not_the_order():
     train, test = (list(stories.samples(split, 0, n)) for split, n in (("train", 1500), ("test", 400)))
-    bags = CountVectorizer().fit([sample["text"] for sample in train])
-    x, y = (bags.transform([sample["text"] for sample in some]) for some in (train, test))
+    # Of what is read: cut elsewhere, a last sentence with one thing and not yet the other would say which comes first.
+    read = [[" ".join(words(sample["text"])[:62]) for sample in some] for some in (train, test)]
+    bags = CountVectorizer().fit(read[0])
+    x, y = map(bags.transform, read)
 
     def score(name):
         model = LogisticRegression(max_iter=500).fit(x, [sample[name] for sample in train])

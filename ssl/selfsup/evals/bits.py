@@ -18,24 +18,26 @@ parts = ("predict",)                                     # of the encoder folder
 
 
 def choose(encoder, data, predict, orders: Annotated[list[Count], Range(min_length=1, distinct=True)]):
-    """Counts the tokens of train; the order of the list that guesses val best is chosen. All have the encoder's own tokens
-    of each text, cut where it cuts them."""
+    """Counts the tokens of train; the order of the list that guesses val best is chosen. All have the encoder's own
+    tokens of each text, cut where it cuts them."""
     device = next(encoder.parameters()).device
     train, val = (tokens(encoder, split) for split in (data.train, data.val))
     counting = {order: KneserNey(train.numpy(), order, data.card["vocabulary"]) for order in orders}
     found = {order: model.bits(val.numpy()) for order, model in counting.items()}
     _, right = guessed(encoder, predict, val, device)
-    return SimpleNamespace(val_accuracy=percent(right.sum() / (val[:, 1:] != 0).sum()), counting=counting, predict=predict,
-                           order=min(found, key=found.get), val=found)
+    share = right.sum() / (val[:, 1:] != 0).sum()
+    return SimpleNamespace(val_accuracy=percent(share), counting=counting, predict=predict, val=found,
+                           order=min(found, key=found.get))
 
 
 def test(encoder, data, chosen, bootstrap):
-    """Yields accuracy, low, high (percent of the tokens of a text that were the likeliest, mean over the texts of test) and
-    val_accuracy; of the `model` and in `orders` of each order of counting the bits a token, each with bits, low and high;
-    and the `order` that was best on val."""
+    """Yields accuracy, low, high (percent of the tokens of a text that were the likeliest, mean over the texts of
+    test) and val_accuracy; of the `model` and in `orders` of each order of counting the bits a token, each with bits,
+    low and high; and the `order` that was best on val."""
     texts = tokens(encoder, data.test)
     count = (texts[:, 1:] != 0).sum(1).numpy()
-    bits, right = (values.numpy() for values in guessed(encoder, chosen.predict, texts, next(encoder.parameters()).device))
+    device = next(encoder.parameters()).device
+    bits, right = (values.numpy() for values in guessed(encoder, chosen.predict, texts, device))
     ends = np.cumsum(count) - count
     counted = {order: np.add.reduceat(-np.log2(model.probabilities(texts.numpy())), ends)
                for order, model in chosen.counting.items()}
@@ -75,15 +77,17 @@ def resamples(n, times, seed=0):
 
 
 def ratio(bits, count, resampled):
-    """Bits a token of texts that cost `bits` (N,) and have `count` tokens (N,), with a bootstrap interval over texts."""
+    """Bits a token of texts that cost `bits` (N,) and have `count` tokens (N,), with a bootstrap interval over
+    texts."""
     low, high = np.quantile((resampled @ bits) / (resampled @ count), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return {"bits": round(float(bits.sum() / count.sum()), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+    found = {"bits": bits.sum() / count.sum(), "low": low, "high": high}
+    return {name: round(float(value), 4) for name, value in found.items()}
 
 
 def notes(report, rows, options):
-    yield ("Bits a token: what a text of test costs by the model's probabilities, a character where tokens are characters, "
-           f"beside interpolated Kneser-Ney of order {', '.join(map(str, options['orders']))}, counted on the same training "
-           "texts in the same tokens. A curve is of the training texts as they come.")
+    yield ("Bits a token: what a text of test costs by the model's probabilities, a character where tokens are "
+           f"characters, beside interpolated Kneser-Ney of order {', '.join(map(str, options['orders']))}, counted on "
+           "the same training texts in the same tokens. A curve is of the training texts as they come.")
 
 
 def panel(report, rows, options):
@@ -91,8 +95,8 @@ def panel(report, rows, options):
     cells = [(row, [summary(row, "model"), *(summary(row, "orders", str(order)) for order in options["orders"])])
              for row in rows]
     return report.Panel(
-        "bits", "Guessing the next token", "Bits a token, on test and over training, beside models that count what follows "
-        "the last tokens: of order 3 the last two. Fewer are better.", sentences=[standing(row) for row in rows],
+        "bits", "Guessing the next token", "Bits a token, on test and over training, beside models that count "
+        "what follows the last tokens: of order 3 the last two. Fewer are better.", sentences=[standing(row) for row in rows],
         table=(table, cells), figure=figure(report, rows), digits=2)
 
 
@@ -112,8 +116,8 @@ def standing(row):
     counted = {order: summary(row, "orders", order)["accuracy"] for order in orders}
     below = [order for order, bits in counted.items() if own < bits]
     above = [order for order, bits in counted.items() if own >= bits]
-    return (f"{row.title}: {own:.3f} bits, " + (f"below counting of order {', '.join(below)}" if below else "below none that counts")
-            + (f", above order {', '.join(above)}." if above else "."))
+    said = f"below counting of order {', '.join(below)}" if below else "below none that counts"
+    return f"{row.title}: {own:.3f} bits, {said}" + (f", above order {', '.join(above)}." if above else ".")
 
 
 def figure(report, rows):
@@ -134,7 +138,8 @@ def figure(report, rows):
         for order in orders:
             lows.append(summary(members[0], "orders", order)["accuracy"])
             axis.axhline(lows[-1], color=report.MUTED, linestyle=(0, (4, 2)), linewidth=1)
-            axis.annotate(f"order {order}", (1.01, lows[-1]), xycoords=("axes fraction", "data"), fontsize=7.5, va="center")
+            axis.annotate(f"order {order}", (1.01, lows[-1]), xycoords=("axes fraction", "data"), fontsize=7.5,
+                          va="center")
         axis.set_ylim(min(lows) - 0.2, max(lows) + 0.8)
         axis.set_title(data)
         axis.set_xlabel("texts seen")

@@ -26,9 +26,9 @@ def columns(options):
 
 def choose(encoder, data, tasks: Annotated[list[Text], Range(min_length=1, distinct=True)],
            weight_decay: Annotated[list[NotNegative], Range(min_length=1)], steps: Count, lr: Positive):
-    """Fits for each task, a column of numbers that count from 0, and each weight decay; of these one a task is chosen on
-    val. steps, lr: of Adam on all of train at once. What is read of a layer is its mean over the tokens, each of its
-    numbers standardised, so that a layer's share is not its size; it starts as everybody's."""
+    """Fits for each task, a column of numbers that count from 0, and each weight decay; of these one a task is chosen
+    on val. steps, lr: of Adam on all of train at once. What is read of a layer is its mean over the tokens, each of
+    its numbers standardised, so that a layer's share is not its size; it starts as everybody's."""
     train, known = features(encoder, data.train, tasks)
     standards = [Standardise(layer) for layer in train]
     train = [standard(layer) for standard, layer in zip(standards, train)]
@@ -45,14 +45,15 @@ def choose(encoder, data, tasks: Annotated[list[Text], Range(min_length=1, disti
 
 
 def test(encoder, data, chosen, bootstrap):
-    """Yields accuracy, low, high (percent, test) and val_accuracy of the first task, and in `tasks` of each, besides its
-    `layers`, the share of each from 0, the embedding, up, `scale`, γ, and weight_decay."""
+    """Yields accuracy, low, high (percent, test) and val_accuracy of the first task, and in `tasks` of each, besides
+    its `layers`, the share of each from 0, the embedding, up, `scale`, γ, and weight_decay."""
     layers, truth = features(encoder, data.test, list(chosen.chosen))
     layers = [standard(layer) for standard, layer in zip(chosen.standards, layers)]
     tasks = {}
     for task, (val, decay, model) in chosen.chosen.items():
         right = model(layers).argmax(1) == truth[task]
-        shares = {str(layer): round(share, 4) for layer, share in enumerate(model.mix.weight.detach().softmax(0).tolist())}
+        mixed = model.mix.weight.detach().softmax(0).tolist()
+        shares = {str(layer): round(share, 4) for layer, share in enumerate(mixed)}
         tasks[task] = {**dict(accuracy(right, bootstrap)), "val_accuracy": percent(val), "layers": shares,
                        "scale": round(float(model.mix.scale.detach()), 4), "weight_decay": decay}
     first = next(iter(tasks.values()))
@@ -98,8 +99,8 @@ class Mixed(nn.Module):
 
 
 def fit(layers, labels, classes, decay, steps, lr):
-    """A Mixed that minimises the mean cross-entropy + decay / 2 · ‖weight of the classifier‖² + 0.0005 · ‖w‖², the authors'
-    decay of the layers' weights (bilm-tf: 0.001 in L2)."""
+    """A Mixed that minimises the mean cross-entropy + decay / 2 · ‖weight of the classifier‖² + 0.0005 · ‖w‖², the
+    authors' decay of the layers' weights (bilm-tf: 0.001 in L2)."""
     model = Mixed(len(layers), layers[0].shape[1], classes).to(layers[0].device)
     optimizer = torch.optim.Adam(model.parameters(), lr)
     for _ in range(steps):
@@ -111,8 +112,9 @@ def fit(layers, labels, classes, decay, steps, lr):
 
 
 def notes(report, rows, options):
-    yield ("Layer mix: a linear classifier on a weighted sum of the layers, whose weights are learned with it, for each of the "
-           f"tasks {', '.join(options['tasks'])}; on val chosen was the weight decay, of {report.listed(options['weight_decay'])}.")
+    yield ("Layer mix: a linear classifier on a weighted sum of the layers, whose weights are learned with it, for "
+           f"each of the tasks {', '.join(options['tasks'])}; on val chosen was the weight decay, of "
+           f"{report.listed(options['weight_decay'])}.")
 
 
 def panel(report, rows, options):
@@ -128,8 +130,9 @@ def panel(report, rows, options):
                       *[None] * (depth - len(own))]
         cells.append((row, found))
     return report.Panel(
-        "layer-mix", "Which layers a task wants", "The share of each layer in the mix that a task learns, in per cent, layer 0 "
-        "the tokens' own embedding; a line for each task.", table=(heads, cells), figure=figure(report, rows, options["tasks"]))
+        "layer-mix", "Which layers a task wants", "The share of each layer in the mix that a task learns, in per cent, "
+        "layer 0 the tokens' own embedding; a line for each task.", table=(heads, cells),
+        figure=figure(report, rows, options["tasks"]))
 
 
 def shares(row, task):
@@ -147,7 +150,8 @@ def figure(report, rows, tasks):
             found = shares(row, task)
             place = range(len(found))
             axis.plot(place, [each["accuracy"] for each in found], "o-", color=colour, label=task)
-            axis.fill_between(place, [each["low"] for each in found], [each["high"] for each in found], color=colour, alpha=0.15)
+            low, high = ([each[end] for each in found] for end in ("low", "high"))
+            axis.fill_between(place, low, high, color=colour, alpha=0.15)
         axis.set_title(row.title)
         axis.set_xlabel("layer, 0 the embedding")
         axis.xaxis.get_major_locator().set_params(integer=True)

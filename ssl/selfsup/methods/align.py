@@ -14,8 +14,8 @@ from .base import Method, affinity
 
 
 class ALIGN(Method):
-    """Jia et al. 2021, "Scaling Up Visual and Vision-Language Representation Learning With Noisy Text Supervision", eq. 1
-    and 2. https://arxiv.org/abs/2102.05918
+    """Jia et al. 2021, "Scaling Up Visual and Vision-Language Representation Learning With Noisy Text Supervision",
+    eq. 1 and 2. https://arxiv.org/abs/2102.05918
 
     The sum, not CLIP's mean, of the two directions' softmax losses over the batch of all processes, each with the share
     `smoothing` of the label spread evenly over that batch. The temperature is learned itself, where CLIP learns the

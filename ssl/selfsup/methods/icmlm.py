@@ -36,8 +36,8 @@ class ICMLM(Method):
                  image: bool = True):
         super().__init__(encoder)
         if not card.get("concepts"):
-            raise UserError("icmlm hides words of captions that say what is seen, and the data set names none: list them "
-                            "as its `concepts`")
+            raise UserError("icmlm hides words of captions that say what is seen, and the data set names none: list "
+                            "them as its `concepts`")
         self.mask, self.weight = card["vocabulary"], tags
         concepts = torch.tensor(card["concepts"])
         self.register_buffer("concepts", concepts, persistent=False)
@@ -80,8 +80,8 @@ class ICMLM(Method):
 
 
 class Reader(nn.Module):
-    """The word at a place (N,) of tokens (N, L), as logits (N, vocabulary), from the other tokens and, if there is one, an
-    image's map (N, d_image, h, w). The mask is number `vocabulary`."""
+    """The word at a place (N,) of tokens (N, L), as logits (N, vocabulary), from the other tokens and, if there is
+    one, an image's map (N, d_image, h, w). The mask is number `vocabulary`."""
 
     def __init__(self, d_image, vocabulary, length, dim, depth, heads, image):
         super().__init__()

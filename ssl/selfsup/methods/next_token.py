@@ -67,8 +67,8 @@ class NextToken(Method):
         return {"generated": (["begins with", "goes on"], rows)}
 
     def continued(self, tokens, key, length):
-        """Texts (N, length) that begin with tokens (N, l): each next one is drawn as likely as it is told to be, from the
-        text's key (N,), until the end."""
+        """Texts (N, length) that begin with tokens (N, l): each next one is drawn as likely as it is told to be, from
+        the text's key (N,), until the end."""
         for place in range(tokens.shape[1], length):
             uniform = rng.uniform(key, self.predict.out_features, salt=place)
             word = (self.logits(tokens)[:, -1].float() - (-uniform.log()).log()).argmax(1)  # Gumbel's way to draw

@@ -13,16 +13,16 @@ from .base import Method
 
 
 class VirTex(Method):
-    """Desai & Johnson 2021, "VirTex: Learning Visual Representations from Textual Annotations", section 3 ("bicaptioning").
-    https://arxiv.org/abs/2006.06666
+    """Desai & Johnson 2021, "VirTex: Learning Visual Representations from Textual Annotations", section 3
+    ("bicaptioning"). https://arxiv.org/abs/2006.06666
 
-    Σ log p(c_t | c_<t, image) + Σ log p(c_t | c_>t, image), each of the two as a mean over the tokens of a batch, padding
-    apart. Two transformer decoders look at the encoder's whole last map; they share its projection, the embedding of the
-    words, and the output layer, whose weights are the embedding's. width, depth, heads: of a decoder. beams: of the
-    search for the captions that the report shows.
-    The authors train the encoder at a rate of its own, 200 times the decoders', which SGD needs and AdamW does not, and
-    with dropout 0.1, which budgets of a few epochs do not need. They flip images and exchange "left" and "right"; the
-    view here is a crop without a flip, as clip's.
+    Σ log p(c_t | c_<t, image) + Σ log p(c_t | c_>t, image), each of the two as a mean over the tokens of a batch,
+    padding apart. Two transformer decoders look at the encoder's whole last map; they share its projection, the
+    embedding of the words, and the output layer, whose weights are the embedding's. width, depth, heads: of a
+    decoder. beams: of the search for the captions that the report shows. The authors train the encoder at a rate of
+    its own, 200 times the decoders', which SGD needs and AdamW does not, and with dropout 0.1, which budgets of a few
+    epochs do not need. They flip images and exchange "left" and "right"; the view here is a crop without a flip, as
+    clip's.
     """
 
     inputs = Pair("image", "caption", augment="crop")
@@ -64,9 +64,9 @@ def guessed(logits, text):
 
 
 class Bicaptioner(nn.Module):
-    """The authors' textual head (virtex/modules/textual_heads.py): post-norm decoders of words that attend to an image's
-    places and to the words before. Weights start at N(0, 0.02), as theirs, where it is 1,024 wide; of narrower ones they
-    are larger, for sums of as much: else little of the image would reach the words."""
+    """The authors' textual head (virtex/modules/textual_heads.py): post-norm decoders of words that attend to an
+    image's places and to the words before. Weights start at N(0, 0.02), as theirs, where it is 1,024 wide; of
+    narrower ones they are larger, for sums of as much: else little of the image would reach the words."""
 
     def __init__(self, d_image, vocabulary, length, width, depth, heads):
         super().__init__()

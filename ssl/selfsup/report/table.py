@@ -73,7 +73,10 @@ def literal(text):
 
 def interval(result, digits=1):
     """40.0 [36.0, 44.0]; nothing for None."""
-    return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*(result[key] for key in ("accuracy", "low", "high")), d=digits) if result else ""
+    if not result:
+        return ""
+    mean, low, high = (f"{result[key]:.{digits}f}" for key in ("accuracy", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def describe(card):

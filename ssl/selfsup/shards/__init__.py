@@ -86,8 +86,8 @@ def write(name, spec, out, workers=None):
 
 
 def _tokenizer(schema, found, unit, concepts):
-    """The tokenizer of all training texts, what a card says of it, of the words `concepts` those that are one token among
-    that, and the schema with the length of the longest text."""
+    """The tokenizer of all training texts, what a card says of it, of the words `concepts` those that are one token
+    among that, and the schema with the length of the longest text."""
     tokens, longest, counts = text.train([words for part in found for words in part["texts"]], unit)
     known = sorted(number for number in map(tokens.token_to_id, concepts) if number is not None)
     facts = {"vocabulary": len(counts), "caption_length": longest, "token_counts": counts}

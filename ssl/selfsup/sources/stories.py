@@ -64,13 +64,19 @@ TOPICS = {
         "a medal was hung on {a}, and {b} went home without a prize.",
     ),
 }
-ASIDES = 2  # sentences of a story that are of no topic; with them it has more than 64 words, whatever is drawn
+ENDINGS = (  # of any topic and of no thing
+    "and that is all that {people|neighbours} there {tell|know} about it to this day, if they are asked.",
+    "nobody {wrote|talked} about it again, although the {winter|summer} was long and the evenings were quiet.",
+    "so it was, and so it is told {again|here}, word for word, as it was heard from those who saw it.",
+)
+WINDOW = 62  # words and marks of a text that are read, with its start and its end 64 tokens (data/text.py)
 
 
 def source(train: Count, val: Count, test: Count, seed: Whole):
     """Texts of more than 64 words, whose label is the topic. `train`, `val`, `test`: how many. A second task is a
     column `order`: in every second story, where it is 1, object and prop have changed places throughout. The words are
-    then the same, as often as before, and only their order says which it is."""
+    then the same, as often as before, also among the first 64 tokens, where a text is cut, and only their order says
+    which it is."""
     counts = dict(zip(SPLITS, (train, val, test)))
 
     def read(split, start, stop):
@@ -119,7 +125,15 @@ def story(s, i, topic, order, draws):
         return [part for _, part in sorted((next(draws), part) for part in some)]
 
     parts = shuffled(list(TOPICS.values())[topic])
-    for aside in shuffled(BETWEEN)[:ASIDES]:
-        parts.insert(int(next(draws) * (len(parts) + 1)), aside)
-    parts = [pick(OPENING), *parts]
-    return " ".join(re.sub(r"\{([^}]*)\}", filled, part) for part in parts)
+    parts.insert(int(next(draws) * (len(parts) + 1)), shuffled(BETWEEN)[0])
+    told = []
+    for part in (pick(OPENING), *parts):  # two of these fit at the least; both things are in a sentence, or neither
+        told.append(re.sub(r"\{([^}]*)\}", filled, part))
+        if length(told) > WINDOW:
+            told.pop()
+    return " ".join([*told, *(re.sub(r"\{([^}]*)\}", filled, part) for part in shuffled(ENDINGS))])
+
+
+def length(sentences):
+    """Words and marks of a list of sentences."""
+    return len(re.findall(r"\w+|[^\w\s]", " ".join(sentences)))
