@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 
-from ..arguments import Count, Crop, NotNegative, Positive, Proportion, Range, Share
+from ..arguments import Count, Crop, Positive, Proportion, Range, Scale, Share
 from ..core import rng
 from .views import keys
 
 CROP, CENTRE, ASIDE, ORDER, AXIS, ANGLE, SIZE, MIRROR, NOISE, MATCH = range(1, 11)  # salts: each use has its own
-Sizes = Annotated[list[Positive], Range(min_length=2, max_length=2, ascending=True)]
+Sizes = Annotated[list[Scale], Range(min_length=2, max_length=2, ascending=True)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Points:
     turn: Literal["none", "axis", "any"] = "axis"
     scale: Sizes = (0.8, 1.2)
     mirror: Proportion = 0.5
-    jitter: NotNegative = 0.0
+    jitter: Annotated[float, Range(ge=0, le=1e3)] = 0.0
     normals: bool = False
     columns: tuple = ("points",)
 
