@@ -20,7 +20,7 @@ class Points:
     """`count` independent views of a set of points: batch["points"], (N, P, C) with x, y, z first, becomes (N, count,
     P, C), and batch["which"], int64 (N, count, P), the place that each point had.
 
-    Of (N, S, P, C), S scans of one thing, view number v is one of the scan v modulo S. What comes after x, y, z is left
+    Of (N, S, P, C), S scans of one thing, of which the first `scans` are taken, view number v is one of scan v modulo S. What comes after x, y, z is left
     as it is but for `normals`: then numbers 3 to 5 turn with the points. The first four are those of DepthContrast
     (Zhang et al. 2021, section 3.3 and its code's point_vox_template.yaml). crop: only a box stays, of sides that are
     such shares of the whole's; drop: a box of this share of each side goes; the points that stay are repeated to fill
@@ -37,11 +37,12 @@ class Points:
     mirror: Proportion = 0.5
     jitter: Annotated[float, Range(ge=0, le=1e3)] = 0.0
     normals: bool = False
+    scans: Count = 2
     columns: tuple = ("points",)
 
     def __call__(self, batch, seed, mean, std):
         key, scans = keys(batch, seed), batch["points"].float()
-        scans = scans[:, None] if scans.dim() == 3 else scans
+        scans = scans[:, None] if scans.dim() == 3 else scans[:, : self.scans]
         views = [self.view(scans[:, number % scans.shape[1]], rng.key(key, number)) for number in range(self.count)]
         points, which = (torch.stack(column, 1) for column in zip(*views))
         return {**batch, "points": points, "which": which, "key": key}
