@@ -209,6 +209,8 @@ def test_views_are_of_the_scans_in_turn():
     out = inputs(batch(columns), 1, MEAN, STD)["points"]
     for number in range(4):
         assert torch.equal(out[:, number], columns["points"][:, number % 2])
+    out = Points(count=4, crop=(1, 1), drop=0, turn="none", scale=(1, 1), mirror=0, scans=1)(batch(columns), 1, MEAN, STD)
+    assert torch.equal(out["points"], columns["points"][:, :1].expand(-1, 4, -1, -1))
 
 
 # --- Tokens

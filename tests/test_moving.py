@@ -77,6 +77,16 @@ def test_the_dominant_motion_is_the_nearest_affine_one():
     assert apart(exact).abs().mean() < 0.08
 
 
+def test_own_motion_is_what_the_camera_does_not_explain():
+    for camera in (((0, 0, 0), (0, 0, 0)), ((1.5, 0.6, -0.4), (-1, 0.4, 0.6))):
+        _, flow, truth, _ = film((2.0, 1.0), camera)
+        found = moving.own(flow)
+        assert found.abs().amax(1)[~truth].quantile(0.9) < 0.2
+        if camera[0][0] == 0:
+            inside = found.transpose(0, 1)[:, truth]
+            assert (inside.median(1).values - torch.tensor([2.0, 1.0])).abs().max() < 0.1
+
+
 def test_windows_and_tracks_against_loops():
     random = torch.Generator().manual_seed(0)
     mask = torch.rand(5, 12, 12, generator=random)

@@ -67,7 +67,8 @@ def test_points_are_shown_from_three_sides_in_one_place(monkeypatch):
     """Both scans where the first one is: the inverse of the transform is what brings the second there."""
     turn = torch.tensor([[math.cos(1), 0, math.sin(1)], [0, 1, 0], [-math.sin(1), 0, math.cos(1)]])
     first, shift = torch.rand(6, 30, 3), torch.tensor([1.0, 2, 3])
-    split = Split(points=torch.stack([first, first @ turn.T + shift], 1), transform=torch.cat([turn, shift[:, None]], 1).repeat(6, 1, 1))
+    move = torch.cat([turn, shift[:, None]], 1).repeat(6, 1, 1)
+    split = Split(points=torch.stack([first, first @ turn.T + shift], 1), transform=move)
     seen = []
     from matplotlib.axes import Axes
 

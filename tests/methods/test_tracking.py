@@ -87,10 +87,14 @@ def test_patches_are_of_what_moves_at_both_ends(card):
             top, left = int(start[n, 0]) + t, int(start[n, 1]) + 2 * t
             frames[n, t] = -1
             frames[n, t, :, top : top + 11, left : left + 11] = 1
-    patches, there = method.tracks({"frames": frames, "flow": flow})
+    data = {"frames": frames, "flow": flow, "key": torch.arange(12)}
+    patches, there = method.tracks(data)
     assert there.all() and patches.shape == (12, 2, 3, SIDE, SIDE)
     assert ((patches > 0).float().mean((2, 3, 4)) > 0.8).float().mean() > 0.9
-    _, there = method.tracks({"frames": frames, "flow": torch.zeros_like(flow)})
+    changed, _ = build(card, patch=0.25, jitter=0.5).tracks(data)
+    moved = (changed - patches).mean((3, 4))  # by half a channel, and one deviation, at most
+    assert moved.abs().max() <= 1.5 + 1e-3 and moved.std(2).mean() > 0.2 and moved.std(1).mean() > 0.2, "each for itself"
+    _, there = method.tracks({**data, "flow": torch.zeros_like(flow)})
     assert not there.any()
 
 

@@ -28,14 +28,21 @@ def moving(frames, flow, still=0.4):
     found; who votes are the cells of a grid, by their mean colour, not superpixels with histograms.
     """
     height, width = flow.shape[3:]
-    flow = flow.float() / UNIT
-    rest = along(apart(flow.flatten(0, 1)).view_as(flow), flow)
-    saliency = smoothed(rest).square().sum(1)
+    saliency = smoothed(own(flow)).square().sum(1)
     saliency = saliency / (saliency + still**2)
     edge = [max(1, round(BORDER * side)) for side in (height, width)]
     saliency = F.pad(saliency[:, edge[0] : -edge[0], edge[1] : -edge[1]], (edge[1], edge[1], edge[0], edge[0]))
     votes = voted(F.adaptive_avg_pool2d(saliency[:, None], CELLS), F.adaptive_avg_pool2d(frames[:, 0], CELLS))
     return F.interpolate(votes, (height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+@torch.no_grad()
+@float32
+def own(flow):
+    """How what each pixel of the first frame shows moves by itself, in pixels a frame, (N, 2, H, W): the flow (N, T, 2, H, W),
+    in 1/UNIT pixel, less the image's own motion, in the mean over the film along the flow."""
+    flow = flow.float() / UNIT
+    return along(apart(flow.flatten(0, 1)).view_as(flow), flow)
 
 
 def apart(flow):
@@ -50,7 +57,7 @@ def apart(flow):
     for number in range(FITS):
         motion = affine(x, y, u, weight)
         scale = max(0.25, 2.0 * 0.6**number)  # pixels
-        weight = (1 + (u - at(motion, x, y)).square().sum(1) / scale**2) ** -2  # Geman and McClure's
+        weight = (1 + (u - at(motion, x, y)).square().sum(1) / scale**2) ** -2  # what is far off hardly counts
     y, x = places(*flow.shape[2:], flow.device)
     return flow - at(motion, x, y).view_as(flow)
 
@@ -104,15 +111,14 @@ def voted(votes, colours):
     are and how near they lie."""
     place = torch.stack(places(CELLS, CELLS, votes.device), 1).expand(len(votes), -1, -1) / 2
     what = torch.cat([colours.flatten(2).transpose(1, 2) / ALIKE, place / NEAR], 2)
-    square = what.square().sum(2)
-    distance = square[:, :, None] + square[:, None] - 2 * what @ what.transpose(1, 2)
-    weight = (-distance.clamp(min=0) / 2).exp()
-    weight = weight / weight.sum(2, keepdim=True)
-    found = weight @ votes.flatten(2).transpose(1, 2)
+    half = what.square().sum(2) / 2
+    weight = torch.baddbmm(-half[:, :, None] - half[:, None], what, what.mT).clamp_(max=0).exp_()
+    share = 1 / weight.sum(2, keepdim=True)
+    found = share * (weight @ votes.flatten(2).mT)
     most = (found.amax(1, keepdim=True) / LEAST).clamp(max=1)  # what the largest is scaled to
     for _ in range(VOTES - 1):
-        found = weight @ (found * (most / found.amax(1, keepdim=True).clamp(min=1e-6)))
-    return (found * (most / found.amax(1, keepdim=True).clamp(min=1e-6))).transpose(1, 2).view_as(votes)
+        found = share * (weight @ (found * (most / found.amax(1, keepdim=True).clamp(min=1e-6))))
+    return (found * (most / found.amax(1, keepdim=True).clamp(min=1e-6))).mT.view_as(votes)
 
 
 @torch.no_grad()

@@ -123,6 +123,6 @@ def panel(report, rows, options):
                     for take in heads.values()]) for row in rows]
     return report.Panel(
         "segmentation", "What moves, told from one frame",
-        "IoU, in per cent, of what is taken for the thing that moves with the truth, which no method is shown; and that of "
-        "two guesses on the same crops: that all of it moves, and what the optical flow found, which is what methods learn from.",
+        "IoU, in per cent, of what is taken for the thing that moves with the truth, which no method is shown; and that "
+        "of two guesses on the same crops: that all of it moves, and what the optical flow found, which methods learn from.",
         table=(list(heads), table))

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 
-from ..arguments import Count, Crop, NotNegative, Positive, Proportion, Range, Share
+from ..arguments import Count, Crop, Positive, Proportion, Range, Scale, Share
 from ..core import rng
+from ..errors import UserError
 from .views import keys
 
 CROP, CENTRE, ASIDE, ORDER, AXIS, ANGLE, SIZE, MIRROR, NOISE, MATCH = range(1, 11)  # salts: each use has its own
-Sizes = Annotated[list[Positive], Range(min_length=2, max_length=2, ascending=True)]
+Sizes = Annotated[list[Scale], Range(min_length=2, max_length=2, ascending=True)]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Points:
     """`count` independent views of a set of points: batch["points"], (N, P, C) with x, y, z first, becomes (N, count,
     P, C), and batch["which"], int64 (N, count, P), the place that each point had.
 
-    Of (N, S, P, C), S scans of one thing, view number v is one of the scan v modulo S. What comes after x, y, z is left
+    Of (N, S, P, C), S scans of one thing, of which the first `scans` are taken, view number v is one of scan v modulo S. What comes after x, y, z is left
     as it is but for `normals`: then numbers 3 to 5 turn with the points. The first four are those of DepthContrast
     (Zhang et al. 2021, section 3.3 and its code's point_vox_template.yaml). crop: only a box stays, of sides that are
     such shares of the whole's; drop: a box of this share of each side goes; the points that stay are repeated to fill
@@ -35,13 +36,16 @@ class Points:
     turn: Literal["none", "axis", "any"] = "axis"
     scale: Sizes = (0.8, 1.2)
     mirror: Proportion = 0.5
-    jitter: NotNegative = 0.0
+    jitter: Annotated[float, Range(ge=0, le=1e3)] = 0.0
     normals: bool = False
+    scans: Count = 2
     columns: tuple = ("points",)
 
     def __call__(self, batch, seed, mean, std):
         key, scans = keys(batch, seed), batch["points"].float()
-        scans = scans[:, None] if scans.dim() == 3 else scans
+        scans = scans[:, None] if scans.dim() == 3 else scans[:, : self.scans]
+        if self.normals and scans.shape[3] < 6:
+            raise UserError(f"normals: points have {scans.shape[3]} numbers each; with a normal after x, y, z there are six")
         views = [self.view(scans[:, number % scans.shape[1]], rng.key(key, number)) for number in range(self.count)]
         points, which = (torch.stack(column, 1) for column in zip(*views))
         return {**batch, "points": points, "which": which, "key": key}

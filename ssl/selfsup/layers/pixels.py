@@ -23,7 +23,7 @@ class Mask(nn.Module):
 
 class Hypercolumns(nn.Module):
     """Maps (N, C_i, h, w), shallow to deep, -> vectors of each pixel, (N, dim, side, side), by two layers from what all
-    maps have at its place (Hariharan et al. 2015): the first one's share of each map is taken before it is enlarged,
+    maps have at its place: the first one's share of each map is taken before it is enlarged,
     which comes to the same."""
 
     def __init__(self, channels, dim, side, hidden=64):

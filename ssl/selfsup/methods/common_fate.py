@@ -1,13 +1,16 @@
 """Common fate: pixels' embeddings are alike where their motion is."""
 
+from typing import Annotated
+
 import torch
+import torch.nn.functional as F
 
 from .. import nets
-from ..arguments import Count, Scale, Width
+from ..arguments import Range, Scale, Width
 from ..core import rng
 from ..core.cluster import kmeans
 from ..core.maps import at_side
-from ..core.moving import UNIT
+from ..core.moving import own
 from ..core.precision import float32, normalize
 from ..inputs.frames import Frames
 from ..layers import map_shapes
@@ -28,8 +31,9 @@ class CommonFate(Method):
     the second with the first, a mean over pixels and frames. A frame whose flow is nowhere half a pixel away from its
     median is left out. Embeddings are of the first frame alone, by the maps of all layers (hypercolumns).
 
-    The flow is estimated (`data/flow.py`), by DIS where the paper takes EpicFlow. side: of the grid of pixels, as shares
-    of which flow and maps are taken. scale: ¼ in the paper, which leaves the first distribution nearly flat, as K_u
+    The flow is estimated (`data/flow.py`), by DIS where the paper takes EpicFlow; the camera's part of it is taken away, and
+    it is the mean over the film (`core.moving.own`), since small frames have noisy flow. side: of the grid of pixels at
+    which flow and maps are taken. scale: ¼ in the paper, which leaves the first distribution nearly flat, as K_u
     leaves the second. sigma: in pixels. `divergence` is the loss less what it is at least, the second one's
     entropy, and `divergence_flat` that of embeddings which tell nothing.
     """
@@ -41,11 +45,11 @@ class CommonFate(Method):
         self,
         encoder,
         card,
-        pixels: Count = 512,
+        pixels: Annotated[int, Range(ge=2, le=2**16)] = 512,
         dim: Width = 16,
         scale: Scale = 0.25,
         sigma: Scale = 0.5,
-        side: Count = 16,
+        side: Annotated[int, Range(ge=2, le=256)] = 16,
     ):
         super().__init__(encoder)
         channels = [c for c, _ in map_shapes(encoder, card["size"])]
@@ -58,7 +62,7 @@ class CommonFate(Method):
 
     def forward(self, batch):
         embedding = self.embed(batch["frames"][:, 0]).flatten(2)
-        flow = at_side(batch["flow"][:, 0].float() / UNIT, self.head.side).flatten(2)
+        flow = at_side(own(batch["flow"]), self.head.side).flatten(2)
         chosen = rng.uniform(batch["key"], flow.shape[2], salt=PIXELS).argsort(1)[:, None, : self.pixels]
         embedding, flow = (x.gather(2, chosen.expand(-1, x.shape[1], -1)) for x in (embedding, flow))
         return self.compared(embedding, flow)
@@ -88,5 +92,5 @@ class CommonFate(Method):
         image = batch["frames"][:8, 0]
         embedding = self.embed(image).float()
         clusters = torch.stack([kmeans(x.flatten(1).T, 2)[0].view(x.shape[1:]) for x in embedding])
-        clusters = torch.nn.functional.interpolate(clusters[:, None].float(), image.shape[2:]).expand(-1, 3, -1, -1)
+        clusters = F.interpolate(clusters[:, None].float(), image.shape[2:]).expand(-1, 3, -1, -1)
         return {"image_clusters": rows(torch.stack([denormalise(image)[:, :3], clusters], 1))}

@@ -24,13 +24,14 @@ class DepthContrast(Method):
     code (nce_loss_moco.py). The run's encoder takes the points; what takes the voxels is a second one, `voxel_convnet`,
     the part `voxels` of the encoder folder, dense where theirs is sparse.
 
-    Two views are two random ones of one depth map there; here each is of a scan of its own, where the data have two.
-    hidden, hidden_voxels, dim: of the heads, as in the code, its queue, momentum and temperature, too. queue: take less
-    than the training set. group: as MoCo's. `retrieved` is the share of points that find the voxels of their thing's
-    other view among those of the whole batch, `retrieved_chance` that of a guess.
+    Two views are two random ones of one depth map, the data's first scan; with `scans: 2` each is of a scan of its own.
+    hidden, hidden_voxels, dim: of the heads, as in the code, its queue, momentum and temperature, too. Between their
+    layers is BatchNorm: the largest of many points is much the same for all things, and without it all embeddings were.
+    queue: take less than the training set. group: as MoCo's. `retrieved` is the share of points that find the voxels of
+    their thing's other view among those of the whole batch, `retrieved_chance` that of a guess.
     """
 
-    inputs = Points(2)
+    inputs = Points(2, scans=1)
     sensitive = ("temperature", 0.2)  # MoCo v2's
 
     def __init__(
@@ -48,8 +49,8 @@ class DepthContrast(Method):
     ):
         super().__init__(encoder)
         self.voxels = nets.build("voxel_convnet", grid=grid, width=width)
-        self.head = mlp(encoder.dim, hidden, dim, norm=False)
-        self.head_voxels = mlp(self.voxels.dim, hidden_voxels, dim, norm=False)
+        self.head = mlp(encoder.dim, hidden, dim)
+        self.head_voxels = mlp(self.voxels.dim, hidden_voxels, dim)
         self.key, self.key_voxels = map(Ema, self.queries)
         self.queue, self.queue_voxels = Queue(queue, dim), Queue(queue, dim)
         self.momentum, self.temperature, self.group = momentum, temperature, group

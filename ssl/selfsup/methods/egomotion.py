@@ -6,7 +6,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..arguments import Positive, Range, Width
+from ..arguments import Count, Range, Scale, Width
 from ..core import rng
 from ..core.distributed import total
 from ..core.precision import cross_entropy, float32
@@ -15,7 +15,7 @@ from ..inputs.frames import Frames
 from ..layers import Conv2d, map_side
 from .base import Method, denormalise, rows
 
-FIRST, SECOND = 1, 2  # salts: each use of the random numbers has its own
+PAIR = 1  # salt: each use of the random numbers has its own
 
 
 class Egomotion(Method):
@@ -23,13 +23,13 @@ class Egomotion(Method):
 
     Two frames go through the same network, their maps together through another one, which says in which bin each number
     of the camera's motion from the first to the second falls: a softmax for each, their losses added up. The column
-    `pose` has the camera's pose in each frame, of which the difference is the motion. Frames are any two of a film, in
-    either order.
+    `pose` has the camera's pose in each frame, of which the difference is the motion. Frames are any two of a film that are
+    `apart` so many or more, in either order.
 
-    bins: of a number, evenly from -reach to reach; what is beyond falls into the outermost. An odd number, so that no
-    motion is in the middle of one: the paper has 20 on KITTI, and 7 of a pixel each for shifts of digits. reach: in the
-    units of the poses; those of `scenes` go to 0.03 from frame to frame, and to 0.09 over a film. `accuracy_majority` is
-    what a guess reaches that knows which bin is the fullest in this very batch, and sees nothing.
+    bins: of a number, evenly from -reach to reach; what is beyond falls into the outermost. The paper has 20 on KITTI; here
+    it is an odd number, so that standing still lies in the middle of a bin, and exchanged frames are in the opposite one.
+    reach: in the units of the poses; those of `scenes` go to 0.03 from frame to frame, and to 0.09 over a film.
+    `accuracy_majority` is what a guess reaches that knows which bin is the fullest in this very batch, and sees nothing.
     """
 
     # A crop of both frames would change what a motion is called, and so would a flip.
@@ -40,14 +40,18 @@ class Egomotion(Method):
         encoder,
         card,
         bins: Annotated[int, Range(ge=3, le=1001)] = 21,
-        reach: Positive = 0.09,
+        reach: Scale = 0.09,
+        apart: Count = 1,
         hidden: Width = 512,
     ):
         super().__init__(encoder)
         if bins % 2 == 0:
-            raise UserError(f"egomotion.bins: an odd number, so that no motion is a bin of its own, not {bins}")
-        self.bins, self.reach = bins, reach
-        degrees, side = card["schema"]["pose"]["shape"][1], map_side(encoder, card["size"])
+            raise UserError(f"egomotion: bins should be an odd number, so that standing still is in the middle of one, "
+                            f"not {bins}")  # fmt: skip
+        (frames, degrees), side = card["schema"]["pose"]["shape"], map_side(encoder, card["size"])
+        if apart >= frames:
+            raise UserError(f"egomotion: films of {frames} frames have no two that are {apart} apart")
+        self.bins, self.reach, self.apart = bins, reach, apart
         self.top = nn.Sequential(
             Conv2d(2 * encoder.dim, hidden, 3, 1, 1), nn.ReLU(inplace=True), nn.Flatten(),
             nn.Linear(hidden * side**2, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, degrees * bins),
@@ -56,10 +60,10 @@ class Egomotion(Method):
     def pairs(self, batch):
         """Two frames of each film, (N, 2, C, H, W), and the bins (N, degrees) of the motion from one to the other."""
         frames, pose, key = (batch[name] for name in ("frames", "pose", "key"))
-        count = frames.shape[1]
-        first = rng.randint(key, count, salt=FIRST)
-        second = (first + 1 + rng.randint(key, count - 1, salt=SECOND)) % count
-        which = torch.stack([first, second], 1)
+        far = torch.arange(frames.shape[1], device=key.device)
+        far = ((far[:, None] - far).abs() >= self.apart).flatten()
+        drawn = rng.uniform(key, len(far), salt=PAIR).masked_fill(~far, -1).argmax(1)
+        which = torch.stack([drawn // frames.shape[1], drawn % frames.shape[1]], 1)
         two = frames.gather(1, which.view(-1, 2, 1, 1, 1).expand(-1, -1, *frames.shape[2:]))
         before, after = pose.gather(1, which[:, :, None].expand(-1, -1, pose.shape[2])).unbind(1)
         return two, self.binned(after - before)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import nets
-from ..arguments import Positive, Proportion
+from ..arguments import Proportion, Scale
 from ..core import rng
 from ..core.moving import CELLS, moving, window
 from ..core.precision import float32
@@ -34,7 +34,7 @@ class MotionSegmentation(Method):
     inputs = Frames("none", columns=("frames", "flow"))
     means = True
 
-    def __init__(self, encoder, card, crop: Proportion = 0.75, jitter: Proportion = 0.1, still: Positive = 0.4):
+    def __init__(self, encoder, card, crop: Proportion = 0.75, jitter: Proportion = 0.1, still: Scale = 0.4):
         super().__init__(encoder)
         self.side = max(1, round(crop * card["size"]))
         self.jitter, self.still = jitter, still
@@ -42,7 +42,7 @@ class MotionSegmentation(Method):
 
     @float32
     def cuts(self, batch):
-        """Crops (N, C, S, S) of the first frames, and how likely it is that each of their cells moves (N, 1, CELLS, CELLS)."""
+        """Crops (N, C, S, S) of the first frames, and how likely each of their cells is to move (N, 1, CELLS, CELLS)."""
         image, key, size = batch["frames"][:, 0], batch["key"], batch["frames"].shape[-1]
         found = moving(batch["frames"], batch["flow"], self.still)
         corner, _ = window(found, self.side)

@@ -41,8 +41,8 @@ class PointContrast(Method):
         self.head = nn.Linear(encoder.dim, dim)
 
     def matched(self, batch):
-        """Unit vectors (N, K, dim) of points of the first view and of their matches in the second, and whether (N, K) there
-        is a pair."""
+        """Unit vectors (N, K, dim) of points of the first view and of their matches in the second, and whether (N, K)
+        there is a pair."""
         match, key = batch["match"], batch["key"]
         order = rng.uniform(key, match.shape[1], salt=ORDER) + (match < 0)
         chosen = order.argsort(1)[:, : self.pairs]
@@ -63,7 +63,7 @@ class PointContrast(Method):
         logits = query @ gather(second.flatten(0, 1)).T / self.temperature
         mine = torch.arange(len(query), device=query.device) + rank() * len(query)
         own = mine[:, None] == torch.arange(logits.shape[1], device=query.device)
-        logits = logits.masked_fill(~gather_rows(there) & ~own, -torch.inf)  # of what is no pair its own stays, not to be empty
+        logits = logits.masked_fill(~gather_rows(there) & ~own, -torch.inf)  # own: no row shall be empty
         loss = cross_entropy(logits, mine, reduction="none")
         return {"loss": mean_where(loss, there), "accuracy": mean_where((logits.argmax(1) == mine).float(), there)}
 

@@ -40,7 +40,6 @@ def panel(name, card, sample):
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     plt.close(figure)
-    two = " Blue and orange: two scans from different places, brought together by the known transform." if move is not None else ""
+    two = " Blue and orange: two scans from different places, brought together by the known transform." * (move is not None)
     picture = f'<img src="{uri(file.getvalue())}" width="{110 * SHOWN}" alt="sets of points of {name}">'
-    return Panel(f"points-{name}", f"Points of {name}", f"Samples from three sides.{two}", figure=Markup(picture),
-                 short=f"Points of {name}")
+    return Panel(f"points-{name}", f"Points of {name}", f"Samples from three sides.{two}", figure=Markup(picture))

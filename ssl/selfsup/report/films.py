@@ -35,7 +35,7 @@ def panel(name, card, sample):
     return Panel(f"films-{name}", f"Films of {name}",
                  f"From top to bottom: {'; '.join(words)}. White squares: what is followed by its flow. Hue: the "
                  "direction of the flow, as on Middlebury's wheel; the stronger the colour, the faster.",
-                 sentences=list(measured(sample.columns, found, tracks, side)), figure=Markup(picture), short=f"Films of {name}")
+                 sentences=list(measured(sample.columns, found, tracks, side)), figure=Markup(picture))
 
 
 def measured(columns, found, tracks, side):
@@ -68,7 +68,7 @@ def box_iou(corner, side, boxes):
 
 
 def colours(flow):
-    """uint8 (N, H, W, 3) of flow (N, 2, H, W) in 1/UNIT pixel, in the colours of Baker et al. 2011 (Middlebury): white
+    """uint8 (N, H, W, 3) of flow (N, 2, H, W) in 1/UNIT pixel, in the colours of the Middlebury benchmark: white
     where nothing moves, the full colour of its direction where what moves fastest does."""
     u = flow.double().numpy() / UNIT
     speed = np.sqrt((u**2).sum(1))

@@ -53,12 +53,12 @@ def views(s):
     """Points on the object as two cameras see it, (N, 2, POINTS, 3), and the transform (N, 3, 4) that brings the first
     one's to the second: p -> R p + t. float32; each camera's x to the right, y up, z away from it.
 
-    Each sees what faces it. They stand around the object, 15 to 55 degrees apart and a little above it."""
+    Each sees what faces it, 15 to 55 degrees from where the other one stands. The object lies any way up: were it upright,
+    an untrained network would tell its class from where its points are."""
     u = rng.uniform(torch.from_numpy(s["key"]), 8, salt=9).double().numpy()
-    turn, away = _turn(2 * u[:, 0] - 1, u[:, 1] < .5), np.where(u[:, 2] < .5, -1, 1) * (.13 + .39 * u[:, 3])
-    turns = turn, _product(_turn(away), turn)
-    cameras = [_product(_tilt(.05 + .15 * u[:, 4 + v]), turns[v]) for v in (0, 1)]
-    shifts = 1.5 + u[:, 6:8]
+    away = np.where(u[:, 4] < .5, -1, 1) * (.13 + .39 * u[:, 5])
+    first = _any_way_up(2 * u[:, :4] - 1)
+    cameras, shifts = [first, _product(_turn(away), first)], 1.5 + u[:, 6:8]
     found = np.stack([_points(s, camera, shifts[:, v], v) for v, camera in enumerate(cameras)], 1)
     rotation = _product(cameras[1], cameras[0].swapaxes(1, 2))
     shift = -rotation[:, :, 2] * shifts[:, :1]
@@ -66,18 +66,20 @@ def views(s):
     return found, np.concatenate([rotation, shift[:, :, None]], 2).astype(np.float32)
 
 
-def _turn(tangent, back=False):
-    """Rotations (N, 3, 3) about the upright axis, by twice the angle of that tangent, half a turn more where `back`."""
+def _any_way_up(q):
+    """Rotations (N, 3, 3) of quaternions (N, 4) of any length."""
+    w, x, y, z = (q / np.sqrt(np.maximum(q[:, 0] ** 2 + q[:, 1] ** 2 + q[:, 2] ** 2 + q[:, 3] ** 2, 1e-12))[:, None]).T
+    return np.stack([1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
+                     2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
+                     2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], 1).reshape(-1, 3, 3)
+
+
+def _turn(tangent):
+    """Rotations (N, 3, 3) about the upright axis, by twice the angle of that tangent."""
     t = np.asarray(tangent)
     cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-    sign, no, one = np.where(back, -1, 1), np.zeros_like(t), np.ones_like(t)
-    return np.stack([sign * cos, no, sign * sin, no, one, no, -sign * sin, no, sign * cos], 1).reshape(-1, 3, 3)
-
-
-def _tilt(t):
-    """Rotations (N, 3, 3) of what a camera sees from above, by twice the angle of that tangent."""
-    cos, sin, no, one = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t), np.zeros_like(t), np.ones_like(t)
-    return np.stack([one, no, no, no, cos, sin, no, -sin, cos], 1).reshape(-1, 3, 3)
+    no, one = np.zeros_like(t), np.ones_like(t)
+    return np.stack([cos, no, sin, no, one, no, -sin, no, cos], 1).reshape(-1, 3, 3)
 
 
 def _product(a, b):
