@@ -5,6 +5,7 @@ import torch.nn as nn
 
 from ..arguments import Count, Depth, Width
 from ..core.precision import float32
+from ..errors import UserError
 from ..inputs.tokens import END, PAD, START
 from ..inputs.views import Pair
 from ..layers import Tied, reversed_texts
@@ -29,6 +30,8 @@ class VirTex(Method):
 
     def __init__(self, encoder, card, width: Width = 1024, depth: Depth = 1, heads: Depth = 16, beams: Count = 5):
         super().__init__(encoder)
+        if width % heads:
+            raise UserError(f"virtex.width: a multiple of its heads, {heads}, not {width}")
         self.head = Bicaptioner(encoder.dim, card["vocabulary"], card["caption_length"], width, depth, heads)
         self.beams = beams
 
