@@ -2,8 +2,7 @@
 
 A voice is a timbre, higher the smaller the thing and louder the nearer it stands. A timbre tells of a class and does not
 spell it: of ten things of a class eight have the class's own and two one of the two classes' that follow, so that who
-hears all tells 80 % right. A linear classifier (ridge regression on 1,600 sounds' log power in 22 bands of ten stretches
-of time) tells 73 % of 500 others right."""
+hears all tells 80 % right; a linear classifier of the spectrum over time 70 to 85 % of new ones, which a test holds."""
 
 import numpy as np
 import torch
