@@ -152,6 +152,19 @@ def test_ctrl_c_is_one_line_and_status_130(folder, what, last):
     assert not list((folder / "data").rglob("*.tar"))
 
 
+def test_ctrl_c_in_the_middle_of_a_fork_is_not_the_workers(folder):
+    # Python seeds `random` in a new child before anything of ours runs there; an exception in it would be printed.
+    (folder / "stage.py").write_text(
+        "import os, signal\n"
+        "os.register_at_fork(after_in_child=lambda: (os.kill(os.getpid(), signal.SIGINT), [i for i in range(9)]))\n"
+        f"{NAP}\n"
+        "child = os.fork()\n"
+        "os._exit(7) if child == 0 else print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "print(signal.pthread_sigmask(signal.SIG_BLOCK, []))\n")  # in the parent nothing stays blocked
+    running = start(folder, sys.executable, "stage.py")
+    assert running.communicate(timeout=60)[0].split() == ["7", "set()"] and running.returncode == 0
+
+
 def test_a_launcher_ends_as_its_trainer_without_a_traceback(folder):
     ends = ("import sys; sys.exit(3)", 3, ""), ("import os; os.kill(os.getpid(), 9)", 137, "SIGKILL")
     for code, status, said in ends:

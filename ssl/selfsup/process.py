@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import functools
 import os
 import signal
 import sys
@@ -167,8 +168,16 @@ def answer_interrupts(grace=GRACE):
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)  # written to at once; Python waits for the end of a call
     threading.Thread(target=_deadline, args=(reading, grace), daemon=True).start()
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))  # we answer for workers
+    # We answer for workers, from their first moment on: what Python does after a fork is no place for an exception.
+    block, unblock = (functools.partial(signal.pthread_sigmask, how, {signal.SIGINT})
+                      for how in (signal.SIG_BLOCK, signal.SIG_UNBLOCK))
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=_deaf)
     signal.signal(signal.SIGINT, interrupted)
+
+
+def _deaf():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def interrupted(number, frame):
