@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import common
 from selfsup import errors
-from selfsup.training import loop
+from selfsup.training import setup
 
 STEPS, ROUNDS = 40, 3
 TARGET = {32: 2.1, 16: 3.5}
@@ -25,7 +25,7 @@ class Lightly(common.Theirs):
         from lightly.loss import NTXentLoss
 
         super().__init__()
-        ours = loop.build(run, seed, card)
+        ours = setup.build(run, seed, card)
         self.encoder, self.projector = ours.encoder, ours.projector
         self.criterion = NTXentLoss(temperature=ours.temperature)
 

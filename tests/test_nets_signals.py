@@ -12,7 +12,7 @@ from selfsup.errors import UserError
 from selfsup.layers.sound import mel_bands
 from selfsup.nets.pointnet import nearest
 from selfsup.nets.voxel_convnet import voxels
-from selfsup.training import loop
+from selfsup.training import setup
 from selfsup.training.step import placed
 
 V = 30
@@ -140,13 +140,13 @@ def test_protocols_judge_it(name):
 def test_what_does_not_go_together_is_one_sentence(name, method, sentence):
     run = SimpleNamespace(name="tiny-x", method=method, encoder=NETS[name], args={})
     with pytest.raises(UserError, match=sentence):
-        loop.build(run, 0, {"vocabulary": V, "size": 32, "classes": ["a"]})
+        setup.build(run, 0, {"vocabulary": V, "size": 32, "classes": ["a"]})
 
 
 def test_an_encoder_of_images_is_none_of_tokens():
     run = SimpleNamespace(name="tiny-x", method="next_token", encoder={"name": "convnet", "width": 4}, args={})
     with pytest.raises(UserError, match="next_token needs an encoder of tokens"):
-        loop.build(run, 0, {"vocabulary": V})
+        setup.build(run, 0, {"vocabulary": V})
 
 
 @named
@@ -156,7 +156,7 @@ def test_the_floor_and_the_ceiling_are_of_any_column(name):
     card = {"classes": ["a", "b"], "mean": [], "std": [], "columns": [net.takes, "label"]}
     rows = next(Split(net, 8, 0).batches(0, 8, 8))
     for method in ("random", "supervised"):
-        built = loop.build(SimpleNamespace(name="tiny-x", method=method, encoder=NETS[name], args={}), 0, card)
+        built = setup.build(SimpleNamespace(name="tiny-x", method=method, encoder=NETS[name], args={}), 0, card)
         assert built.inputs.columns[0] == net.takes and built.pictures(rows) == {}
         assert built(built.inputs(rows, 0, [], []))["loss"].isfinite()
 

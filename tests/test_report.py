@@ -426,8 +426,8 @@ def test_encoders_judged_on_several_data_sets_have_a_table_of_them(built, tmp_pa
     assert row[heads.index("elsewhere, Linear")].strip() == "61.0 60.0–62.0"
     assert row[heads.index("scenes, Linear")].strip() == "40.0 36.0–44.0"
     assert "elsewhere, Linear" in table and "61.0 [60.0, 62.0]" in table
-    assert "Test images of elsewhere that stand in the training split of scenes, pixel by pixel: 20." in text
-    assert text.count("pixel by pixel") == table.count("pixel by pixel") == 1
+    assert "Test images of elsewhere that stand in the training split of scenes, value by value: 20." in text
+    assert text.count("value by value") == table.count("value by value") == 1
     assert "simclr on elsewhere" in (tmp_path / "data/results/tiny.yaml").read_text()
     assert [row for row in Page(text).table if row[0].strip() == "simclr"] == [
         row for row in Page(built[2].read_text()).table if row[0].strip() == "simclr"]  # the verdict is of its own data
@@ -436,10 +436,10 @@ def test_encoders_judged_on_several_data_sets_have_a_table_of_them(built, tmp_pa
 def test_what_stands_in_two_splits_is_a_note(built):
     root, params, _ = built
     rows, card = report.rows.collect(params, root), tars.card_of(root / "data/shards/scenes")
-    assert not [note for note in report.notes(params, rows, {"scenes": card}) if "pixel by pixel" in note]
+    assert not [note for note in report.notes(params, rows, {"scenes": card}) if "value by value" in note]
     twins = {"left_out": {"train": 3, "val": 1}, "between": {"test": {"train": 1200}}}
-    told = [note for note in report.notes(params, rows, {"scenes": {**card, "twins": twins}}) if "pixel by pixel" in note]
+    told = [note for note in report.notes(params, rows, {"scenes": {**card, "twins": twins}}) if "value by value" in note]
     assert told == [
-        "Left out of scenes: 3 samples, carved into train, of which the like stands in val or test, pixel by pixel.",
-        "Left out of scenes: 1 sample, carved into val, of which the like stands in test, pixel by pixel.",
-        "The test and train splits of scenes were given and share samples, pixel by pixel: 1,200 of test stand in train."]
+        "Left out of scenes: 3 samples, carved into train, of which the like stands in val or test, value by value.",
+        "Left out of scenes: 1 sample, carved into val, of which the like stands in test, value by value.",
+        "The test and train splits of scenes were given and share samples, value by value: 1,200 of test stand in train."]

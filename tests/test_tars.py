@@ -239,7 +239,7 @@ def test_between_given_splits_twins_are_counted_and_stay(tmp_path, capsys):
     card = shards.write("toy", tar_spec(tmp_path / "raw"), tmp_path / "out", workers=1)
     assert card["counts"] == {"train": 30, "val": 6, "test": 5}
     assert card["twins"] == {"between": {"val": {"train": 3}, "test": {"train": 2, "val": 2}}}
-    assert "share samples, pixel by pixel: 3 of val stand in train" in capsys.readouterr().err
+    assert "share samples, value by value: 3 of val stand in train" in capsys.readouterr().err
     given = shards.write("toy", tar_spec(tmp_path / "raw", urls="t*.tar"), tmp_path / "out", workers=1)  # val is carved
     assert list(given["twins"]) == ["left_out"] and sum(given["twins"]["left_out"].values()) == 2
     assert given["counts"]["test"] == 5 and given["counts"]["train"] + given["counts"]["val"] == 28

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 import selfsup
 from selfsup import config, data, methods
-from selfsup.training import code, loop, measure
+from selfsup.training import code, loop, measure, setup
 from selfsup.training.start import digest
 from selfsup.core.colour import rgb_to_lab
 from selfsup import shards
@@ -149,7 +149,7 @@ def test_random_is_its_initialisation_and_load_gives_the_encoder(scenes, tmp_pat
     run = make_run("random")
     folder, cost = pretrain(run, scenes, tmp_path)
     assert cost["steps"] == 0
-    initial = loop.build(run, 0, {}).encoder.state_dict()
+    initial = setup.build(run, 0, {}).encoder.state_dict()
     net = selfsup.load(folder)
     assert all((initial[k] == v).all() for k, v in net.state_dict().items())
     assert not net.training and net.dim == 32 and net.size == 16 and net.info["method"] == "random"
@@ -523,7 +523,7 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
 def test_args_that_are_the_views_own(method, args):
     """`build` gives them to the method's inputs, also where those depend on its other arguments."""
     run = SimpleNamespace(method=method, encoder={"name": "convnet", "width": 4}, args={"hidden": 8, **args})
-    inputs = loop.build(run, 0, {}).inputs
+    inputs = setup.build(run, 0, {}).inputs
     assert (inputs.augment, inputs.count) == (args["augment"], 2)
     assert methods.load(method).inputs.augment != args["augment"]  # the class's own stay as they are
 
@@ -534,7 +534,7 @@ def test_encoders_of_colours_know_what_images_were_normalised_with():
     mean, std = (torch.tensor(card[key])[:, None, None] for key in ("mean", "std"))
 
     def build(**encoder):
-        return loop.build(SimpleNamespace(method="random", encoder=encoder, args={}), 0, card).encoder
+        return setup.build(SimpleNamespace(method="random", encoder=encoder, args={}), 0, card).encoder
 
     lightness, colour = build(name="split", half={"name": "convnet", "width": 4}).lab((x - mean) / std)
     lab = rgb_to_lab(x)

@@ -14,7 +14,7 @@ from tests.methods.test_contract import ARGS, CARD, ENCODERS, begin_epoch, prepa
 from selfsup import config, methods, nets
 from selfsup.config import checker, signature
 from selfsup.errors import UserError
-from selfsup.training import loop, measure, optim
+from selfsup.training import measure, optim, setup
 from selfsup.training.step import Step
 
 NAMES, NETS = methods.names(), nets.names()
@@ -61,7 +61,7 @@ def trained(params):
     params = checker.check("params.yaml", params)
     config.check(params)
     (run,) = params.runs.values()
-    method = loop.build(run, 0, CARD)
+    method = setup.build(run, 0, CARD)
     begin_epoch(method)
     optimizer = optim.build(method, run.train) if any(p.requires_grad for p in method.parameters()) else None
     step = Step(method, method, optimizer, run.train, 0, 2, method.after_step)

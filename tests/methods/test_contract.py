@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from selfsup import config, methods, nets
 from selfsup.core import distributed
 from selfsup.inputs.augment import augmentation
-from selfsup.training import accumulate, loop, measure, optim
+from selfsup.training import accumulate, loop, measure, optim, setup
 
 # Only where the default does not fit 32 images of 32 pixels.
 VIT = {"name": "vit", "patch": 8, "dim": 32, "depth": 2, "heads": 2}
@@ -118,7 +118,7 @@ CARD, COLUMNS = card()
 def build(name, seed=0, norm="batch", args=None):
     encoder = ENCODERS.get(name, {"name": "convnet", "width": 4, "norm": norm})
     args = {**ARGS.get(name, {}), **(args or {})}
-    method = loop.build(SimpleNamespace(name=f"tiny-{name}", method=name, encoder=encoder, args=args), seed, CARD)
+    method = setup.build(SimpleNamespace(name=f"tiny-{name}", method=name, encoder=encoder, args=args), seed, CARD)
     return method if norm == "batch" else without_batch_norm(method)
 
 
@@ -350,8 +350,8 @@ def test_declared_inputs_are_all_it_needs_and_all_needed(name):
 def test_a_data_set_without_the_column_is_refused(name):
     run = SimpleNamespace(method=name, data="bare")
     with pytest.raises(loop.UserError, match=f"method {name} needs the column '.*', which data set bare"):
-        loop.check_columns(run, methods.load(name).inputs.columns, {"columns": ["meta"]})
-    loop.check_columns(run, methods.load(name).inputs.columns, {"columns": list(COLUMNS)})
+        setup.check_columns(run, methods.load(name).inputs.columns, {"columns": ["meta"]})
+    setup.check_columns(run, methods.load(name).inputs.columns, {"columns": list(COLUMNS)})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -43,7 +43,7 @@ def open(shards_dir, split, reader="auto", cache="data/cache", columns=None, lab
 
 
 def shared(shards, split, others, other_split):
-    """How many images of a split stand in another one, pixel by pixel; None where that is unknown, since a folder of
+    """How many images of a split stand in another one, value by value; None where that is unknown, since a folder of
     shards is from before hashes were kept, or the images differ in size."""
     import numpy as np
 
@@ -61,10 +61,10 @@ def twins(card):
     found, others = card.get("twins", {}), {"train": "val or test", "val": "test", "test": "val"}
     for split, count in found.get("left_out", {}).items():
         yield (f"Left out of {card['name']}: {count:,} sample{'s' * (count > 1)}, carved into {split}, of which the like "
-               f"stands in {others[split]}, pixel by pixel.")
+               f"stands in {others[split]}, value by value.")
     for split, some in found.get("between", {}).items():
         for other, count in some.items():
-            yield (f"The {split} and {other} splits of {card['name']} were given and share samples, pixel by pixel: "
+            yield (f"The {split} and {other} splits of {card['name']} were given and share samples, value by value: "
                    f"{count:,} of {split} stand in {other}.")
 
 

@@ -124,5 +124,5 @@ def overlaps(rows, root):
             continue  # told by `notes`
         found = selfsup.data.shared(root / "data/shards" / judged, "test", root / "data/shards" / trained, "train")
         if found:
-            yield (f"Test images of {judged} that stand in the training split of {trained}, pixel by pixel: {found:,}. Encoders "
+            yield (f"Test images of {judged} that stand in the training split of {trained}, value by value: {found:,}. Encoders "
                    f"trained on {trained} have seen them.")

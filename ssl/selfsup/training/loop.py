@@ -5,30 +5,28 @@ every random number is a function of (seed, step) or of (seed, epoch, sample).
 """
 
 import contextlib
-import inspect
 import math
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
 import torch
 from tqdm import tqdm
 
-from .. import data, methods, nets
+from .. import data, methods
 from ..core import distributed, rng
-from ..data import columns
 from ..data.workers import deaths
-from ..errors import UserError, nearest
+from ..errors import UserError
 from ..process import sole_writer
 from . import accumulate, optim
 from .checkpoint import Checkpoint, fingerprint
 from .code import code_hash
 from .measure import cost, diverged, embed, flops, held_out, judged, scalars, sound, spread_of, validate
 from .publish import describe, publish, shown
+from .setup import build, check_columns, inputs_of
 from .start import Start
-from .state import Teacher
 from .step import Step, placed
 
 LOGGED = 200  # rows of history a run
@@ -238,58 +236,6 @@ class Training:
     def save(self):
         self.progress.seconds = time.monotonic() - self.started
         self.checkpoint.save(self.progress)
-
-
-def build(run, seed, card, start=None):
-    """The method of `run` around a fresh encoder, initialised from the seed alone, and by `start` if it has weights.
-
-    An argument that its `__init__` does not name is a field of its `inputs`, as in {augment: moco_v1}.
-    """
-    torch.manual_seed(seed)
-    cls = methods.load(run.method)
-    takes = inspect.signature(cls.__init__).parameters
-    extra = {"card": card} if "card" in takes else {}
-    if "teacher" in takes:
-        if start is None or start.teacher is None:
-            raise UserError(f"method {run.method} needs another run's encoder: name that run as runs.{run.name}.from")
-        extra["teacher"] = Teacher(start.teacher, card)
-    if "pretrained" in run.encoder:
-        raise UserError(f"runs.{run.name}.encoder.pretrained is now the run's own: `init: timm`")
-    own = {name: value for name, value in run.args.items() if name in takes}
-    net = nets.build(**run.encoder, card=card)
-    if start:
-        start.initialise(net)
-        nets.normalise(net, card)  # again: what it starts from may hold the numbers of other data
-    check_fits(run, net)
-    method = cls(net, **extra, **own)
-    method.inputs = inputs_of(run, method.inputs, [name for name in run.args if name not in takes])
-    return method
-
-
-def inputs_of(run, inputs=None, names=()):
-    """What the run's samples become: the method's inputs, those of `run.args` that `names` names as their fields, and
-    the column that the run's encoder takes where theirs is not the method's to say."""
-    inputs = inputs or methods.load(run.method).inputs
-    column = {"column": nets.takes(run.encoder["name"])} if hasattr(inputs, "column") else {}
-    return replace(inputs, **column, **{name: run.args[name] for name in names})
-
-
-def check_fits(run, net):
-    """UserError where the run's method has nothing to feed its encoder: of a video each frame is an image."""
-    given = inputs_of(run).columns
-    if net.takes not in given and not (net.takes == "image" and "frames" in given):
-        raise UserError(f"runs.{run.name}.encoder.name: {run.encoder['name']} takes the column '{net.takes}', and method "
-                        f"{run.method} reads {', '.join(given)}")
-
-
-def check_columns(run, wanted, card):
-    columns.refuse_judges(run.method, wanted)
-    for column in wanted:
-        if column not in card["columns"]:
-            raise UserError(
-                f"method {run.method} needs the column '{column}', which data set {run.data} does not have "
-                f"(it has {', '.join(card['columns'])}){nearest(column, card['columns'])}"
-            )
 
 
 @dataclass
