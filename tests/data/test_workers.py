@@ -62,9 +62,27 @@ def test_a_death_is_noticed_while_nobody_waits():
         time.sleep(30)
 
 
-def test_other_faults_keep_their_traceback():
-    def fail():
-        raise RuntimeError("a bug")
+def torn(error):
+    raise error
 
-    with pytest.raises(RuntimeError, match="a bug"):
-        list(workers.batches(Numbers(fail), 1, range(8)))
+
+class Torn:
+    """What its sender does not live to hand over in full."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        return torn, (self.error,)
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
+def test_a_death_in_the_middle_of_a_batch(error):
+    with pytest.raises(UserError, match="exited unexpectedly.*/dev/shm"):
+        list(workers.batches([Torn(error)], 1, [0]))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), EOFError("a bug")])
+def test_other_faults_keep_their_traceback(error):
+    with pytest.raises(type(error), match="a bug"):
+        list(workers.batches(Numbers(lambda: torn(error)), 1, range(8)))

@@ -23,6 +23,10 @@ def batches(dataset, workers, sampler=None):
             started = iter(loader)
         try:
             yield from started
+        except (EOFError, ConnectionError) as error:  # it died between two words with this process
+            if "in DataLoader worker" in str(error):
+                raise
+            raise ended("exited unexpectedly") from None
         finally:
             started._shutdown_workers()  # torch still listens for the others, whose death would interrupt that sentence
 
@@ -38,8 +42,12 @@ def deaths():
         if death is None and not str(error).startswith("DataLoader timed out"):
             raise
         how = death[1] if death else f"does not answer for {PATIENCE} seconds"
-        raise UserError(f"train.workers: a process that reads the data {how}; it may want for memory, or for room in "
-                        f"/dev/shm (`df -h /dev/shm`): use fewer workers, or 0") from None
+        raise ended(how) from None
+
+
+def ended(how):
+    return UserError(f"train.workers: a process that reads the data {how}; it may want for memory, or for room in "
+                     f"/dev/shm (`df -h /dev/shm`): use fewer workers, or 0")
 
 
 def _prepare(worker):
