@@ -59,7 +59,8 @@ def judge(protocol, run, seed, shards, item):
     further, labels = getattr(module, "columns", ()), getattr(module, "labels", True)
     further = further(item["options"]) if callable(further) else further
     columns = dict.fromkeys((encoder.takes, *["label"] * labels, *further))
-    data = evals.Data(shards, item.get("labels"), seed, labels, reader=run.train.reader, columns=tuple(columns))
+    budget = {"labels": item.get("labels"), "val_labels": item.get("val_labels"), "seed": seed}
+    data = evals.Data(shards, needed=labels, **budget, reader=run.train.reader, columns=tuple(columns))
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
                                f"{data.card['size']}: it can be judged at its own size alone")

@@ -61,7 +61,7 @@ def watch(params, run, seed, shards):
     are no labels. Here, since training knows no judges."""
     from selfsup import evals
 
-    data = evals.Data(shards, reader=run.train.reader, labels=run.labels, seed=seed)
+    data = evals.Data(shards, reader=run.train.reader, labels=run.labels, val_labels=run.val_labels, seed=seed)
     if not run.train.judge_every or evals.lacking(data.card):
         return None
     options = config.protocol(params, "knn")

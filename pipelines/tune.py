@@ -105,7 +105,8 @@ def trial(params, name, number, lr, args, key):
     except measure.Diverged as error:
         return {**given, "failed": str(error).partition(";")[0]}
     net = encoder.load(out).to(accelerator.device)
-    data = evals.Data(shards, run.labels, seed, reader=run.train.reader, columns=(net.takes, "label"))
+    budget = {"labels": run.labels, "val_labels": run.val_labels, "seed": seed}
+    data = evals.Data(shards, **budget, reader=run.train.reader, columns=(net.takes, "label"))
     found = {judge: evals.judge(judge, net, data, **tune.options(params, judge)) for judge in tune.JUDGES}
     found = {judge: value["val_accuracy"] for judge, value in found.items()}
     tracker.close(**{f"{judge}_val_accuracy": value for judge, value in found.items()}, score=tune.score(found))

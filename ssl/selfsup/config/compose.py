@@ -83,7 +83,7 @@ def judge(protocol, options, runs):
         for data in dict.fromkeys([*sets, *options.get("on", [])]):
             home = data == runs[name]["data"]
             key = name if home else f"{name}--{data}"
-            labels = {"labels": runs[name]["labels"]} if "labels" in runs[name] else {}
+            labels = {what: runs[name][what] for what in ("labels", "val_labels") if what in runs[name]}
             items[key] = {"run": name, "data": data, "encoders": str(encoders(name)),
                           "results": str(results(name, None if home else data)), "options": own, **labels}
     return items

@@ -64,6 +64,8 @@ class Run(Section):
     from_: Text | None = Field(None, alias="from")  # the run whose encoders the method is given as `teacher`
     # How many labels the method and its judges may see; as a fraction (0.1, 1.0) a share of them.
     labels: Count | typed(float, gt=0, le=1) | None = None
+    # How many labels of val choices may be made by: as many as of train (Oliver et al. 2018), or all, as unless said.
+    val_labels: Literal["same", "all"] | None = None
 
 
 class Several(Section):

@@ -26,9 +26,7 @@ class Shuffled:
     group = 1
 
     def over(self, split, seed):
-        some = (split.numbers("label") >= 0).nonzero()[:, 0] if self.labelled else torch.arange(len(split))
-        if not len(some):
-            raise UserError(f"{split.folder} has no samples with a label in {split.name}: see `labels` of the run")
+        some = _labelled(split) if self.labelled else torch.arange(len(split))
         stream = _stream(len(some), seed)
 
         def deal(place):
@@ -40,8 +38,10 @@ class Shuffled:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A group is a sample with a label and after it `ratio` samples without (Sohn et al. 2020, section 2.2,
-    https://arxiv.org/abs/2001.07685). The two kinds are shuffled apart, and each has epochs of its own."""
+    """A group is a sample with a label and after it `ratio` samples whose labels do not matter: those of the whole
+    split, the labelled ones too, as in the authors' code of MixMatch and of FixMatch (Sohn et al. 2020, section 2.2,
+    https://arxiv.org/abs/2001.07685). The two kinds are shuffled apart, and each has epochs of its own; `apart` takes
+    a batch of them apart."""
 
     ratio: int = 1
 
@@ -50,11 +50,7 @@ class Labelled:
         return 1 + self.ratio
 
     def over(self, split, seed):
-        labels = split.numbers("label")
-        kinds = [(labels >= 0).nonzero()[:, 0], (labels < 0).nonzero()[:, 0]]
-        for some, words in zip(kinds, ("with", "without")):
-            if not len(some):
-                raise UserError(f"{split.folder} has no samples {words} a label in {split.name} (`labels` of the run)")
+        kinds = [_labelled(split), torch.arange(len(split))]
         streams = [_stream(len(some), seed, salt) for some, salt in zip(kinds, (LABELLED, UNLABELLED))]
 
         def deal(place):
@@ -65,6 +61,12 @@ class Labelled:
                     torch.cat([epoch[:, None], epoch2.view(further.shape)], 1))
 
         return deal
+
+
+def apart(rows, ratio):
+    """Of rows (n · (1 + ratio), …) as `Labelled` deals them those with a label (n, …), and the others (n · ratio, …)."""
+    groups = rows.unflatten(0, (-1, 1 + ratio))
+    return groups[:, 0], groups[:, 1:].flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,14 @@ def _stream(n, seed, *salt):
         return index, epoch
 
     return at
+
+
+def _labelled(split):
+    """Positions of the samples that have a label, int64 (n,)."""
+    some = (split.numbers("label") >= 0).nonzero()[:, 0]
+    if not len(some):
+        raise UserError(f"{split.folder} has no samples with a label in {split.name}: see `labels` of the run")
+    return some
 
 
 def _members(split, column, fewest):

@@ -59,11 +59,13 @@ class Data:
 
     Each is opened when first asked for, so a protocol that never asks for `test` never reads it. Samples without a label
     are left out, unless labels are not `needed`. labels: how many labels of train the protocol may see, or what share;
-    which ones is the `seed`'s.
+    which ones is the `seed`'s. val_labels: "same" shows of val no more than of train, since who has few labels has none
+    to choose by (Oliver et al. 2018, section 4.6, https://arxiv.org/abs/1804.09170); unless said all.
     """
 
-    def __init__(self, shards, labels=None, seed=0, needed=True, **options):
+    def __init__(self, shards, labels=None, seed=0, needed=True, val_labels=None, **options):
         self.shards, self.labels, self.seed, self.needed, self.options = Path(shards), labels, seed, needed, options
+        self.val_labels = val_labels
 
     def split(self, name):
         if not self.needed:
@@ -75,7 +77,10 @@ class Data:
             raise UserError(f"{self.shards}: the {name} split has no labels, and without labels nothing can be judged")
         if not len(split):
             raise UserError(f"{self.shards}: the {name} split is empty, so nothing can be judged on it")
-        return Subset(split) if missing or budget else split
+        few = name == "val" and self.val_labels == "same" and len(self.train) < len(split) - missing
+        if few:
+            split.hide(len(self.train), self.seed)
+        return Subset(split) if missing or budget or few else split
 
     card = functools.cached_property(lambda self: tars.card_of(self.shards))
     train = functools.cached_property(lambda self: self.split("train"))

@@ -1,7 +1,6 @@
 """The ceiling: the same encoder trained on all labels."""
 
-import torch.nn as nn
-
+from .. import nets
 from ..core.precision import cross_entropy
 from ..data.order import Shuffled
 from ..inputs.views import Taken, taken
@@ -18,9 +17,12 @@ class Supervised(Method):
 
     def __init__(self, encoder, card):
         super().__init__(encoder)
-        self.classifier = nn.Linear(encoder.dim, len(card["classes"]))
+        self.classifier = nets.build("linear", d_in=encoder.dim, d_out=len(card["classes"]))
 
     def forward(self, batch):
         logits = self.classifier(self.encoder(taken(batch, self.encoder)))
         accuracy = (logits.argmax(1) == batch["label"]).float().mean()
         return {"loss": cross_entropy(logits, batch["label"]), "accuracy": accuracy}
+
+    def parts(self):
+        return {"encoder": self.encoder, "classifier": self.classifier}

@@ -1,0 +1,35 @@
+"""The method's own classifier, and how many labels of val a choice may be made by."""
+
+import pytest
+import torch
+
+from selfsup import evals, nets
+
+
+def test_the_classifier_is_asked_as_it_is(encoder, data):
+    classifier = nets.build("linear", d_in=encoder.dim, d_out=4)
+    features, labels = evals.embed(encoder, data.test)
+    right = (features @ classifier.weight.T + classifier.bias).argmax(1) == labels
+    found = dict(evals.run("classify", encoder, data, bootstrap=50, classifier=classifier))
+    assert found["accuracy"] == evals.percent(right.float().mean()) and found["low"] <= found["accuracy"] <= found["high"]
+    with torch.no_grad():  # the centres of the classes are linear: w = c, b = -|c|² / 2
+        train, own = evals.embed(encoder, data.train)
+        centres = torch.stack([train[own == c].mean(0) for c in range(4)])
+        classifier.weight.copy_(centres)
+        classifier.bias.copy_(-centres.square().sum(1) / 2)
+    assert evals.judge("classify", encoder, data, classifier=classifier)["val_accuracy"] > 90
+
+
+@pytest.mark.parametrize("labels, val_labels, seen", [
+    (None, None, "all"), (20, None, "all"), (20, "all", "all"), (20, "same", 20), (0.1, "same", "share"), (None, "same", "all")])
+def test_of_val_no_more_labels_than_of_train(tiny_shards, tmp_path, labels, val_labels, seen):
+    def opened(seed):
+        return evals.Data(tiny_shards, labels, seed, val_labels=val_labels, cache=tmp_path)
+
+    data = opened(0)
+    count = {"all": data.card["counts"]["val"], "share": len(data.train)}.get(seen, seen)
+    assert len(data.val) == min(count, data.card["counts"]["val"]) and len(data.test) == data.card["counts"]["test"]
+    if seen == 20:  # as balanced as those of train, and another seed's are others
+        shown = torch.cat([part["label"] for part in data.val.in_order()])
+        assert (shown >= 0).all() and shown.bincount().max() - shown.bincount()[shown.unique()].min() <= 1
+        assert not torch.equal(opened(1).val.index, data.val.index)
