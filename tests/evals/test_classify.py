@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from selfsup import evals, nets
+from selfsup import evals, nets, shards
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes") / "scenes"
+    shards.write("scenes", {"source": "scenes", "size": 8, "train": 60, "val": 40, "test": 20, "seed": 0, "max_bad": 0.0},
+                 folder, workers=1)
+    return folder
 
 
 def test_the_classifier_is_asked_as_it_is(encoder, data):
@@ -22,9 +30,9 @@ def test_the_classifier_is_asked_as_it_is(encoder, data):
 
 @pytest.mark.parametrize("labels, val_labels, seen", [
     (None, None, "all"), (20, None, "all"), (20, "all", "all"), (20, "same", 20), (0.1, "same", "share"), (None, "same", "all")])
-def test_of_val_no_more_labels_than_of_train(tiny_shards, tmp_path, labels, val_labels, seen):
+def test_of_val_no_more_labels_than_of_train(scenes, tmp_path, labels, val_labels, seen):
     def opened(seed):
-        return evals.Data(tiny_shards, labels, seed, val_labels=val_labels, cache=tmp_path)
+        return evals.Data(scenes, labels, seed, val_labels=val_labels, cache=tmp_path)
 
     data = opened(0)
     count = {"all": data.card["counts"]["val"], "share": len(data.train)}.get(seen, seen)
