@@ -3,8 +3,11 @@
 import math
 from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image, ImageEnhance, ImageOps
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from hypothesis import given, settings
@@ -44,6 +47,9 @@ def reference(functional, image, p, spec):
         x = functional.resized_crop(x, *p["box"].tolist(), list(x.shape[-2:]), antialias=True)
     if p["flip"]:
         x = functional.horizontal_flip(x)
+    if spec.shift:  # a crop out of the image with mirrored edges, as FixMatch's code has it
+        most, (down, right), (h, w) = int(spec.shift * x.shape[1]), p["shift"].tolist(), x.shape[1:]
+        x = functional.crop(functional.pad(x, [most] * 4, padding_mode="reflect"), most - down, most - right, h, w)
     if p["jitter"]:
         for which in p["order"].tolist():
             x = adjust(functional, which, x, p["factors"][which].item())
@@ -53,7 +59,14 @@ def reference(functional, image, p, spec):
         x = functional.gaussian_blur(x, 2 * operations.reach(x.shape[-1]) + 1, [p["sigma"].item()])
     if p["solarize"]:
         x = functional.solarize(x, 0.5)
-    return functional.normalize(x, MEAN, STD)
+    if spec.rand:  # held to torchvision's and to PIL's below
+        x = rand_augment.apply(x[None].clone(), *(p[name][None] for name in ("operation", "magnitude", "sign")))[0]
+    x = functional.normalize(x, MEAN, STD)
+    if spec.cutout:
+        half, (h, w) = round(spec.cutout * x.shape[1]) // 2, x.shape[1:]
+        y, x_ = (p["cutout"] * torch.tensor([h, w])).long().tolist()
+        x[:, max(0, y - half) : y + half, max(0, x_ - half) : x_ + half] = 0
+    return x
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -223,6 +236,90 @@ def test_rand_augments_operations_agree_with_torchvision(name, shape):
             torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
+PILS = {
+    "identity": lambda image, m, s: image,
+    "autocontrast": lambda image, m, s: ImageOps.autocontrast(image),
+    "equalize": lambda image, m, s: ImageOps.equalize(image),
+    "posterize": lambda image, m, s: ImageOps.posterize(image, 8 - round(4 * m)),
+    "solarize": lambda image, m, s: ImageOps.solarize(image, math.ceil((1 - m) * 255)),
+    "brightness": lambda image, m, s: ImageEnhance.Brightness(image).enhance(1 + s * m * 0.9),
+    "colour": lambda image, m, s: ImageEnhance.Color(image).enhance(1 + s * m * 0.9),
+    "contrast": lambda image, m, s: ImageEnhance.Contrast(image).enhance(1 + s * m * 0.9),
+    "sharpness": lambda image, m, s: ImageEnhance.Sharpness(image).enhance(1 + s * m * 0.9),
+    "rotate": lambda image, m, s: image.rotate(30 * s * m, Image.Resampling.BILINEAR),
+    "shear_x": lambda image, m, s: affine(image, 1, 0.3 * s * m, 0, 0, 1, 0),
+    "shear_y": lambda image, m, s: affine(image, 1, 0, 0, 0.3 * s * m, 1, 0),
+    "translate_x": lambda image, m, s: affine(image, 1, 0, -int(s * m * 150 / 331 * image.width), 0, 1, 0),
+    "translate_y": lambda image, m, s: affine(image, 1, 0, 0, 0, 1, -int(s * m * 150 / 331 * image.height)),
+}
+
+
+def affine(image, *matrix):
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize("low", [(0, 30), (rand_augment.FIXMATCH,)], ids=str)
+def test_a_batch_of_operations_is_pils_image_by_image_to_a_grey_level(low):
+    """With magnitudes of the images' own. Where a moved image has its edge, PIL takes the pixel inside for one outside."""
+    n = 200
+    x = pictures(n)
+    p = rand_augment.draw(rng.uniform(rng.key(0, torch.arange(n)), 1, 3), *low)
+    got = (rand_augment.apply(x.float() / 255, *p.values()) * 255).round().long()
+    white = rand_augment.apply(torch.ones(n, 1, 32, 32), *(where_moved(v, p["operation"]) for v in p.values()))
+    inside = F.max_pool2d((white < 1 - 1e-6).float(), 3, 1, 1)[:, 0] == 0
+    seen = set()
+    for i, (which, m, s) in enumerate(zip(*(value[:, 0].tolist() for value in p.values()))):
+        image = Image.fromarray(x[i].permute(1, 2, 0).numpy())
+        expected = torch.from_numpy(np.array(PILS[rand_augment.OPERATIONS[which]](image, m, s))).permute(2, 0, 1).long()
+        far = ((got[i] - expected).abs() > 1) & inside[i]
+        assert not far.any(), (rand_augment.OPERATIONS[which], m, s, (got[i] - expected)[far][:5])
+        seen.add(which)
+    assert len(seen) == 14 and inside.float().mean() > 0.7
+
+
+def where_moved(value, operation):
+    """Of other operations nothing that changes a white image."""
+    moves = operation >= rand_augment.WHICH["rotate"]
+    return torch.where(moves, value, 0 if value.dtype == torch.long else 0.0)
+
+
+def test_fixmatchs_operations_have_ranges_of_their_own():
+    """Sohn et al. 2020, table of the appendix: factors .05 to .95, which take away and never add; ±30°, ±.3; 4 to 8 bits."""
+    p = rand_augment.draw(rng.uniform(rng.key(0, torch.arange(20_000)), 2, 3), rand_augment.FIXMATCH)
+    amount = p["sign"] * p["magnitude"]
+
+    def of(name):
+        return amount[p["operation"] == rand_augment.WHICH[name]]
+
+    for name, low, high, strength in [*((name, 0.05, 0.95, lambda a: 1 + 0.9 * a) for name in (
+            "brightness", "colour", "contrast", "sharpness")), *((name, -0.3, 0.3, lambda a: a * 150 / 331) for name in (
+            "translate_x", "translate_y")), ("rotate", -30, 30, lambda a: 30 * a), ("shear_x", -0.3, 0.3, lambda a: 0.3 * a),
+            ("posterize", 4, 8, lambda a: 8 - (4 * a.abs()).round()), ("solarize", 0, 1, lambda a: 1 - a.abs())]:
+        found = strength(of(name))
+        assert low - 1e-4 <= found.min() < low + 0.02 * (high - low), name
+        assert high - 0.02 * (high - low) < found.max() <= high + 1e-4, name
+        assert abs(found.mean() - (low + high) / 2) < 0.03 * (high - low), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(share=st.sampled_from([0.03, 0.125, 0.5]), shape=st.sampled_from([(32, 32), (8, 20)]), seed=st.integers(0, 99))
+def test_shifts_are_whole_pixels_with_mirrored_edges(share, shape, seed):
+    p = augment.draw(rng.key(seed, torch.arange(6)), Augment(shift=share), *shape)["shift"]
+    most = [int(share * side) for side in shape]
+    assert (p.abs() <= torch.tensor(most)).all()
+    x = torch.randn(6, 2, *shape)
+    padded = F.pad(x, (most[1], most[1], most[0], most[0]), mode="reflect")
+    for image, whole, (down, right) in zip(operations.shift(x, p), padded, p.tolist()):
+        at = most[0] - down, most[1] - right
+        assert torch.equal(image, whole[:, at[0] : at[0] + shape[0], at[1] : at[1] + shape[1]])
+
+
+def test_all_shifts_are_as_likely():
+    p = augment.draw(rng.key(0, torch.arange(18_000)), Augment(shift=0.125), 32, 32)["shift"]
+    counts = (p[:, 0] * 9 + p[:, 1] + 40).bincount(minlength=81)
+    assert len(counts) == 81 and ((counts - 18_000 / 81) ** 2 / (18_000 / 81)).sum() < 124.8  # chi squared, 80 degrees, 0.1 %
+
+
 def test_each_image_has_its_own_operations_in_turn():
     n = 60
     x = pictures(n).float() / 255
@@ -359,7 +456,11 @@ def test_a_mapping_makes_the_views_of_the_same_augment():
     ({"rand": [0, 9]}, "augment.rand"),
     ({"rand": [1.5, 9]}, "augment.rand"),
     ({"rand": [2, 9, 3]}, "augment.rand"),
+    ({"rand": [2, "fixmach"]}, r"augment.rand: .* or \[2, fixmatch\], not \[2, 'fixmach'\]"),
     ({"cutout": [0.5]}, "augment.cutout"),
+    ({"shift": 0.6}, "augment.shift: should be a share of the image's side, 0 to 0.5, not 0.6"),
+    ({"mixup": -1}, "augment.mixup: should be 0 or alpha"),
+    ({"mixup": True}, "augment.mixup"),
     (["crop", {"scale": 0.5}], "augment: all views of a list have the same scale"),
     ([], "augment: should be a name"),
     (None, "augment: should be a name"),
@@ -386,7 +487,8 @@ class Constants(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-@pytest.mark.parametrize("value", [*AUGMENTS, {"rand": [2, 9]}, {"rand": [2, 1, 10], "cutout": 0.5}, {"blur": 1.0}])
+@pytest.mark.parametrize("value", [
+    *AUGMENTS, {"rand": [2, 9]}, {"rand": [2, 1, 10], "cutout": 0.5}, {"blur": 1.0}, {"mixup": 0.5}])
 def test_on_a_gpu_nothing_is_read_back_or_copied_there(value):
     with FakeTensorMode():
         on_gpu = {"device": "cuda"}

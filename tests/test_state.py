@@ -8,6 +8,7 @@ import torch.nn as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfsup.errors import UserError
 from selfsup.training.state import Bank, Ema, Queue, Teacher, frozen, rising
 
 
@@ -45,6 +46,18 @@ def test_ema_keeps_batch_statistics_of_its_own():
     before = ema.module.running_mean.clone()
     ema.update(online, 0.5)
     assert torch.equal(ema.module.running_mean, before) and before.abs().sum() > 0 and online.running_mean.abs().sum() == 0
+
+
+def test_of_an_average_that_is_judged_the_statistics_are_averaged_too():
+    """Left behind, they would be those of the first weights, for the last ones: evaluation would be noise."""
+    online = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    ema, mean = Ema(online), torch.zeros(2)
+    for _ in range(3):
+        online(torch.randn(8, 3) + 5)
+        ema.update(online, 0.9, buffers=True)
+        mean = 0.9 * mean + 0.1 * online[1].running_mean
+    torch.testing.assert_close(ema.module[1].running_mean, mean)
+    assert ema.module[1].num_batches_tracked == 3 and mean.abs().sum() > 0
 
 
 def test_ema_refuses_another_architecture():
@@ -112,6 +125,18 @@ def test_bank_moves_its_rows_and_no_others():
     for row in (0, 2, 3, 5):
         assert torch.equal(bank.rows[row], before[row])
     assert list(bank.state_dict()) == ["rows"]
+
+
+def test_a_teacher_brings_what_its_folder_holds():
+    net, classifier = nn.Flatten(), nn.Linear(12, 3)
+    net.dim, net.mean, net.std, classifier.config = 12, [0.5] * 3, [0.25] * 3, {"d_out": 3}
+    teacher = Teacher(net, {"mean": net.mean, "std": net.std}, classifier=classifier).train()
+    assert teacher.classifier(3) is teacher.part("classifier") is classifier
+    assert not classifier.training and not classifier.weight.requires_grad
+    with pytest.raises(UserError, match="a run that tells 3 classes apart, and this run's data have 4"):
+        teacher.classifier(4)
+    with pytest.raises(UserError, match="holds no projector: .* \\(it holds encoder, classifier\\)"):
+        teacher.part("projector")
 
 
 def test_momentum_rises_to_one():

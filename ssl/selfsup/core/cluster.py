@@ -34,6 +34,16 @@ def assign(x, centroids, chunk=65536):
 
 
 @float32
+def ranked(number, score):
+    """The place (N,) of each among those with the same number (N,), from 0; the highest score (N,) comes first."""
+    order = score.argsort(descending=True, stable=True)
+    order = order[number[order].argsort(stable=True)]
+    sizes = number.bincount()
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device) - (sizes.cumsum(0) - sizes)[number[order]]
+    return place
+
+
 def kmeans(x, k, seed=0, iterations=20):
     """Lloyd's k-means of (N, d) -> (assignments int64 (N,), centroids (k, d)).
 

@@ -12,7 +12,7 @@ import torch
 
 from ..core import rng
 from ..errors import UserError, nearest
-from . import operations, rand_augment
+from . import mix, operations, rand_augment
 
 CHUNK = 2**17  # pixels a CPU works on at once (128 images at 32 px): temporaries stay in the cache, calls cost little
 RATIO = (3 / 4, 4 / 3)  # aspect ratios of crops, torchvision's default, as in all papers here
@@ -28,13 +28,16 @@ class Augment:
     crop: tuple = ()  # smallest and largest share of the area, resized
     scale: float = 1.0  # to this share of the image's side
     flip: float = 0.0  # probability
+    shift: float = 0.0  # at most so far, as a share of the side, in whole pixels; edges mirror
     jitter: tuple = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue, as in torchvision's ColorJitter
     jitter_p: float = 0.8  # probability of the jitter
     grey: float = 0.0  # probability
     blur: float = 0.0  # probability; sigma in SIGMA, kernel a tenth of the image as in SimCLR
     solarize: float = 0.0  # probability; threshold one half, as in BYOL
-    rand: tuple = ()  # RandAugment: number of operations, magnitude of 30, or its least and largest: `rand_augment`
+    # RandAugment: number of operations, and their magnitude of 30, its least and largest, or "fixmatch": `rand_augment`
+    rand: tuple = ()
     cutout: float = 0.0  # side of a square set to the mean, as a share of the image's (DeVries & Taylor 2017)
+    mixup: float = 0.0  # mixed with another image of the batch, alpha of the share's distribution: `mix`; it stays the larger part
 
     def __post_init__(self):
         for field in fields(self):
@@ -68,6 +71,8 @@ def _rand(value):
     count, magnitude = value[:1], value[1:]
     if not (_numbers(count, (1, 100)) and isinstance(count[0], int)):
         return False
+    if magnitude == (rand_augment.FIXMATCH,):
+        return True
     return _numbers(magnitude, (0, rand_augment.MOST)) or _range(magnitude, 0, rand_augment.MOST)
 
 
@@ -85,9 +90,12 @@ RULES = {  # of a field of Augment that is no probability: whether a value is on
     ),
     "rand": (
         lambda v: isinstance(v, tuple) and _rand(v),
-        f"how many operations and their magnitude or its range, 0 to {rand_augment.MOST}, as in [2, 9] or [2, 1, 10]",
+        f"how many operations and their magnitude or its range, 0 to {rand_augment.MOST}, as in [2, 9] or [2, 1, 10], or "
+        f"[2, {rand_augment.FIXMATCH}]",
     ),
+    "shift": (lambda v: _number(v, 0, 0.5), "a share of the image's side, 0 to 0.5"),
     "cutout": (lambda v: _number(v, 0, 1), "a share of the image's side, 0 to 1"),
+    "mixup": (lambda v: _number(v, 0, 0) or _number(v, *mix.ALPHA), f"0 or alpha, {mix.ALPHA[0]} to {mix.ALPHA[1]}"),
 }
 
 # One Augment for every view, or a tuple with one for each.
@@ -111,6 +119,15 @@ AUGMENTS = {
         Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2),
         Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, solarize=0.2),
     ),
+    # MixMatch, section 4.1, with its code's shift by up to 4 of 32 pixels: the weak view of FixMatch (section 2.3).
+    "flip_shift": Augment(flip=0.5, shift=0.125),
+    # FixMatch, section 2.3: weak, and strong by two operations of its appendix's list and Cutout of half the side.
+    "fixmatch": (
+        Augment(flip=0.5, shift=0.125),
+        Augment(flip=0.5, shift=0.125, rand=(2, rand_augment.FIXMATCH), cutout=0.5),
+    ),
+    # Noisy Student, section 3.1: RandAugment, two operations of magnitude 27.
+    "noisy_student": Augment(flip=0.5, shift=0.125, rand=(2, 27)),
     # solo-learn's recipe for VICReg on CIFAR.
     "vicreg": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, solarize=0.1),
     # SimSiam's, section 3: MoCo v2's, without blur as in its CIFAR experiment (appendix D).
@@ -169,6 +186,10 @@ def draw(key, spec, height, width):
     p["blur"] = u[:, 11] < spec.blur
     p["sigma"] = SIGMA[0] + u[:, 12] * (SIGMA[1] - SIGMA[0])
     p["solarize"] = u[:, 13] < spec.solarize
+    if spec.shift:
+        most = [int(spec.shift * side) for side in (height, width)]
+        steps = zip(rng.uniform(key, 2, salt=5).unbind(1), most)
+        p["shift"] = torch.stack([(u * (2 * reach + 1)).long() - reach for u, reach in steps], 1)
     if spec.rand:
         p |= rand_augment.draw(rng.uniform(key, spec.rand[0], 3, salt=3), *spec.rand[1:])
     if spec.cutout:
@@ -219,6 +240,8 @@ def _changed(x, p, spec, size):
     only = operations.only
     if spec.crop or spec.flip or x.shape[2:] != size:
         x = operations.crop(x, p["box"], p["flip"], size)
+    if spec.shift:
+        x = operations.shift(x, p["shift"])
     if any(spec.jitter):
         x = operations.jitter(x, p["factors"], p["order"], p["jitter"])
     if spec.grey:

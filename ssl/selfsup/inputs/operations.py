@@ -56,6 +56,17 @@ def _separable(x, rows, columns):
     return torch.bmm(rows, x.view(n * c, height, w)).view(n, c, h, w)
 
 
+def shift(x, by):
+    """Move (N, C, H, W) by whole pixels `by` (N, 2), down and to the right; what comes in mirrors what is beside the edge,
+    which is not repeated."""
+    for axis, amount in zip((2, 3), by.unbind(1)):
+        last = x.shape[axis] - 1
+        source = (torch.arange(last + 1, device=x.device) - amount[:, None]).abs()
+        source = last - (last - source).abs()
+        x = x.gather(axis, source[:, None, :, None].expand_as(x) if axis == 2 else source[:, None, None].expand_as(x))
+    return x
+
+
 def jitter(x, factors, order, on):
     """Colour jitter of (N, C, H, W) in [0, 1], in place: brightness, contrast, saturation, hue (0-3), where `on` (N,).
 

@@ -2,7 +2,8 @@
 
 Each image has operations, directions and, from a range, magnitudes of its own. Operations and what a magnitude means
 are those of torchvision.transforms.v2.RandAugment, with which each agrees on float images to 1e-5; places are
-interpolated bilinearly, and what comes in from outside is black, as there.
+interpolated bilinearly, and what comes in from outside is black, as there. FixMatch draws from the same list by ranges
+of its own.
 """
 
 import math
@@ -20,11 +21,25 @@ OPERATIONS = (
 WHICH = {name: number for number, name in enumerate(OPERATIONS)}
 BLEND, ROTATE, SHEAR, SHIFT = 0.9, 30, 0.3, 150 / 331  # at most: 1 ± a factor, degrees, share of the side
 BITS = 4  # of 8 that posterize then leaves
+FIXMATCH = "fixmatch"  # in place of a magnitude: each operation's own range
+LESS, FARTHEST = (0.05, 0.95), 0.3  # there: factors of brightness, colour, contrast, sharpness; share of the side
 
 
 def draw(u, low, high=None):
     """What is done to each image, from uniform numbers (N, n, 3) for n turns: `operation`, its number in OPERATIONS,
-    `magnitude`, `low` or from the range low to high and divided by MOST, and `sign`, 1 or -1; each (N, n)."""
+    `magnitude`, `low` or from the range low to high and divided by MOST, and `sign`, 1 or -1; each (N, n).
+
+    low "fixmatch": magnitudes of the whole range of each operation, as Sohn et al. 2020 have them (section 2.3 and the
+    appendix's table, https://arxiv.org/abs/2001.07685): factors that take away and never add, shorter shifts."""
+    if low == FIXMATCH:
+        p = draw(u, 0, MOST)
+        less = (p["operation"] >= WHICH["brightness"]) & (p["operation"] <= WHICH["sharpness"])
+        factor = LESS[0] + p["magnitude"] * (LESS[1] - LESS[0])
+        shifts = p["operation"] >= WHICH["translate_x"]
+        p["magnitude"] = torch.where(less, (1 - factor) / BLEND, p["magnitude"])
+        p["magnitude"] = torch.where(shifts, p["magnitude"] * (FARTHEST / SHIFT), p["magnitude"])
+        p["sign"] = torch.where(less, -1.0, p["sign"])
+        return p
     high = low if high is None else high
     return {
         "operation": (u[..., 0] * len(OPERATIONS)).long(),

@@ -14,6 +14,7 @@ import torch
 
 from ..arguments import Count, Crop, Range
 from ..core import rng
+from . import mix
 from .augment import Augment, apply, augmentation, draw
 
 
@@ -121,6 +122,10 @@ def _views(images, key, augment, count, mean, std, first=0, **changes):
     views = torch.empty(len(images), count, images.shape[1], *size, device=images.device)
     for number in range(count):
         spec = specs[number % len(specs)]
-        params = draw(rng.key(key, first + number), spec, *images.shape[2:])
+        own = rng.key(key, first + number)
+        params = draw(own, spec, *images.shape[2:])
         apply(images, params, spec, mean, std, out=views[:, number])
+        if spec.mixup:
+            share = mix.shares(own, spec.mixup)
+            views[:, number] = mix.mixed(views[:, number], mix.partners(own), share.maximum(1 - share))
     return views

@@ -13,6 +13,8 @@ class TextTransformer(nn.Module):
     Captions longer than `length` tokens are cut.
     """
 
+    takes = "caption"
+
     def __init__(self, vocabulary, length=32, dim=128, depth=2, heads=4):
         super().__init__()
         self.length, self.dim = length, dim
@@ -22,6 +24,9 @@ class TextTransformer(nn.Module):
         self.position = nn.Parameter(torch.randn(length, dim) * 0.01)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
+
+    def prepare(self, tokens):
+        return tokens
 
     def states(self, tokens, causal=False):
         """Token ids (N, L), L at most `length` -> states (N, L, dim): the embedding with its place, and what each block

@@ -6,10 +6,10 @@ import torch
 import torch.nn as nn
 
 from ..arguments import Range, Temperature, Width
-from ..core.distributed import gather, rank
-from ..core.precision import cross_entropy, float32, normalize
-from ..layers import mlp
+from ..core.precision import normalize
 from ..inputs.views import Views
+from ..layers import mlp
+from ..training.losses import nt_xent
 from .base import Method, affinity
 
 
@@ -43,15 +43,10 @@ class SimCLR(Method):
         """Unit vectors (2N, dim), as the only one of a tuple; the views of image i are the rows 2i and 2i + 1."""
         return (normalize(self.projector(self.encoder(batch["image"].flatten(0, 1))), dim=1),)
 
-    @float32
     def objective(self, z):
         """Of unit vectors as `project` gives them; accuracy: the share of views that find their other one."""
-        me = torch.arange(len(z), device=z.device) + rank() * len(z)
-        logits = z @ gather(z).T / self.temperature
-        logits = logits.scatter(1, me[:, None], -torch.inf)  # never itself
-        other = me ^ 1  # the image's other view
-        accuracy = (logits.argmax(1) == other).float().mean()
-        return {"loss": cross_entropy(logits, other), "accuracy": accuracy, "embedding": z}
+        loss, accuracy = nt_xent(z, self.temperature)
+        return {"loss": loss, "accuracy": accuracy, "embedding": z}
 
     @torch.no_grad()
     def pictures(self, batch):

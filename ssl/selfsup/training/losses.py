@@ -22,6 +22,20 @@ def info_nce(query, key, temperature, smoothing=0.0):
 
 
 @float32
+def nt_xent(z, temperature):
+    """Each view finds the other one of its image among all other views of all processes (Chen et al. 2020, SimCLR, eq. 1).
+
+    z: unit vectors (2n, d), the two views of an image in neighbouring rows. Returns the loss, averaged over the views, and
+    the share of views that are right.
+    """
+    me = torch.arange(len(z), device=z.device) + rank() * len(z)
+    logits = z @ gather(z).T / temperature
+    logits = logits.scatter(1, me[:, None], -torch.inf)  # never itself
+    other = me ^ 1  # the image's other view
+    return F.cross_entropy(logits, other), (logits.argmax(1) == other).float().mean()
+
+
+@float32
 def local_info_nce(scores, image):
     """Each query finds each place of its own image among all places of the other images (Bachman et al. 2019, eq. 4).
 

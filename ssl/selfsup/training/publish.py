@@ -8,7 +8,7 @@ import shutil
 import torch
 
 from .. import data, encoder
-from ..core import files
+from ..core import distributed, files
 from ..data import columns
 from .checkpoint import settings
 
@@ -30,8 +30,9 @@ def shown(method, shards, cache, prepare, count=16):
     """What explains the method: its pictures of validation samples, and its tables of texts."""
     name = "val" if data.tars.card_of(shards)["counts"]["val"] else "train"
     split = data.open(shards, name, reader="auto", cache=cache, columns=method.inputs.columns)
-    batch = prepare(next(iter(split.in_order(count))))
-    return method.pictures(batch), method.texts(batch, split.tokenizer) if split.tokenizer else {}
+    with distributed.alone():
+        batch = prepare(next(iter(split.in_order(count))))
+        return method.pictures(batch), method.texts(batch, split.tokenizer) if split.tokenizer else {}
 
 
 def publish(method, info, progress, images, texts, out):

@@ -1,0 +1,48 @@
+"""MixUp: images and their labels are mixed in pairs."""
+
+import torch
+
+from .. import nets
+from ..arguments import Scale
+from ..core.precision import cross_entropy
+from ..data.order import Shuffled
+from ..inputs import mix
+from ..inputs.views import View
+from .base import Method, denormalise, rows
+
+
+class MixUp(Method):
+    """Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", section 2 and figure 1.
+    https://arxiv.org/abs/1710.09412
+
+    Trained on the images that have a label. Each has a share of its own and a partner in the batch, where the authors'
+    code draws one share for all. alpha: of the share's distribution, 1 in the paper for CIFAR-10.
+    """
+
+    inputs = View(augment="crop_flip", columns=("image", "label"))
+    order = Shuffled(labelled=True)
+    sensitive = ("alpha", 0.2)  # the paper's for ImageNet, section 3.1
+
+    def __init__(self, encoder, card, alpha: Scale = 1.0):
+        super().__init__(encoder)
+        self.alpha = alpha
+        self.classifier = nets.build("linear", d_in=encoder.dim, d_out=len(card["classes"]))
+
+    def mixed(self, batch):
+        """Mixed images, their shares of themselves (n,), and their partners' labels (n,)."""
+        share, partner = mix.shares(batch["key"], self.alpha), mix.partners(batch["key"])
+        return mix.mixed(batch["image"], partner, share), share, mix.gather_rows(batch["label"])[partner]
+
+    def forward(self, batch):
+        x, share, others = self.mixed(batch)
+        logits, label = self.classifier(self.encoder(x)), batch["label"]
+        losses = [weight * cross_entropy(logits, of, reduction="none") for weight, of in ((share, label), (1 - share, others))]
+        larger = torch.where(share >= 0.5, label, others)
+        return {"loss": sum(losses).mean(), "accuracy": (logits.argmax(1) == larger).float().mean()}
+
+    def parts(self):
+        return {"encoder": self.encoder, "classifier": self.classifier}
+
+    @torch.no_grad()
+    def pictures(self, batch):
+        return {"mixed": rows(denormalise(self.mixed(batch)[0][:8]))}
