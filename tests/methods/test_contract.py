@@ -76,6 +76,7 @@ ARGS = {
     "point_contrast": {"pairs": 6, "radius": 0.1},
     "depth_contrast": {"hidden": 32, "hidden_voxels": 16, "dim": 16, "queue": 20, "grid": 8, "width": 2},
     "fixmatch": {"ratio": 3, "threshold": 0.2},  # some are above, untrained
+    "noisy_student": {"least": 0.2},
 }
 FROM_ZERO = ("word2vec",)  # its output starts at 0, so that the vectors learn from the second step on
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
