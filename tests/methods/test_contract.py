@@ -469,6 +469,7 @@ def step_on_a_gpu(method, batch=None):
 VARIANTS = {
     "icmlm": [{"image": False}],
     "co_training": [{"views": "caption"}],
+    "fixmatch": [{"temperature": 0.4}],
     "colorization": [{"loss": "l2"}],
     "context_encoder": [{"region": "central"}, {"adversarial": 0}],
     "deep_infomax": [{"estimator": "infonce"}],

@@ -47,6 +47,22 @@ def test_loss_is_algorithm_1(threshold):
     assert {name: float(value.detach()) for name, value in out.items()} == pytest.approx(expected, rel=1e-5)
 
 
+def test_sharpened_shares_are_udas_target():
+    """google-research/uda, image/main.py: KL from softmax(weak / T), of which FixMatch's is the limit; its mask is not sharpened."""
+    labelled, label, weak, strong = torch.randn(2, 3), torch.tensor([0, 1]), 2 * torch.randn(6, 3), torch.randn(6, 3)
+
+    def of(temperature):
+        z = strong.clone().requires_grad_()
+        build(threshold=0.7, temperature=temperature).objective(labelled, weak, z, label)["loss"].backward()
+        return z.grad
+
+    target = (weak / 0.4).softmax(1)
+    mask = (weak.softmax(1).amax(1) >= 0.7).float()
+    assert 0 < mask.sum() < 6
+    torch.testing.assert_close(of(0.4), (strong.softmax(1) - target) * mask[:, None] / 6)
+    torch.testing.assert_close(of(0.0), of(1e-3))
+
+
 def test_the_mask_chooses_samples():
     """The second bug of the sheet's section 6: a mask (B, 1) times losses (B,) is (B, B), and scales all alike. With the
     losses .1, .1, 3, 3 and the first two confident it gives .775 in place of .05."""

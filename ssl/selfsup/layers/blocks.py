@@ -54,6 +54,23 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+class Preactivated(nn.Module):
+    """A Wide ResNet's unit on (N, d_in, H, W): BatchNorm, a leaky ReLU and a convolution, twice, beside a way past
+    them. Where the shape changes, what was activated goes past, by a convolution of its own."""
+
+    def __init__(self, d_in, d_out, stride, slope):
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(d_in), nn.Conv2d(d_in, d_out, 3, stride, 1, bias=False)
+        self.norm2, self.conv2 = nn.BatchNorm2d(d_out), nn.Conv2d(d_out, d_out, 3, 1, 1, bias=False)
+        self.past = nn.Conv2d(d_in, d_out, 1, stride, bias=False) if (d_in, stride) != (d_out, 1) else None
+        self.slope = slope
+
+    def forward(self, x):
+        active = F.leaky_relu(self.norm1(x), self.slope)
+        own = self.conv2(F.leaky_relu(self.norm2(self.conv1(active)), self.slope))
+        return own + (x if self.past is None else self.past(active))
+
+
 def sincos(h, w, dim):
     """Fixed 2-D sine-cosine position embedding, (h·w, dim), as in MAE: half of the channels for y, half for x."""
     if dim % 4:

@@ -1,10 +1,12 @@
 """FixMatch: what the network says of a weakly augmented image, where it is sure, is the label of the strongly augmented one."""
 
+from typing import Annotated
+
 import torch
 import torch.nn as nn
 
 from .. import nets
-from ..arguments import Count, Proportion, Weight
+from ..arguments import Count, Proportion, Range, Weight
 from ..core.precision import cross_entropy, float32
 from ..data.order import Labelled, apart
 from ..inputs.views import Views
@@ -19,6 +21,8 @@ class FixMatch(Method):
     ratio: unlabelled images beside each labelled one (μ), with which `train.batch` is a multiple of 1 + ratio. threshold:
     τ. weight: λ_u. momentum: of the averaged weights, which are what is judged; 0.999 averages over a thousand steps, a
     run of some hundred needs about 0.98. BatchNorm's statistics are averaged with them.
+    temperature: 0 makes the target one class. Above, it is sharpened shares of all of them: with 0.4 and a threshold of 0.8
+    this is the authors' code of UDA (Xie et al. 2020, https://arxiv.org/abs/1904.12848), which FixMatch simplifies.
     Labelled images have the first of the two views, which is weak. One forward sees all rows, so that BatchNorm does; a
     labelled image's strong view is made and not used.
     """
@@ -34,11 +38,12 @@ class FixMatch(Method):
         ratio: Count = 7,
         threshold: Proportion = 0.95,
         weight: Weight = 1.0,
+        temperature: Annotated[float, Range(ge=0, le=1e3)] = 0.0,
         momentum: Proportion = 0.999,
     ):
         super().__init__(encoder)
         self.order = Labelled(ratio)
-        self.threshold, self.weight, self.momentum = threshold, weight, momentum
+        self.threshold, self.weight, self.temperature, self.momentum = threshold, weight, temperature, momentum
         self.classifier = nets.build("linear", d_in=encoder.dim, d_out=len(card["classes"]))
         self.average = Ema(nn.Sequential(encoder, self.classifier))
 
@@ -53,6 +58,8 @@ class FixMatch(Method):
     def objective(self, labelled, weak, strong, label):
         """Of logits (n, C) of the labelled rows, and of both views (n · ratio, C) of the others; label (n,)."""
         sure, said = weak.detach().softmax(1).max(1)
+        if self.temperature:
+            said = (weak.detach() / self.temperature).softmax(1)
         confident = (sure >= self.threshold).float()
         supervised = cross_entropy(labelled, label)
         # A mean over all unlabelled rows: over the confident ones alone the first of them would have the whole weight.
