@@ -67,7 +67,9 @@ def test_resnet18_keeps_small_images_large():
 def test_wide_resnet_is_the_papers():
     """WRN-28-2: with a linear layer of ten classes 1,467,610 parameters, as its PyTorch ports print them."""
     net = nets.build("wide_resnet").eval()
-    assert [m.shape[1:] for m in net.layers(torch.zeros(1, 3, 32, 32))] == [(16, 32, 32), (32, 32, 32), (64, 16, 16), (128, 8, 8)]
+    assert [m.shape[1:] for m in net.layers(torch.zeros(1, 3, 32, 32))] == [
+        (16, 32, 32), (32, 32, 32), (64, 16, 16), (128, 8, 8)
+    ]  # fmt: skip
     assert sum(p.numel() for p in net.parameters()) + 128 * 10 + 10 == 1_467_610 and net.dim == 128
     with pytest.raises(UserError, match="encoder.depth: a Wide ResNet has 6 n \\+ 4 layers, as 10, 16, 22 or 28, not 20"):
         nets.build("wide_resnet", depth=20)

@@ -45,8 +45,8 @@ def test_each_run_starts(made, tmp_path, run):
 
 
 def begun(run, pictures, folder, batch, teacher=None, labels=None):
-    """The method of a run after two steps by its own optimiser, views and arguments, in its own precision; only the batch
-    and its labels are less."""
+    """The method of a run after two steps by its own optimiser, views and arguments, in its own precision; only the
+    batch and its labels are less."""
     run = run.model_copy(update={"train": run.train.model_copy(update={"images": 2 * batch, "batch": batch, "threads": 1})})
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if run.train.precision == "bf16" else "no")

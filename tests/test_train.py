@@ -353,6 +353,32 @@ def test_from_hands_a_frozen_teacher_to_a_method_that_names_one(scenes, others, 
     assert list(info["parts"]) == ["encoder"]
 
 
+def test_runs_go_on_from_one_another(scenes, tmp_path):
+    """SimCLR v2's three runs, and two generations of Noisy Student: each is given what the folder of the one before holds."""
+    encoders, nets = tmp_path / "encoders", {}
+
+    def trained(name, method, from_=None, **args):
+        run = having(make_run(method, args=args, images=64), name=f"tiny-{name}", labels=30, from_=from_ and f"tiny-{from_}")
+        out, _ = pretrain(run, scenes, tmp_path / name, encoders=encoders)
+        shutil.copytree(out, encoders / "tiny" / f"tiny-{name}" / "0")
+        nets[name] = [selfsup.load(out, part=part) for part in selfsup.load(out).info["parts"]]
+        return selfsup.load(out).info
+
+    assert list(trained("pretrained", "simclr_v2", dim=8)["parts"]) == ["encoder", "projector"]
+    fine = trained("fine", "simclr_v2_finetune", "pretrained")
+    given = dict(zip(("encoder", "projector"), (net.state_dict() for net in nets["pretrained"])))
+    whole = given["encoder"] | {f"projector.{name}": value for name, value in given["projector"].items()}
+    assert fine["from_hash"] == digest(whole)  # another projector is another training
+    assert fine["parts"]["classifier"] == {"name": "mlp", "d_in": 32, "hidden": 32, "d_out": 10, "layers": 2}
+    assert list(trained("small", "simclr_v2_distil", "fine")["parts"]) == ["encoder", "classifier"]
+    trained("teacher", "noisy_student")
+    trained("student", "noisy_student", "teacher", least=0.0)
+    rows = rows_of(tmp_path / "student" / "out" / "0", "history")
+    assert rows[0]["kept"] == 1 and rows[-1]["loss_unlabelled"] > 0
+    with pytest.raises(UserError, match="holds no classifier: .* \\(it holds encoder, projector\\)"):
+        trained("wrong", "noisy_student", "pretrained")
+
+
 def test_labels_reach_the_data(scenes, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(data, "open", lambda *args, real=data.open, labels=None, seed=None, **options: (

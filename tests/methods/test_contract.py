@@ -134,7 +134,8 @@ def taught(encoder):
         torch.manual_seed(9)
         net = nets.build(**encoder, card=CARD)
         widths = {"d_in": net.dim, "hidden": 16}
-        parts = {"classifier": nets.build("mlp", **widths, d_out=4, layers=2), "projector": nets.build("mlp", **widths, d_out=8, layers=3)}
+        heads = {"classifier": {"d_out": 4, "layers": 2}, "projector": {"d_out": 8, "layers": 3}}
+        parts = {name: nets.build("mlp", **widths, **of) for name, of in heads.items()}
     net.mean, net.std = CARD["mean"], CARD["std"]
     return SimpleNamespace(teacher=net, parts=parts, initialise=lambda net: None)
 

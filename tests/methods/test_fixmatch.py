@@ -48,7 +48,8 @@ def test_loss_is_algorithm_1(threshold):
 
 
 def test_sharpened_shares_are_udas_target():
-    """google-research/uda, image/main.py: KL from softmax(weak / T), of which FixMatch's is the limit; its mask is not sharpened."""
+    """google-research/uda, image/main.py: KL from softmax(weak / T), of which FixMatch's is the limit; the mask is of the
+    shares as they are."""
     labelled, label, weak, strong = torch.randn(2, 3), torch.tensor([0, 1]), 2 * torch.randn(6, 3), torch.randn(6, 3)
 
     def of(temperature):
@@ -64,11 +65,12 @@ def test_sharpened_shares_are_udas_target():
 
 
 def test_the_mask_chooses_samples():
-    """The second bug of the sheet's section 6: a mask (B, 1) times losses (B,) is (B, B), and scales all alike. With the
-    losses .1, .1, 3, 3 and the first two confident it gives .775 in place of .05."""
-    losses, log = torch.tensor([0.1, 0.1, 3.0, 3.0]), lambda p: torch.stack([p.log(), ((1 - p) / 2).log(), ((1 - p) / 2).log()], 1)
+    """The second bug of the sheet's section 6: a mask (B, 1) times losses (B,) is (B, B), and scales all alike. With
+    the losses .1, .1, 3, 3 and the first two confident it gives .775 in place of .05."""
+    p = (-torch.tensor([0.1, 0.1, 3.0, 3.0])).exp()  # of the right class
+    strong = torch.stack([p, (1 - p) / 2, (1 - p) / 2], 1).log()
     weak = torch.tensor([[9.0, 0, 0], [9.0, 0, 0], [0.1, 0, 0], [0.1, 0, 0]])
-    out = build(threshold=0.95).objective(torch.zeros(4, 3), weak, log((-losses).exp()), torch.zeros(4, dtype=torch.long))
+    out = build(threshold=0.95).objective(torch.zeros(4, 3), weak, strong, torch.zeros(4, dtype=torch.long))
     assert float(out["loss_unlabelled"]) == pytest.approx(0.05, rel=1e-5)
 
 
@@ -91,7 +93,7 @@ def test_labels_of_the_others_are_never_read():
 
 
 def test_what_is_judged_is_the_average_with_its_statistics():
-    """One that leaves BatchNorm's statistics behind, at 0 and 1, judges noise (ignite#2590, FixMatch-pytorch's "EMA issues")."""
+    """One that leaves BatchNorm's statistics behind, at 0 and 1, judges noise (pytorch/ignite#2590)."""
     method = build("batch", momentum=0.9)
     expected = {name: value.clone() for name, value in method.average.module.state_dict().items()}
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.1)
@@ -99,7 +101,8 @@ def test_what_is_judged_is_the_average_with_its_statistics():
         method({"image": torch.randn(8, 2, 3, 16, 16), "label": torch.zeros(8, dtype=torch.long)})["loss"].backward()
         optimizer.step()
         method.after_step((step + 1) / 3)
-        for (name, mean), value in zip(expected.items(), [*method.encoder.state_dict().values(), *method.classifier.state_dict().values()]):
+        online = [*method.encoder.state_dict().values(), *method.classifier.state_dict().values()]
+        for (name, mean), value in zip(expected.items(), online):
             expected[name] = 0.9 * mean + 0.1 * value if mean.is_floating_point() else value.clone()
     parts = method.parts()
     found = [*parts["encoder"].state_dict().values(), *parts["classifier"].state_dict().values()]

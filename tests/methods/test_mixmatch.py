@@ -39,7 +39,7 @@ def mixmatch(x, label, u, net, temperature, weight, share, partner):
     mixed = []
     for i in range(len(images)):  # lines 12 to 14
         own = max(share[i], 1 - share[i])
-        mixed.append((own * images[i] + (1 - own) * images[partner[i]], own * targets[i] + (1 - own) * targets[partner[i]]))
+        mixed.append([own * of[i] + (1 - own) * of[partner[i]] for of in (images, targets)])
     labelled, unlabelled = mixed[: len(x)], mixed[len(x) :]
     loss_x = np.mean([-(target * np.log(softmax(net(image)))).sum() for image, target in labelled])
     loss_u = np.mean([((target - softmax(net(image))) ** 2).mean() for image, target in unlabelled])  # over classes: 1 / L
@@ -122,7 +122,8 @@ def test_what_is_judged_is_the_average():
     method.classifier.weight.data.add_(1)
     method.after_step(1)
     torch.testing.assert_close(method.parts()["classifier"].weight, first + 0.5)
-    torch.testing.assert_close(method.parts()["encoder"].blocks[0][1].running_mean, method.encoder.blocks[0][1].running_mean / 2)
+    norm, judged = (net.blocks[0][1] for net in (method.encoder, method.parts()["encoder"]))
+    torch.testing.assert_close(judged.running_mean, norm.running_mean / 2)
 
 
 def test_learns(fit):

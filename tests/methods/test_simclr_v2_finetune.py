@@ -28,8 +28,8 @@ def build(cut=1, teacher=None):
 
 
 def test_starts_from_the_projectors_first_layer():
-    """Selector 1 of the authors' code: relu(bn(linear(h))), bit for bit, under a new linear layer. (Its default was wrong
-    once, and cost seven points: google-research/simclr#47.)"""
+    """Selector 1 of the authors' code: relu(bn(linear(h))), bit for bit, under a new linear layer. (Its default was
+    wrong once, and cost seven points: google-research/simclr#47.)"""
     teacher, x = pretrained(), torch.randn(5, 3, 16, 16)
     method = build(teacher=teacher).eval()
     linear, norm, relu = teacher.part("projector")[:3]
@@ -59,7 +59,7 @@ def test_everything_is_trained_and_the_teacher_stays(prepare, card):
 def test_what_cannot_be_gone_on_with_is_one_sentence():
     with pytest.raises(UserError, match="another encoder, .*'width': 8.*`encoder` should be the same"):
         build(teacher=pretrained(width=8))
-    with pytest.raises(UserError, match="args.cut: of a projector of 3 layers fewer can be kept, not 3"):
+    with pytest.raises(UserError, match="args.cut: the projector has 3 layers, and fewer are kept: not 3"):
         build(cut=3)
     teacher = pretrained()
     del teacher.parts["projector"]

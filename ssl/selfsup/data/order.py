@@ -66,7 +66,7 @@ class Labelled:
 def apart(rows, ratio):
     """Of rows (n · (1 + ratio), …) as `Labelled` deals them those with a label (n, …), and the others (n · ratio, …)."""
     if len(rows) % (1 + ratio):
-        raise UserError(f"{len(rows)} samples are not whole groups of {1 + ratio}, of which one has a label: see args.ratio")
+        raise UserError(f"{len(rows)} samples are not whole groups of one with a label and {ratio} others (args.ratio)")
     groups = rows.unflatten(0, (-1, 1 + ratio))
     return groups[:, 0], groups[:, 1:].flatten(0, 1)
 

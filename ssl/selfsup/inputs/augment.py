@@ -37,7 +37,7 @@ class Augment:
     # RandAugment: number of operations, and their magnitude of 30, its least and largest, or "fixmatch": `rand_augment`
     rand: tuple = ()
     cutout: float = 0.0  # side of a square set to the mean, as a share of the image's (DeVries & Taylor 2017)
-    mixup: float = 0.0  # mixed with another image of the batch, alpha of the share's distribution: `mix`; it stays the larger part
+    mixup: float = 0.0  # alpha of the share of another image of the batch, which stays the smaller part: `mix`
 
     def __post_init__(self):
         for field in fields(self):
@@ -90,8 +90,8 @@ RULES = {  # of a field of Augment that is no probability: whether a value is on
     ),
     "rand": (
         lambda v: isinstance(v, tuple) and _rand(v),
-        f"how many operations and their magnitude or its range, 0 to {rand_augment.MOST}, as in [2, 9] or [2, 1, 10], or "
-        f"[2, {rand_augment.FIXMATCH}]",
+        f"how many operations and their magnitude or its range, 0 to {rand_augment.MOST}, as in [2, 9] or [2, 1, 10], "
+        f"or [2, {rand_augment.FIXMATCH}]",
     ),
     "shift": (lambda v: _number(v, 0, 0.5), "a share of the image's side, 0 to 0.5"),
     "cutout": (lambda v: _number(v, 0, 1), "a share of the image's side, 0 to 1"),
@@ -119,14 +119,15 @@ AUGMENTS = {
         Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2),
         Augment(crop=(0.08, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, solarize=0.2),
     ),
-    # MixMatch, section 4.1, with its code's shift by up to 4 of 32 pixels: the weak view of FixMatch (section 2.3).
+    # MixMatch by its authors' code, shifts by up to 4 of 32 pixels: the weak view of FixMatch (section 2.3).
     "flip_shift": Augment(flip=0.5, shift=0.125),
+    "cutout": Augment(flip=0.5, shift=0.125, cutout=0.5),  # DeVries & Taylor 2017, for CIFAR-10
     # FixMatch, section 2.3: weak, and strong by two operations of its appendix's list and Cutout of half the side.
     "fixmatch": (
         Augment(flip=0.5, shift=0.125),
         Augment(flip=0.5, shift=0.125, rand=(2, rand_augment.FIXMATCH), cutout=0.5),
     ),
-    # Noisy Student, section 3.1: RandAugment, two operations of magnitude 27.
+    # Noisy Student by its authors' code: RandAugment, two operations of magnitude 27.
     "noisy_student": Augment(flip=0.5, shift=0.125, rand=(2, 27)),
     # solo-learn's recipe for VICReg on CIFAR.
     "vicreg": Augment(crop=(0.2, 1.0), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, solarize=0.1),

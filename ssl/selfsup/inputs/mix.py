@@ -17,9 +17,9 @@ TRIES = 16  # of the rejection: one alone is rejected in at most 5 % of cases
 
 
 def partners(key):
-    """For each of this process's samples, by its key (n,), the place (n,) of another one in the batch of all, which is as
-    `gather` puts it: all stand in a random circle, and each is mixed with the next. (The papers' random order lets a few
-    be their own partners.)"""
+    """For each of this process's samples, by its key (n,), the place (n,) of another one in the batch of all, which is
+    as `gather` puts it: all stand in a random circle, and each is mixed with the next. (The papers' random order lets a
+    few be their own partners.)"""
     keys = gather_rows(key)
     circle = rng.randint(keys, 2**62, salt=PARTNER).argsort(stable=True)
     own = torch.arange(len(key), device=key.device) + rank() * len(key)

@@ -57,8 +57,8 @@ def _separable(x, rows, columns):
 
 
 def shift(x, by):
-    """Move (N, C, H, W) by whole pixels `by` (N, 2), down and to the right; what comes in mirrors what is beside the edge,
-    which is not repeated."""
+    """Move (N, C, H, W) by whole pixels `by` (N, 2), down and to the right; what comes in mirrors what is beside the
+    edge, which is not repeated."""
     for axis, amount in zip((2, 3), by.unbind(1)):
         last = x.shape[axis] - 1
         source = (torch.arange(last + 1, device=x.device) - amount[:, None]).abs()

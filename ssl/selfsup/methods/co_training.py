@@ -38,13 +38,13 @@ class CoTraining(Method):
     https://doi.org/10.1145/279943.279962
 
     views: the two sides. lab: lightness and colour, by the halves of the encoder `split`; caption: the image, by the
-    encoder, and its caption, by a small transformer. Rounds are epochs: from the second on, of `pool` images without a label
-    (u in the paper) each side labels, of each class, the `each` that it is surest of, from then on for both; where the sides
-    differ on an image the surer one is right. The paper has two classes, one positive to three negatives, and classifiers
-    that are fitted anew; here the networks go on. ratio: other images beside each labelled one; of these count those
-    that have been given a label, in a mean over all.
-    Both sides together say the product of what each says; of lab this is one linear layer, `classifier`. Of captions it is
-    the image's own, since what is judged sees no captions.
+    encoder, and its caption, by a small transformer. Rounds are epochs: from the second on, of `pool` images without a
+    label (u in the paper) each side labels, of each class, the `each` that it is surest of, from then on for both;
+    where the sides differ on an image the surer one is right. The paper has two classes, one positive to three
+    negatives, and classifiers that are fitted anew; here the networks go on. ratio: other images beside each labelled
+    one; of these count those that have been given a label, in a mean over all.
+    Both sides together say the product of what each says; of lab this is one linear layer, `classifier`. Of captions it
+    is the image's own, since what is judged sees no captions.
     """
 
     inputs = Sides()
@@ -69,7 +69,7 @@ class CoTraining(Method):
         elif hasattr(encoder, "lightness"):
             self.widths = encoder.lightness.dim, encoder.colour.dim
         else:
-            raise UserError("co_training by `views: lab` needs the encoder split, whose halves see lightness and colour alone")
+            raise UserError("co_training by `views: lab` needs the encoder split, with a half for lightness")
         self.register_buffer("label", torch.full((card["counts"]["train"],), -1))  # given or said, as far as known
 
     @float32
@@ -126,8 +126,8 @@ class CoTraining(Method):
 
 
 def chosen(sides, each):
-    """What two sides that give samples these shares (n, classes) label them: (n,), -1 for those that neither chooses. Each
-    chooses, of each class, the `each` samples that it is surest of; of both the surer one is heard."""
+    """What two sides that give samples these shares (n, classes) label them: (n,), -1 for those that neither chooses.
+    Each chooses, of each class, the `each` samples that it is surest of; of both the surer one is heard."""
     found = []
     for shares in sides:
         sure, said = shares.max(1)

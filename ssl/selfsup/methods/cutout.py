@@ -3,21 +3,20 @@
 from .. import nets
 from ..core.precision import cross_entropy
 from ..data.order import Shuffled
-from ..inputs.augment import Augment
 from ..inputs.views import View
 from .base import Method
 
 
 class Cutout(Method):
-    """DeVries & Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout", section 3.2.
+    """DeVries & Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout".
     https://arxiv.org/abs/1708.04552
 
-    Trained on the images that have a label. The square has half of the image's side, 16 of 32 pixels as in the paper for
-    CIFAR-10, lies anywhere, also across the edge, and has the mean colour of the data. `augment: {cutout: 0.25}` is
-    another one, for any method.
+    Trained on the images that have a label. The square has half of the image's side, 16 of 32 pixels as in the paper
+    for CIFAR-10, lies anywhere, also across the edge, and has the mean colour of the data.
+    It is an option of any method's views: `augment: {cutout: 0.25}`.
     """
 
-    inputs = View(augment=Augment(flip=0.5, shift=0.125, cutout=0.5), columns=("image", "label"))
+    inputs = View(augment="cutout", columns=("image", "label"))
     order = Shuffled(labelled=True)
     means = True
 

@@ -1,4 +1,4 @@
-"""FixMatch: what the network says of a weakly augmented image, where it is sure, is the label of the strongly augmented one."""
+"""FixMatch: what the network says of a weak view of an image, where it is sure, is the label of a strong view."""
 
 from typing import Annotated
 
@@ -15,14 +15,14 @@ from .base import Method
 
 
 class FixMatch(Method):
-    """Sohn et al. 2020, "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence", Algorithm 1 and
-    eqs. 2-4. https://arxiv.org/abs/2001.07685
+    """Sohn et al. 2020, "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence", Algorithm 1
+    and eqs. 2-4. https://arxiv.org/abs/2001.07685
 
-    ratio: unlabelled images beside each labelled one (μ), with which `train.batch` is a multiple of 1 + ratio. threshold:
-    τ. weight: λ_u. momentum: of the averaged weights, which are what is judged; 0.999 averages over a thousand steps, a
-    run of some hundred needs about 0.98. BatchNorm's statistics are averaged with them.
-    temperature: 0 makes the target one class. Above, it is sharpened shares of all of them: with 0.4 and a threshold of 0.8
-    this is the authors' code of UDA (Xie et al. 2020, https://arxiv.org/abs/1904.12848), which FixMatch simplifies.
+    ratio: unlabelled images beside each labelled one (μ), with which `train.batch` is a multiple of 1 + ratio.
+    threshold: τ. weight: λ_u. momentum: of the averaged weights, which are what is judged; 0.999 averages over a
+    thousand steps, a run of some hundred needs about 0.98. BatchNorm's statistics are averaged with them.
+    temperature: 0 makes the target one class. Above, it is sharpened shares of all of them: with 0.4 and a threshold of
+    0.8 this is the authors' code of UDA (Xie et al. 2020, https://arxiv.org/abs/1904.12848), which FixMatch simplifies.
     Labelled images have the first of the two views, which is weak. One forward sees all rows, so that BatchNorm does; a
     labelled image's strong view is made and not used.
     """

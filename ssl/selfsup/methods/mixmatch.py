@@ -19,19 +19,19 @@ from .base import Method
 
 
 class MixMatch(Method):
-    """Berthelot et al. 2019, "MixMatch: A Holistic Approach to Semi-Supervised Learning", Algorithm 1 and eqs. 2-8.
+    """Berthelot et al. 2019, "MixMatch: A Holistic Approach to Semi-Supervised Learning", Algorithm 1 and eqs. 2-12.
     https://arxiv.org/abs/1905.02249
 
-    views: K, of an unlabelled image; labelled ones have one. temperature: T of the sharpening. alpha: of the share's
-    distribution. weight: λ_U, which rises linearly over `ramp` of the training, in the authors' code a 64th. momentum: of
-    the averaged weights, which are what is judged; see fixmatch. ratio: unlabelled images beside each labelled one.
-    Guesses are made in training mode and leave BatchNorm's statistics alone. Then all mixed images go through the network
-    at once; the authors' interleaving, for which there are several passes, has nothing left to do.
-    The network's last layer sees targets that are mixed after they were sharpened (lines 7 and 8, then 13 and 14).
+    ratio: unlabelled images beside each labelled one. views: K, of an unlabelled image; labelled ones have one.
+    temperature: T of the sharpening. alpha: of the share's distribution. weight: λ_U, which rises linearly over `ramp`
+    of the training, in the authors' code a 64th. momentum: of the averaged weights, which are what is judged; 0.999
+    averages over a thousand steps, a run of some hundred needs about 0.98. BatchNorm's statistics are averaged with
+    them. Guesses are made in training mode and leave BatchNorm's statistics alone. Then all mixed images go through the
+    network at once; the authors' interleaving, for which there are several passes, has nothing left to do.
     """
 
     inputs = Views(2, augment="flip_shift", columns=("image", "label"))
-    sensitive = ("weight", 75.0)  # section 4.2.1: that of CIFAR-10, where 100 is the code's own
+    sensitive = ("weight", 75.0)  # the authors' example for CIFAR-10
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class MixMatch(Method):
 
     @float32
     def sharpened(self, logits):
-        """The guess of each image (n, classes), from the logits of its views (n, K, classes): eqs. 6 and 7."""
+        """The guess of each image (n, classes), from the logits of its views (n, K, classes): lines 7 and 8."""
         power = logits.softmax(2).mean(1).log() / self.temperature
         return power.softmax(1)
 

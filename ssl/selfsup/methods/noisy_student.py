@@ -12,16 +12,17 @@ from .base import Method
 
 
 class NoisyStudent(Method):
-    """Xie et al. 2020, "Self-Training with Noisy Student Improves ImageNet Classification", Algorithm 1 and section 3.1.
+    """Xie et al. 2020, "Self-Training with Noisy Student Improves ImageNet Classification", Algorithm 1.
     https://arxiv.org/abs/1911.04252
 
-    A generation is a run. The first one has no `from` and learns from the labelled images alone. Each further one names the
-    run before by `from`: that teacher, without noise and of whole images, says once what each training image is; the student,
-    with the same encoder or a larger one, starts at random and learns from labels and from what was said.
-    Noise of the student: strong views, and `dropout` of the features. Its third kind, layers left out, is an encoder's own.
-    What the teacher says are shares of the classes, not one of them. Images of which it gives its first class no more than
-    `least` are left out. Of the others each class has as many: where there are more those of which it is surest, where there
-    are less each counts more often (the authors' code draws them again). ratio: such images beside each labelled one.
+    A generation is a run. The first one has no `from` and learns from the labelled images alone. Each further one names
+    the run before by `from`: that teacher, without noise and of whole images, says once what each training image is;
+    the student, with the same encoder or a larger one, starts at random and learns from labels and from what was said.
+    Noise of the student: strong views, and `dropout` of the features. Its third kind, layers left out, is an encoder's
+    own. What the teacher says are shares of the classes, not one of them. Images of which it gives its first class no
+    more than `least` are left out. Of the others each class has as many: where there are more those of which it is
+    surest, where there are less each counts more often (the authors' code draws them again). ratio: such images beside
+    each labelled one.
     """
 
     inputs = View(augment="noisy_student", columns=("image", "label"))
@@ -88,8 +89,8 @@ class NoisyStudent(Method):
 
 
 def balanced(said, least):
-    """How much each image does in training, (N,) and 1 on average, of the shares (N, classes) that a teacher gave: 0 where its
-    first class has no more than `least`; each class does as much as every other that is there."""
+    """How much each image does in training, (N,) and 1 on average, of the shares (N, classes) that a teacher gave: 0
+    where its first class has no more than `least`; each class does as much as every other that is there."""
     sure, first = said.max(1)
     kept = sure > least
     number = torch.where(kept, first, said.shape[1])

@@ -16,10 +16,10 @@ class SimCLRv2(Method):
     """Chen et al. 2020, "Big Self-Supervised Models are Strong Semi-Supervised Learners", section 2.
     https://arxiv.org/abs/2006.10029
 
-    SimCLR with a projector of three layers, as wide as the encoder's features, and the encoder folder holds it: the run of
-    `simclr_v2_finetune` that names this one by `from` goes on from its first layer, and one of `simclr_v2_distil` teaches
-    with that. hidden: as wide as the encoder's features unless given. The authors' memory of keys (MoCo's) is left out, and
-    as in simclr no BatchNorm stands after the last layer. The temperature is theirs for ImageNet.
+    SimCLR with a projector of three layers that is as wide as the encoder's features (`hidden`) unless given, and the
+    encoder folder holds it: a run of `simclr_v2_finetune` that names this one by `from` goes on from its first layer,
+    and one of `simclr_v2_distil` teaches with that. As in simclr no BatchNorm stands after the last layer; the authors'
+    code has one. The temperature is SimCLR's for ImageNet.
     """
 
     inputs = Views(2, augment="simclr")

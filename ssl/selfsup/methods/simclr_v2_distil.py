@@ -1,4 +1,4 @@
-"""SimCLR v2, the last of three runs: a student learns from the fine-tuned network what all images are, without any label."""
+"""SimCLR v2, the last of three runs: without labels a student learns what the fine-tuned network says."""
 
 import torch
 
@@ -12,10 +12,10 @@ from .base import Method
 class SimCLRv2Distil(Method):
     """Chen et al. 2020, section 2, eq. 2. https://arxiv.org/abs/2006.10029
 
-    `from` names the teacher, a run of `simclr_v2_finetune` or any other that has a classifier; it sees the same view as the
-    student. The student starts at random, or where `init` says; it may be of another size. temperature: τ of both, with the
-    factor τ² of the authors' code, so that the gradient's scale does not depend on it. Labels are not used; of eq. 3, which
-    adds them, the paper says that with few it hardly matters.
+    `from` names the teacher, a run of `simclr_v2_finetune` or any other that has a classifier; it sees the same view as
+    the student. The student starts at random, or where `init` says; it may be of another size. temperature: τ of both,
+    with the factor τ² of the authors' code, so that the gradient's scale does not depend on it. Labels are not
+    used; eq. 3 would add them.
     """
 
     inputs = View(augment="crop_flip")

@@ -15,24 +15,24 @@ class SimCLRv2Finetune(Method):
     """Chen et al. 2020, section 2: the network is cut within its projector, not at its end, and all of what is left is
     trained on the labels. https://arxiv.org/abs/2006.10029
 
-    `from` names the run of `simclr_v2` whose encoder and projector this one starts with. cut: layers of the projector that
-    are kept, each with its BatchNorm and ReLU, under a new linear layer; 1 in the paper where labels are
+    `from` names the run of `simclr_v2` whose encoder and projector this one starts with. cut: layers of the projector
+    that are kept, each with its BatchNorm and ReLU, under a new linear layer; 1 in the paper where labels are
     few, 0 where all are there. They are the first part of `classifier`, so that it takes the encoder's features.
     """
 
     inputs = View(augment="crop_flip", columns=("image", "label"))
     order = Shuffled(labelled=True)
     means = True
-    sensitive = ("cut", 0)  # figure 5
+    sensitive = ("cut", 0)  # the paper's where all labels are there
 
     def __init__(self, encoder, card, teacher, cut: Annotated[int, Range(ge=0, le=15)] = 1):
         super().__init__(encoder)
         given, projector = teacher.net.config, teacher.part("projector")
         if given != encoder.config:
-            raise UserError(f"`from` names a run with another encoder, {given}: fine-tuning goes on with it, so `encoder` "
-                            "should be the same")
+            raise UserError(f"`from` names a run with another encoder, {given}: fine-tuning goes on with it, so "
+                            "`encoder` should be the same")
         if cut >= projector.config["layers"]:
-            raise UserError(f"args.cut: of a projector of {projector.config['layers']} layers fewer can be kept, not {cut}")
+            raise UserError(f"args.cut: the projector has {projector.config['layers']} layers, and fewer are kept: not {cut}")
         encoder.load_state_dict(teacher.net.state_dict())
         widths = {"d_in": encoder.dim, "hidden": projector.config["hidden"], "d_out": len(card["classes"])}
         self.classifier = nets.build("mlp", **widths, layers=1 + cut)

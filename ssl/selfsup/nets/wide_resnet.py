@@ -9,9 +9,9 @@ from ..layers import ImageEncoder, Preactivated
 
 
 class WideResNet(ImageEncoder):
-    """WRN-depth-width (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146, table 1): three stages of (depth - 4) / 6
-    units, of 16, 32 and 64 times `width` channels at strides 1, 2 and 4. WRN-28-2, 1.5 M parameters, by default, with leaky
-    ReLUs of slope 0.1 as in Oliver et al. 2018 (https://arxiv.org/abs/1804.09170) and those after them.
+    """WRN-depth-width (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146, table 1): three stages of (depth -
+    4) / 6 units, of 16, 32 and 64 times `width` channels at strides 1, 2 and 4. WRN-28-2, 1.5 M parameters, by default,
+    with leaky ReLUs of slope 0.1 as in Oliver et al. 2018 (https://arxiv.org/abs/1804.09170) and those after them.
 
     Images (N, channels, H, W) -> features (N, 64 · width).
     """

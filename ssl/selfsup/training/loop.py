@@ -244,7 +244,7 @@ class Epoch:
 
     epoch: int
     seed: int
-    embed: Callable  # () -> features (N, dim) float32 of the whole training split, un-augmented, on the CPU; (net): by it
+    embed: Callable  # (net, by default the encoder) -> features (N, dim) of all training samples, float32 on the CPU
     restart: Callable  # (module) forget the optimiser's state of a module whose weights were drawn anew
     log: Callable  # (name=value) into the history
 

@@ -23,10 +23,10 @@ def info_nce(query, key, temperature, smoothing=0.0):
 
 @float32
 def nt_xent(z, temperature):
-    """Each view finds the other one of its image among all other views of all processes (Chen et al. 2020, SimCLR, eq. 1).
+    """Each view finds the other one of its image among all other views of all processes (SimCLR, Chen et al. 2020, eq. 1).
 
-    z: unit vectors (2n, d), the two views of an image in neighbouring rows. Returns the loss, averaged over the views, and
-    the share of views that are right.
+    z: unit vectors (2n, d), the two views of an image in neighbouring rows. Returns the loss, averaged over the views,
+    and the share of views that are right.
     """
     me = torch.arange(len(z), device=z.device) + rank() * len(z)
     logits = z @ gather(z).T / temperature

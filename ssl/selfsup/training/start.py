@@ -15,8 +15,8 @@ class Start:
 
     run.init: another run's name, an encoder folder (a path, with a "/"), or "timm" for what timm has for this very
     architecture. run.from_: a run's name or the folder of its encoders; that encoder is `teacher`. Of a run's encoders
-    it is the one of the same seed, or else of the lowest; `parts` is what else lies in that folder. encoders: the folder in which runs' encoders lie, by
-    experiment. Raises UserError where there is none.
+    it is the one of the same seed, or else of the lowest; `parts` is what else lies in that folder. encoders: the
+    folder in which runs' encoders lie, by experiment. Raises UserError where there is none.
     """
 
     def __init__(self, run, seed, encoders="data/encoders", card=None):

@@ -14,7 +14,8 @@ class Ema(nn.Module):
     """An exponential moving average of a module: target ← m·target + (1 − m)·online (He et al. 2020, eq. 2).
 
     Calls the average. Buffers (BatchNorm's statistics) are the target's own: it runs in training mode like the student.
-    Of an average that is never run, only judged in the end, they are averaged like the parameters: `update` with buffers.
+    Of an average that is never run, only judged in the end, they are averaged like the parameters: `update` with
+    buffers.
     """
 
     def __init__(self, online):
@@ -103,8 +104,8 @@ class Teacher(nn.Module):
         """Its part of that name, for a run on data of so many classes."""
         found = self.part("classifier")
         if found.config["d_out"] != classes:
-            raise UserError(f"`from` names a run that tells {found.config['d_out']} classes apart, and this run's data have "
-                            f"{classes}")
+            raise UserError(f"`from` names a run that tells {found.config['d_out']} classes apart, and this run's data "
+                            f"have {classes}")
         return found
 
     def forward(self, x):
