@@ -374,7 +374,7 @@ def test_runs_go_on_from_one_another(scenes, tmp_path):
     trained("teacher", "noisy_student")
     trained("student", "noisy_student", "teacher", least=0.0)
     rows = rows_of(tmp_path / "student" / "out" / "0", "history")
-    assert rows[0]["kept"] == 1 and rows[-1]["loss_unlabelled"] > 0
+    assert rows[0]["kept"] == 1 and rows[-1]["unlabelled"] > 0
     with pytest.raises(UserError, match="holds no classifier: .* \\(it holds encoder, projector\\)"):
         trained("wrong", "noisy_student", "pretrained")
 

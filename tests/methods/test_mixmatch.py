@@ -64,7 +64,7 @@ def test_loss_is_algorithm_1(ratio, views, temperature):
     expected = mixmatch(images[:, 0].double().numpy(), apart(given["label"], ratio)[0].tolist(), others.double().numpy(), net,
                         temperature, 7.0, mix.shares(own, 0.75).double().numpy(), mix.partners(own).tolist())
     out = method(given)
-    found = [float(out[name].detach()) for name in ("loss", "loss_labelled", "loss_unlabelled")]
+    found = [float(out[name].detach()) for name in ("loss", "labelled", "unlabelled")]
     assert found == pytest.approx(expected, rel=1e-4)
 
 

@@ -75,7 +75,7 @@ def test_loss_against_loops():
     learned = np.mean([-(method.said[i].numpy() * says[row]).sum() * float(method.counts[i])
                        for row, i in ((1, 9), (2, 1), (4, 5), (5, 3))])  # soft: shares, not classes
     out = method(given)
-    assert float(out["loss_labelled"]) == pytest.approx(supervised, rel=1e-5)
+    assert float(out["labelled"]) == pytest.approx(supervised, rel=1e-5)
     assert float(out["loss"].detach()) == pytest.approx(supervised + learned, rel=1e-5)
 
 

@@ -1,12 +1,10 @@
 """FixMatch: what the network says of a weak view of an image, where it is sure, is the label of a strong view."""
 
-from typing import Annotated
-
 import torch
 import torch.nn as nn
 
 from .. import nets
-from ..arguments import Count, Proportion, Range, Weight
+from ..arguments import Count, Proportion, Temperature, Weight
 from ..core.precision import cross_entropy, float32
 from ..data.order import Labelled, apart
 from ..inputs.views import Views
@@ -21,8 +19,8 @@ class FixMatch(Method):
     ratio: unlabelled images beside each labelled one (μ), with which `train.batch` is a multiple of 1 + ratio.
     threshold: τ. weight: λ_u. momentum: of the averaged weights, which are what is judged; 0.999 averages over a
     thousand steps, a run of some hundred needs about 0.98. BatchNorm's statistics are averaged with them.
-    temperature: 0 makes the target one class. Above, it is sharpened shares of all of them: with 0.4 and a threshold of
-    0.8 this is the authors' code of UDA (Xie et al. 2020, https://arxiv.org/abs/1904.12848), which FixMatch simplifies.
+    temperature: where given, the target is not one class but sharpened shares of all: with 0.4 and a threshold of 0.8
+    this is the authors' code of UDA (Xie et al. 2020, https://arxiv.org/abs/1904.12848), which FixMatch simplifies.
     Labelled images have the first of the two views, which is weak. One forward sees all rows, so that BatchNorm does; a
     labelled image's strong view is made and not used.
     """
@@ -38,7 +36,7 @@ class FixMatch(Method):
         ratio: Count = 7,
         threshold: Proportion = 0.95,
         weight: Weight = 1.0,
-        temperature: Annotated[float, Range(ge=0, le=1e3)] = 0.0,
+        temperature: Temperature | None = None,
         momentum: Proportion = 0.999,
     ):
         super().__init__(encoder)
@@ -58,7 +56,7 @@ class FixMatch(Method):
     def objective(self, labelled, weak, strong, label):
         """Of logits (n, C) of the labelled rows, and of both views (n · ratio, C) of the others; label (n,)."""
         sure, said = weak.detach().softmax(1).max(1)
-        if self.temperature:
+        if self.temperature is not None:
             said = (weak.detach() / self.temperature).softmax(1)
         confident = (sure >= self.threshold).float()
         supervised = cross_entropy(labelled, label)
@@ -66,8 +64,8 @@ class FixMatch(Method):
         consistency = (cross_entropy(strong, said, reduction="none") * confident).mean()
         return {
             "loss": supervised + self.weight * consistency,
-            "loss_labelled": supervised.detach(),
-            "loss_unlabelled": consistency.detach(),
+            "labelled": supervised.detach(),
+            "unlabelled": consistency.detach(),
             "accuracy": (labelled.argmax(1) == label).float().mean(),
             "confident": confident.mean(),
         }

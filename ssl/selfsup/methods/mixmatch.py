@@ -91,8 +91,8 @@ class MixMatch(Method):
         consistency = (unlabelled.softmax(1) - guess).square().mean()  # over classes, too
         return {
             "loss": supervised + self.weight * self.risen * consistency,
-            "loss_labelled": supervised.detach(),
-            "loss_unlabelled": consistency.detach(),
+            "labelled": supervised.detach(),
+            "unlabelled": consistency.detach(),
         }
 
     def after_step(self, progress):

@@ -79,8 +79,8 @@ class NoisyStudent(Method):
         learned = (losses * self.counts[index]).mean()
         return {
             "loss": supervised + learned,
-            "loss_labelled": supervised.detach(),
-            "loss_unlabelled": learned.detach(),
+            "labelled": supervised.detach(),
+            "unlabelled": learned.detach(),
             "accuracy": (labelled.argmax(1) == label).float().mean(),
         }
 
