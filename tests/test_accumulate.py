@@ -50,6 +50,17 @@ def test_a_step_costs_a_forward_pass_more_where_the_batch_is_embedded_twice():
     assert twice - once == counter.get_total_flops() // 8
 
 
+def test_a_step_is_counted_of_whole_groups():
+    """32 rows of a batch stand for it; of a method that takes groups apart they are as many whole ones as that holds."""
+    method, seen = Rotation(nets.build("convnet", width=4)), []
+    method.order = order.Labelled(4)
+    batch = {"image": torch.randn(40, 3, 16, 16), "key": torch.arange(40)}
+    measure.flops(method, batch, lambda method, part: seen.append(len(part["key"])))
+    method.order = order.Labelled(49)
+    measure.flops(method, batch, lambda method, part: seen.append(len(part["key"])))
+    assert seen == [30, 40]
+
+
 def run(method, batch=32, parts=4):
     return SimpleNamespace(name="r", method=method, train=SimpleNamespace(batch=batch, accumulate=parts))
 

@@ -358,7 +358,8 @@ def test_a_data_set_without_the_column_is_refused(name):
 def test_parts_can_be_rebuilt_from_what_the_encoder_folder_records(name):
     method = build(name)
     parts = method.parts()
-    assert parts["encoder"] is method.encoder and parts["encoder"].dim
+    assert parts["encoder"].config == method.encoder.config and parts["encoder"].dim == method.encoder.dim
+    assert all(part in list(method.modules()) for part in parts.values())
     for part in parts.values():
         rebuilt = nets.build(**json.loads(json.dumps(part.config)))
         rebuilt.load_state_dict(part.state_dict())

@@ -114,7 +114,7 @@ def untracked(net):
 
 
 def check(run, method):
-    """UserError where `run.train.accumulate` is not for `method` (a Method subclass), its batch or these processes."""
+    """UserError where `run.train.accumulate` is not for `method`, its batch or these processes."""
     parts, world, where = run.train.accumulate, distributed.world(), f"runs.{run.name}.train.accumulate"
     if not parts:
         return

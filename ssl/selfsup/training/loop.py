@@ -15,7 +15,7 @@ from typing import Callable
 import torch
 from tqdm import tqdm
 
-from .. import data, methods
+from .. import data
 from ..core import distributed, rng
 from ..data.workers import deaths
 from ..errors import UserError
@@ -52,10 +52,8 @@ def pretrain(
     Returns what it cost. Raises UserError for a missing column, a non-finite loss, or a second trainer of the same run.
     """
     torch.set_num_threads(run.train.threads)
-    method = methods.load(run.method)
     inputs = inputs_of(run)
     check_columns(run, inputs.columns, data.tars.card_of(shards))
-    accumulate.check(run, method)
     # Columns that it has no use for cost nothing.
     read = {"reader": run.train.reader, "cache": cache, "columns": inputs.columns}
     split = data.open(shards, "train", **read, labels=run.labels, seed=seed)
@@ -86,6 +84,7 @@ class Training:
         self.judge = judge if train.judge_every else None
         self.mean, self.std = (torch.tensor(card[key], device=device) for key in ("mean", "std"))
         method = build(run, seed, card, start)
+        accumulate.check(run, method)
         if distributed.world() > 1 and device.type == "cuda":
             method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
         self.method = self.model = placed(method, device)
@@ -202,7 +201,8 @@ class Training:
         paused = time.monotonic()
         self.sound()
         if self.main:
-            self.log(self.progress.judged, judged(self.judge, self.method.encoder, self.split.card, self.progress.step))
+            encoder = self.method.parts()["encoder"]  # the one that is kept, which may be an average
+            self.log(self.progress.judged, judged(self.judge, encoder, self.split.card, self.progress.step))
             self.method.train()
         self.started += time.monotonic() - paused
 

@@ -76,7 +76,8 @@ def flops(method, batch, backward=lambda method, batch: method(batch)["loss"].ba
     from torch.utils.flop_counter import FlopCounterMode  # here, since it imports Triton, for which judges have no use
 
     trial = copy.deepcopy(method).train()
-    part = {name: column[:32] for name, column in batch.items()}
+    group = getattr(method.order, "group", 1)
+    part = {name: column[: max(1, 32 // group) * group] for name, column in batch.items()}
     with FlopCounterMode(display=False) as counter:
         if mode := getattr(counter, "mode", None):  # as in optim.eager: without torch._dynamo, where torch is as known
             mode.__torch_dispatch__ = inspect.unwrap(type(mode).__torch_dispatch__).__get__(mode)
