@@ -75,7 +75,9 @@ def test_the_budget_is_one_number(tmp_path):
 
 
 SEMI, LABELS = "cifar10_semi", (40, 250, 4000)
-FEW = {"supervised": 4, "fixmatch": 8, "mixmatch": 4, "uda": 8, "simclr_v2-finetuned": 4, "simclr_v2": 4}  # and their batch
+FEW = {  # and their batch here
+    "supervised": 4, "fixmatch": 8, "mixmatch": 4, "uda": 8, "mean_teacher": 8, "simclr_v2-finetuned": 4, "simclr_v2": 4,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

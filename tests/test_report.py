@@ -293,7 +293,7 @@ def test_what_is_compared_shares_a_panel():
 def test_a_run_is_above_its_floor_by_its_lead_over_it_seed_by_seed():
     def row(*accuracies):
         seeds = {str(s): {"accuracy": a, "low": a - 2, "high": a + 2} for s, a in enumerate(accuracies)}
-        return report.Row(SimpleNamespace(method="simclr"), "", {}, {"linear": {"seeds": seeds}}, {})
+        return report.Row(SimpleNamespace(method="simclr", labels=None), "", {}, {"linear": {"seeds": seeds}}, {})
 
     def verdict(ours, floor):
         run = row(*ours)
@@ -305,6 +305,42 @@ def test_a_run_is_above_its_floor_by_its_lead_over_it_seed_by_seed():
     assert verdict((22, 32, 38), (20, 30, 40)) == ("not above floor", [])
     assert verdict((23,), (20, 30, 40)) == ("above floor", ["linear"])  # of the one shared seed 3 ± 2.8
     assert verdict((22.5,), (20, 30, 40)) == ("not above floor", [])
+
+
+def test_few_labels_are_compared_with_the_same_labels_alone(built, tmp_path):
+    """Floor and ceiling of all labels, and of others or of other choices by val, are not theirs."""
+    root, params, _ = built
+    few, forty = {"labels": 20, "val_labels": "same"}, {"labels": 0.4, "val_labels": "all"}
+    wanted = {"random": ("random", 10, {}), "supervised": ("supervised", 90, {}), "simclr": ("simclr", 50, {"labels": 1.0}),
+              "random-20": ("random", 5, few), "supervised-20": ("supervised", 40, few), "simclr-20": ("simclr", 60, few),
+              "moco-20": ("moco", 35, few), "random-40": ("random", 20, forty), "simclr-40": ("simclr", 30, forty),
+              "simclr-8": ("simclr", 30, {"labels": 20, "val_labels": "all"})}
+    runs = {}
+    for title, (method, value, more) in wanted.items():
+        name = f"tiny-{title}"
+        runs[name] = params.runs["tiny-random"].model_copy(update={"name": name, "method": method, **more})
+        (tmp_path / config.results(name)).mkdir(parents=True)
+        result = {"accuracy": value, "low": value - 2, "high": value + 2}
+        (tmp_path / config.results(name) / "linear.json").write_text(json.dumps({**result, "seeds": {"0": result}}))
+    params = params.model_copy(update={"runs": runs})
+    rows = {row.title: row for row in report.collect(params, tmp_path)}
+    bounds = {name: [other and other.title for other in (row.floor, row.ceiling)] for name, row in rows.items()}
+    assert all(bounds[name] == ["random", "supervised"] for name in ("random", "supervised", "simclr"))
+    assert all(bounds[f"{name}-20"] == ["random-20", "supervised-20"] for name in ("random", "supervised", "simclr", "moco"))
+    assert bounds["simclr-40"] == ["random-40", None] and bounds["simclr-8"] == [None, None]
+    verdicts = {name: row.verdict[0] for name, row in rows.items()}
+    assert verdicts == {"random": "floor", "supervised": "ceiling", "simclr": "above floor", "random-20": "floor",
+                        "supervised-20": "from scratch", "simclr-20": "above from scratch", "simclr-8": "",
+                        "moco-20": "not above from scratch", "random-40": "floor", "simclr-40": "above floor"}
+    cards = {"scenes": tars.card_of(root / "data/shards/scenes")}
+    said = [*report.notes(params, [*rows.values()], cards)]
+    head, _, *table = [line.strip("| ").split(" | ") for line in report.markdown(params, [*rows.values()], cards, [], said).splitlines()
+                       if line.startswith("| ")]
+    labels = {row[0]: row[head.index("Labels")] for row in [*table]}
+    assert labels["simclr"] == labels["random"] == "all" and labels["moco-20"] == "20, val as many"
+    assert labels["simclr-40"] == "40 %, val all" and labels["simclr-8"] == "20, val all"
+    assert "Linear, % of supervised" in head and any(note.startswith("Labels: how many") for note in said)
+    assert panels.bound([rows["random"], rows["simclr"]]) == "ceiling"
 
 
 def test_an_encoder_within_an_encoder_is_named_in_words():

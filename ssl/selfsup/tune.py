@@ -112,7 +112,7 @@ def tuned(params):
     """The runs that have a choice and can be judged. Raises UserError if there are none."""
     found = []
     for run in params.runs.values():
-        if run.method in (FLOOR, CEILING):
+        if run.method == FLOOR or run.method == CEILING and run.labels is None:  # with few labels it is a rival
             continue
         if lacking := evals.lacking(selfsup.data.tars.card_of(config.compose.SHARDS / run.data)):
             print(f"{run.name} is not tuned: {lacking}")

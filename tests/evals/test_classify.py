@@ -28,6 +28,29 @@ def test_the_classifier_is_asked_as_it_is(encoder, data):
     assert evals.judge("classify", encoder, data, classifier=classifier)["val_accuracy"] > 90
 
 
+def test_whether_it_is_as_right_as_it_is_sure(encoder, data):
+    classifier = nets.build("linear", d_in=encoder.dim, d_out=4)
+    features, labels = evals.embed(encoder, data.test)
+    with torch.no_grad():
+        classifier.weight.mul_(30)  # some are sure, and some of these wrong
+    p = (features @ classifier.weight.T + classifier.bias).softmax(1).max(1)
+    right, error = (p.indices == labels).double().numpy(), 0.0
+    for i in range(15):  # (i/15, (i+1)/15]
+        these = [k for k, q in enumerate(p.values) if i / 15 < q <= (i + 1) / 15]
+        if these:
+            error += len(these) / len(right) * abs(right[these].mean() - p.values[these].double().mean().item())
+    found = dict(evals.run("classify", encoder, data, bootstrap=50, classifier=classifier))
+    assert found["ece"] == pytest.approx(100 * error, abs=0.02) and 0 < found["ece"] < 100
+    gap = found["overconfidence"]
+    assert gap["accuracy"] == pytest.approx(100 * (p.values.mean().item() - right.mean()), abs=0.02)
+    assert gap["low"] <= gap["accuracy"] <= gap["high"] and abs(gap["accuracy"]) <= found["ece"] + 0.02
+    for least in ("50", "80", "99"):
+        sure = (p.values >= int(least) / 100).numpy()
+        assert found["sure"][least]["accuracy"] == evals.percent(sure.mean())
+        assert (least in found["right"]) == sure.any()
+        assert least not in found["right"] or found["right"][least]["accuracy"] == evals.percent(right[sure].mean())
+
+
 @pytest.mark.parametrize("labels, val_labels, seen", [
     (None, None, "all"), (20, None, "all"), (20, "all", "all"), (20, "same", 20), (0.1, "same", "share"), (None, "same", "all")])
 def test_of_val_no_more_labels_than_of_train(scenes, tmp_path, labels, val_labels, seen):

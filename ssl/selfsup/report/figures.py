@@ -60,7 +60,7 @@ def dot_plot(rows, protocols):
                     axis.vlines(bound.results[protocol]["accuracy"], y - 0.5, y + 0.5, colour, (0, (2, 2)), linewidth=1)
             if protocol in row.results:
                 result = row.results[protocol]
-                colour = {"floor": BAD, "ceiling": GOOD, "": ACCENT}[row.role]
+                colour = {"floor": BAD, "": ACCENT}.get(row.role, GOOD)
                 axis.hlines(y, result["low"], result["high"], colour, linewidth=2)
                 axis.plot(result["accuracy"], y, "o", color=colour, markersize=5)
         axis.tick_params(length=0)

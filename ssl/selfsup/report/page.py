@@ -25,6 +25,7 @@ def render(params, rows, cards, samples, shown, notes):
     pictured = {name: sample for name, sample in samples.items() if sample.images is not None}
     return pages.get_template("report.html").render(
         params=params, rows=rows, columns=columns, shared=panels.shared(params, rows), titles=titles,
+        few=any(row.few for row in rows), bound=panels.bound(rows),
         costs=COSTS, best=best,
         data={name: (card, describe(card), gallery, sounds) for (name, card), gallery, sounds
               in zip(cards.items(), galleries(samples), heard(samples, cards))},

@@ -56,10 +56,15 @@ def columns(params, rows):
 def shared(params, rows):
     """The protocol by which runs are compared with their ceilings: the one with a column that judges most of them, of
     equals the last in params.yaml. None where no run but a ceiling can be compared."""
-    count = {protocol: sum(row.role != "ceiling" and row.share(protocol) is not None for row in rows)
+    count = {protocol: sum(row.ceiling is not row and row.share(protocol) is not None for row in rows)
              for protocol in columns(params, rows)}
     most = max(count.values(), default=0)
     return [protocol for protocol in count if count[protocol] == most][-1] if most else None
+
+
+def bound(rows):
+    """What `shared` is a share of, in words: with few labels supervised training bounds nothing."""
+    return "supervised" if any(row.few for row in rows) else "ceiling"
 
 
 def title(protocol):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from selfsup import artefacts, config, encoder, evals
 from selfsup.intervals import Value
 
-FLOOR, CEILING = "random", "supervised"                  # methods that bound those of the same encoder and data
+FLOOR, CEILING = "random", "supervised"                  # methods that bound those of the same encoder, data and labels
+SCRATCH = "from scratch"                                 # what that ceiling is where labels are few, and no bound
 SAMPLES = 1000                                           # val images that neighbours are looked for among
 SHOWN = ("image", "label", "sound", "frames", "flow", "mask", "boxes", "points", "transform")  # columns
 
@@ -40,8 +41,22 @@ class Row:
         return next(iter(self.folders.values()), None)
 
     @property
+    def few(self):
+        """Whether the run and its judges see a part of the labels only; 1.0 are all."""
+        return self.run.labels is not None and not (isinstance(self.run.labels, float) and self.run.labels == 1)
+
+    @property
+    def labels(self):
+        """How many labels the run and its judges see, in words: 250, val 250; 10 %, val all; all."""
+        if not self.few:
+            return "all"
+        shown = f"{self.run.labels:,}" if isinstance(self.run.labels, int) else f"{100 * self.run.labels:g} %"
+        return f"{shown}, val {'as many' if self.run.val_labels == 'same' else 'all'}"
+
+    @property
     def role(self):
-        return {FLOOR: "floor", CEILING: "ceiling"}.get(self.run.method, "")
+        ceiling = SCRATCH if self.few else "ceiling"
+        return {FLOOR: "floor", CEILING: ceiling}.get(self.run.method, "")
 
     @property
     def architecture(self):
@@ -63,10 +78,12 @@ class Row:
         values = [cost[key] for cost in self.cost.values() if cost.get(key) is not None]
         return sum(values) / len(values) if values else None
 
-    def lead(self, protocol):
-        """(mean, low, high) of this run's accuracy less its floor's, over the seeds that both have; None without any."""
-        difference = Value.of(self.results[protocol]) - Value.of(self.floor.results[protocol])
-        return difference.interval if difference.seeds else None
+    def above(self, other):
+        """The protocols by which this run is above another: the interval of its accuracy less the other's, over the seeds
+        that both have, lies wholly above 0."""
+        shared = [p for p in self.results if p in other.results]
+        leads = {p: Value.of(self.results[p]) - Value.of(other.results[p]) for p in shared}
+        return [p for p, lead in leads.items() if lead.seeds and (lead.interval[1] or 0) > 0]
 
     def share(self, protocol):
         """This run's accuracy as a percentage of its ceiling's; None without either."""
@@ -75,14 +92,15 @@ class Row:
 
     @property
     def verdict(self):
-        """Whether the run is above its floor on some protocol: (text, the protocols where it is)."""
+        """Whether the run is above its floor on some protocol: (text, the protocols where it is). Of a run with few labels
+        the bound is training from scratch on the same ones, where that is there."""
         if self.role:
             return self.role, []
-        shared = [p for p in self.results if self.floor and p in self.floor.results]
-        if not shared:
+        bound, name = (self.ceiling, SCRATCH) if self.few and self.ceiling else (self.floor, "floor")
+        if not bound or not set(self.results) & set(bound.results):
             return "", []
-        above = [p for p in shared if self.lead(p) and self.lead(p)[1] > 0]
-        return ("above floor" if above else "not above floor"), above
+        above = self.above(bound)
+        return (f"above {name}" if above else f"not above {name}"), above
 
 
 def named(encoder):
@@ -102,9 +120,10 @@ def collect(params, root):
         rows.append(Row(run, name.removeprefix(f"{params.experiment}-"), seeds, judged(params, results), cost,
                         params.notes.get(name, ""), {data: found for data, found in others.items() if found}))
     for row in rows:
-        alike = [other for other in rows if (other.run.data, other.run.encoder) == (row.run.data, row.run.encoder)]
-        row.floor = next((other for other in alike if other.role == "floor"), None)
-        row.ceiling = next((other for other in alike if other.role == "ceiling"), None)
+        alike = [other for other in rows if (other.run.data, other.run.encoder) == (row.run.data, row.run.encoder)
+                 and other.labels == row.labels]
+        row.floor = next((other for other in alike if other.run.method == FLOOR), None)
+        row.ceiling = next((other for other in alike if other.run.method == CEILING), None)
     return rows
 
 

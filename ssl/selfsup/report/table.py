@@ -37,15 +37,17 @@ def quantity(value):
 def markdown(params, rows, cards, shown, notes):
     """The main table, `notes` and the tables of the panels `shown`, in Markdown."""
     columns, shared = panels.columns(params, rows), panels.shared(params, rows)
-    share = [f"{panels.title(shared)}, % of ceiling"] if shared else []
-    head = ["Run", "Method", "Encoder", *(f"{title} %" for title in columns.values()), *share, "Verdict",
+    share = [f"{panels.title(shared)}, % of {panels.bound(rows)}"] if shared else []
+    few = ["Labels"] if any(row.few for row in rows) else []
+    head = ["Run", "Method", "Encoder", *few, *(f"{title} %" for title in columns.values()), *share, "Verdict",
             *(title for title, _ in COSTS.values())]
-    align = ["---", "---", "---", *("---:" for _ in (*columns, *share)), "---", *("---:" for _ in COSTS)]
+    align = ["---", "---", "---", *("---" for _ in few), *("---:" for _ in (*columns, *share)), "---", *("---:" for _ in COSTS)]
     lines = [f"# {params.experiment}", "", *(f"{literal(describe(card))}  " for card in cards.values()), "",
              _line(head), _line(align)]
     for row in rows:
         verdict, above = row.verdict
-        cells = [row.title, row.run.method, row.architecture, *(interval(row.results.get(p)) for p in columns),
+        cells = [row.title, row.run.method, row.architecture, *(row.labels for _ in few),
+                 *(interval(row.results.get(p)) for p in columns),
                  *("" if (v := row.share(shared)) is None else f"{v:.1f}" for _ in share),
                  f"{verdict} ({', '.join(map(panels.title, above))})" if above else verdict,
                  *("" if (v := row.mean(k)) is None else show(v) for k, (_, show) in COSTS.items())]
@@ -100,8 +102,13 @@ def notes(params, rows, cards):
         yield ("Verdict: above the floor if, on at least one protocol, the 95 % interval of the run's lead over "
                f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same "
                "encoder trained on all labels, for as many images seen.")
+    if any(row.few for row in rows):
+        yield ("Labels: how many of train a run and its judges see, as balanced as the classes; the same for every run of a seed. "
+               "Choices are made by all labels of val, or by as many as of train, since who has few labels has none to choose by "
+               f"(Oliver et al. 2018). Such a run is compared with {FLOOR} and {CEILING} of the same labels alone. There {CEILING} "
+               "is training from scratch on them, which is no ceiling: above it is who learns from the rest.")
     if shared := panels.shared(params, rows):
-        yield (f"{panels.title(shared)}, % of ceiling: the run's accuracy over that of {CEILING} with the same encoder "
+        yield (f"{panels.title(shared)}, % of {panels.bound(rows)}: the run's accuracy over that of {CEILING} with the same encoder "
                "on the same data, so that runs on data of other quality can be compared too.")
     for name, card in cards.items():
         if lacking := evals.lacking(card):

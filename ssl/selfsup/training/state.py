@@ -118,6 +118,13 @@ def rising(start, progress):
     return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
 
 
+def ramp_up(progress, share):
+    """The part of a weight that is reached, exp(-5 (1 - t)²), where t rises from 0 to 1 over the first `share` of the
+    budget; progress in 0..1 (Laine & Aila 2017, https://arxiv.org/abs/1610.02242). It starts at 0.0067."""
+    t = min(1.0, progress / share) if share else 1.0
+    return math.exp(-5 * (1 - t) ** 2)
+
+
 @contextlib.contextmanager
 def frozen(*modules):
     """Parameters take no gradient inside, though gradients flow through: a critic judging for its generator."""
