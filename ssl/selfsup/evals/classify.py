@@ -9,6 +9,7 @@ from selfsup.evals import accuracy, bootstrap as interval, embed, percent
 
 title = "Own classifier"
 parts = ("classifier",)                                  # of the encoder folder, besides the encoder
+points = ("ece", "overconfidence")                       # of what `test` yields those that are no accuracy
 SURE = (50, 80, 90, 95, 99)                              # percent
 BINS = 15                                                # of the calibration error, as in the paper
 
