@@ -1,9 +1,12 @@
 """The method's own classifier, and how many labels of val a choice may be made by."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from selfsup import evals, nets, shards
+from selfsup import evals, nets, report, shards
+from selfsup.evals import classify
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,14 @@ def test_whether_it_is_as_right_as_it_is_sure(encoder, data):
         assert found["sure"][least]["accuracy"] == evals.percent(sure.mean())
         assert (least in found["right"]) == sure.any()
         assert least not in found["right"] or found["right"][least]["accuracy"] == evals.percent(right[sure].mean())
+
+    rows = [SimpleNamespace(title="mine", results={"classify": {"seeds": {"0": found, "1": found}}})]
+    panel = classify.panel(report, rows, {})
+    heads, ((row, cells),) = panel.table
+    assert heads[:3] == ["Over-confidence", "at least 50 % sure, %", "right of these, %"] and row is rows[0]
+    assert [cell["accuracy"] for cell in cells[:3]] == [gap["accuracy"], found["sure"]["50"]["accuracy"],
+                                                        found["right"]["50"]["accuracy"]]
+    assert panel.sentences == [f"mine: expected calibration error {found['ece']:.1f} %."]
 
 
 @pytest.mark.parametrize("labels, val_labels, seen", [
