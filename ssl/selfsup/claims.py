@@ -119,7 +119,8 @@ def _label(by):
     protocol, *path = by.split(".")
     if not verdicts.accuracy(by):
         return by
-    return by + (", points" if path and path[0] in getattr(evals.load(protocol), "points", ()) else " accuracy on test, %")
+    points = path and path[0] in getattr(evals.load(protocol), "points", ())
+    return by + (", points" if points else " accuracy on test, %")
 
 
 def _try(root, run, by):
