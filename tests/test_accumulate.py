@@ -51,7 +51,7 @@ def test_a_step_costs_a_forward_pass_more_where_the_batch_is_embedded_twice():
 
 
 def test_a_step_is_counted_of_whole_groups():
-    """32 rows of a batch stand for it; of a method that takes groups apart they are as many whole ones as that holds."""
+    """32 rows of a batch stand for it; of a method that takes groups apart as many whole ones as these hold."""
     method, seen = Rotation(nets.build("convnet", width=4)), []
     method.order = order.Labelled(4)
     batch = {"image": torch.randn(40, 3, 16, 16), "key": torch.arange(40)}

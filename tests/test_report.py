@@ -311,8 +311,9 @@ def test_few_labels_are_compared_with_the_same_labels_alone(built, tmp_path):
     """Floor and ceiling of all labels, and of others or of other choices by val, are not theirs."""
     root, params, _ = built
     few, forty = {"labels": 20, "val_labels": "same"}, {"labels": 0.4, "val_labels": "all"}
-    wanted = {"random": ("random", 10, {}), "supervised": ("supervised", 90, {}), "simclr": ("simclr", 50, {"labels": 1.0}),
-              "random-20": ("random", 5, few), "supervised-20": ("supervised", 40, few), "simclr-20": ("simclr", 60, few),
+    wanted = {"random": ("random", 10, {}), "supervised": ("supervised", 90, {}),
+              "simclr": ("simclr", 50, {"labels": 1.0}), "random-20": ("random", 5, few),
+              "supervised-20": ("supervised", 40, few), "simclr-20": ("simclr", 60, few),
               "moco-20": ("moco", 35, few), "random-40": ("random", 20, forty), "simclr-40": ("simclr", 30, forty),
               "simclr-8": ("simclr", 30, {"labels": 20, "val_labels": "all"})}
     runs = {}
@@ -326,7 +327,8 @@ def test_few_labels_are_compared_with_the_same_labels_alone(built, tmp_path):
     rows = {row.title: row for row in report.collect(params, tmp_path)}
     bounds = {name: [other and other.title for other in (row.floor, row.ceiling)] for name, row in rows.items()}
     assert all(bounds[name] == ["random", "supervised"] for name in ("random", "supervised", "simclr"))
-    assert all(bounds[f"{name}-20"] == ["random-20", "supervised-20"] for name in ("random", "supervised", "simclr", "moco"))
+    twenty = [bounds[name] for name in bounds if name.endswith("-20")]
+    assert len(twenty) == 4 and all(found == ["random-20", "supervised-20"] for found in twenty)
     assert bounds["simclr-40"] == ["random-40", None] and bounds["simclr-8"] == [None, None]
     verdicts = {name: row.verdict[0] for name, row in rows.items()}
     assert verdicts == {"random": "floor", "supervised": "ceiling", "simclr": "above floor", "random-20": "floor",
@@ -334,8 +336,8 @@ def test_few_labels_are_compared_with_the_same_labels_alone(built, tmp_path):
                         "moco-20": "not above from scratch", "random-40": "floor", "simclr-40": "above floor"}
     cards = {"scenes": tars.card_of(root / "data/shards/scenes")}
     said = [*report.notes(params, [*rows.values()], cards)]
-    head, _, *table = [line.strip("| ").split(" | ") for line in report.markdown(params, [*rows.values()], cards, [], said).splitlines()
-                       if line.startswith("| ")]
+    page = report.markdown(params, [*rows.values()], cards, [], said).splitlines()
+    head, _, *table = [line.strip("| ").split(" | ") for line in page if line.startswith("| ")]
     labels = {row[0]: row[head.index("Labels")] for row in [*table]}
     assert labels["simclr"] == labels["random"] == "all" and labels["moco-20"] == "20, val as many"
     assert labels["simclr-40"] == "40 %, val all" and labels["simclr-8"] == "20, val all"

@@ -4,6 +4,7 @@ import json
 import math
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -106,6 +107,14 @@ def test_the_second_value_is_another_than_the_run_has_and_nothing_that_runs_are_
     assert not any(tune.second(each, runs) for each in runs)
     assert tune.second(run("a", augment="crop"), [run("a", augment="crop"), run("b")]) == ("temperature", 0.1)
     assert tune.second(run("a", "clusterfit"), [run("a", "clusterfit")]) is None
+
+
+def test_with_few_labels_training_on_them_is_a_rival_whose_rate_is_tuned_alike(monkeypatch):
+    monkeypatch.setattr(tune.selfsup.data.tars, "card_of", lambda folder: {})
+    monkeypatch.setattr(tune.evals, "lacking", lambda card: None)
+    runs = [run(name, method).model_copy(update={"labels": labels}) for name, method, labels in (
+        ("a", "random", 250), ("b", "supervised", None), ("c", "supervised", 250), ("d", "simclr", None))]
+    assert tune.tuned(SimpleNamespace(runs={each.name: each for each in runs}, experiment="e")) == runs[2:]
 
 
 @pytest.fixture

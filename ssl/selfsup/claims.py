@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from selfsup import artefacts, config, report, verdicts
+from selfsup import artefacts, config, evals, report, verdicts
 from selfsup.core import files
 from selfsup.errors import UserError
 
@@ -116,7 +116,11 @@ def _scatter(axis, by, values):
 
 
 def _label(by):
-    return by + (" accuracy on test, %" if verdicts.accuracy(by) else "")
+    protocol, *path = by.split(".")
+    if not verdicts.accuracy(by):
+        return by
+    points = path and path[0] in getattr(evals.load(protocol), "points", ())
+    return by + (", points" if points else " accuracy on test, %")
 
 
 def _try(root, run, by):

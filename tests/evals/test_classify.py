@@ -1,9 +1,17 @@
 """The method's own classifier, and how many labels of val a choice may be made by."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
+import yaml
 
-from selfsup import evals, nets, shards
+from selfsup import encoder as encoders
+from selfsup import evals, nets, report, shards
+from selfsup.evals import classify
+from tests import test_bad_inputs as bad
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +58,14 @@ def test_whether_it_is_as_right_as_it_is_sure(encoder, data):
         assert (least in found["right"]) == sure.any()
         assert least not in found["right"] or found["right"][least]["accuracy"] == evals.percent(right[sure].mean())
 
+    rows = [SimpleNamespace(title="mine", results={"classify": {"seeds": {"0": found, "1": found}}})]
+    panel = classify.panel(report, rows, {})
+    heads, ((row, cells),) = panel.table
+    assert heads[:3] == ["Over-confidence", "at least 50 % sure, %", "right of these, %"] and row is rows[0]
+    assert [cell["accuracy"] for cell in cells[:3]] == [gap["accuracy"], found["sure"]["50"]["accuracy"],
+                                                        found["right"]["50"]["accuracy"]]
+    assert panel.sentences == [f"mine: expected calibration error {found['ece']:.1f} %."]
+
 
 @pytest.mark.parametrize("labels, val_labels, seen", [
     (None, None, "all"), (20, None, "all"), (20, "all", "all"), (20, "same", 20), (0.1, "same", "share"), (None, "same", "all")])
@@ -64,3 +80,24 @@ def test_of_val_no_more_labels_than_of_train(scenes, tmp_path, labels, val_label
         shown = torch.cat([part["label"] for part in data.val.in_order()])
         assert (shown >= 0).all() and shown.bincount().max() - shown.bincount()[shown.unique()].min() <= 1
         assert not torch.equal(opened(1).val.index, data.val.index)
+
+
+def test_a_method_of_few_labels_is_trained_and_its_average_judged(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELFSUP_TRACKING", "off")
+    run = {"method": "mean_teacher", "data": "tiny", "seeds": [0], "labels": 20, "val_labels": "same"}
+    runs = {"tiny-teacher": run, "tiny-torn": {**run, "args": {"ratio": 4}}}
+    protocols = {**bad.PARAMS["protocols"], "classify": {"runs": {"tiny-teacher": "tiny"}, "bootstrap": 10}}
+    Path("params.yaml").write_text(yaml.safe_dump({**bad.PARAMS, "runs": runs, "protocols": protocols}))
+    assert bad.script("shard", "tiny") == 0
+    assert bad.script("pretrain", "tiny-torn") == 1
+    assert "train.batch: 32 samples a process are not whole groups of 5" in capsys.readouterr().err
+    assert bad.script("pretrain", "tiny-teacher") == 0
+    assert bad.script("evaluate", "classify", "tiny-teacher") == 0 and bad.script("evaluate", "knn", "tiny-teacher") == 0
+    found = json.loads(Path("data/results/tiny/tiny-teacher/classify.json").read_text())["seeds"]["0"]
+    net, classifier = (encoders.load("data/encoders/tiny/tiny-teacher", 0, part) for part in ("encoder", "classifier"))
+    data = evals.Data("data/shards/tiny", 20, 0, val_labels="same")
+    assert len(data.train) == len(data.val) == 20 and net.info["labels"] == 20
+    for split, key in (("test", "accuracy"), ("val", "val_accuracy")):
+        _, right = classify.predictions(net, classifier, getattr(data, split))
+        assert found[key] == evals.percent(right.mean())

@@ -1,5 +1,5 @@
-"""A method's own classifier, as it comes: of the methods that learn from labels, few or many. And whether it is as right as it
-is sure (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
+"""A method's own classifier, as it comes: of the methods that learn from labels, few or many. And whether it is as
+right as it is sure (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
 
 from types import SimpleNamespace
 
@@ -9,6 +9,7 @@ from selfsup.evals import accuracy, bootstrap as interval, embed, percent
 
 title = "Own classifier"
 parts = ("classifier",)                                  # of the encoder folder, besides the encoder
+points = ("ece", "overconfidence")                       # of what `test` yields those that are no accuracy
 SURE = (50, 80, 90, 95, 99)                              # percent
 BINS = 15                                                # of the calibration error, as in the paper
 
@@ -20,9 +21,10 @@ def choose(encoder, data, classifier):
 
 
 def test(encoder, data, chosen, bootstrap):
-    """Yields accuracy, low, high (percent, test) and val_accuracy. Then, of the probability that the predicted class is given:
-    `ece`, the expected calibration error in percent; `overconfidence`, its mean less the accuracy, and its interval; `sure`,
-    the share of samples where it is at least so many percent, and `right`, the accuracy among them, if there are any."""
+    """Yields accuracy, low, high (percent, test) and val_accuracy. Then, of the probability that the predicted class is
+    given: `ece`, the expected calibration error in percent; `overconfidence`, its mean less the accuracy, and its
+    interval; `sure`, the share of samples where it is at least so many percent, and `right`, the accuracy among them,
+    if there are any."""
     probability, right = predictions(encoder, chosen.classifier, data.test)
     yield from accuracy(right, bootstrap)
     yield "val_accuracy", chosen.val_accuracy
@@ -57,9 +59,10 @@ def notes(report, rows, options):
 
 
 def panel(report, rows, options):
-    return report.Panel("confidence", "As right as they are sure?", "How probable their own classifiers take their predictions to "
-                        "be on test, and how many of the sure ones are right. Over-confidence: the mean probability less the "
-                        "accuracy, in points.", list(sentences(rows)), report.crossed(rows, "classify", cells, heading))
+    text = ("How probable their own classifiers take their predictions to be on test, and how many of the sure ones are "
+            "right. Over-confidence: the mean probability less the accuracy, in points.")
+    table = report.crossed(rows, "classify", cells, heading)
+    return report.Panel("confidence", "As right as they are sure?", text, list(sentences(rows)), table)
 
 
 def cells(content):

@@ -23,7 +23,7 @@ class Method(nn.Module):
     """
 
     inputs = View()  # what a sample becomes: see views.py
-    order = None  # who is in a batch, see data/order.py; every sample once an epoch unless said
+    order = None  # who is in a batch, see data/order.py; every sample once an epoch unless said, here or in __init__
     held_out = True  # False where the objective exists for training images only
     # Whether loss and scalars are means over the images of terms of their own, and `forward` changes no state that it
     # reads (BatchNorm's statistics apart): then a batch's gradient is the mean of its parts' (training/accumulate.py).

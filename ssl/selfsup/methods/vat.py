@@ -23,9 +23,9 @@ class VAT(Method):
     already. Only the first moves its running statistics.
     ratio: unlabelled rows beside each labelled one; 128 beside 32 in the authors' code. epsilon: in units of the
     normalised input, of which an image of 32 pixels has a norm of about 55; the authors' 8 is for whitened images.
-    xi: of the finite difference. The authors' 1e-6 is lost in float32's rounding: of our ConvNet the direction found has
-    a cosine of 0.06 with the true one, at 0.1 of 0.99, and at 1, over which the network bends, of 0.93. For the same
-    reason the search is computed in float32 under bf16, too.
+    xi: of the finite difference. The authors' 1e-6 is lost in float32's rounding: of our ConvNet the direction found
+    has a cosine of 0.06 with the true one, at 0.1 of 0.99, and at 1, over which the network bends, of 0.93. For the
+    same reason the search is computed in float32 under bf16, too.
     """
 
     inputs = View("crop_flip", columns=("image", "label"))

@@ -79,8 +79,8 @@ class Row:
         return sum(values) / len(values) if values else None
 
     def above(self, other):
-        """The protocols by which this run is above another: the interval of its accuracy less the other's, over the seeds
-        that both have, lies wholly above 0."""
+        """The protocols by which this run is above another: the interval of its accuracy less the other's, over the
+        seeds that both have, lies wholly above 0."""
         shared = [p for p in self.results if p in other.results]
         leads = {p: Value.of(self.results[p]) - Value.of(other.results[p]) for p in shared}
         return [p for p, lead in leads.items() if lead.seeds and (lead.interval[1] or 0) > 0]
@@ -92,8 +92,8 @@ class Row:
 
     @property
     def verdict(self):
-        """Whether the run is above its floor on some protocol: (text, the protocols where it is). Of a run with few labels
-        the bound is training from scratch on the same ones, where that is there."""
+        """Whether the run is above its floor on some protocol: (text, the protocols where it is). Of a run with few
+        labels the bound is training from scratch on the same ones, where that is there."""
         if self.role:
             return self.role, []
         bound, name = (self.ceiling, SCRATCH) if self.few and self.ceiling else (self.floor, "floor")

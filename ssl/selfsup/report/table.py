@@ -103,10 +103,11 @@ def notes(params, rows, cards):
                f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same "
                "encoder trained on all labels, for as many images seen.")
     if any(row.few for row in rows):
-        yield ("Labels: how many of train a run and its judges see, as balanced as the classes; the same for every run of a seed. "
-               "Choices are made by all labels of val, or by as many as of train, since who has few labels has none to choose by "
-               f"(Oliver et al. 2018). Such a run is compared with {FLOOR} and {CEILING} of the same labels alone. There {CEILING} "
-               "is training from scratch on them, which is no ceiling: above it is who learns from the rest.")
+        yield ("Labels: how many of train a run and its judges see, as balanced as the classes; the same for every run "
+               "of a seed. Choices are made by all labels of val, or by as many as of train, since who has few labels "
+               f"has none to choose by (Oliver et al. 2018). Such a run is compared with {FLOOR} and {CEILING} of the "
+               f"same labels alone. There {CEILING} is training from scratch on them, which is no ceiling: above it is "
+               "who learns from the rest.")
     if shared := panels.shared(params, rows):
         yield (f"{panels.title(shared)}, % of {panels.bound(rows)}: the run's accuracy over that of {CEILING} with the same encoder "
                "on the same data, so that runs on data of other quality can be compared too.")
