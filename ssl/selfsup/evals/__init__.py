@@ -8,8 +8,9 @@ train and val together afterwards, so that what is tested is what was chosen. Pr
 One that judges without labels says `labels = False`; one that needs further columns of the data, `columns`, their names, or
 what gives them of its options.
 A protocol also says of itself what the report shows: its `title`; `column = False` if its accuracy is no column of the
-main table; and, each given the package `report`, the rows that have results and the protocol's options, sentences on how
-the numbers were made, `notes`, and a table or figure of its own, `panel`.
+main table; `elsewhere = True` if it is shown what it found on data that are not a run's own, too; and, each given the
+package `report`, the rows that have results and the protocol's options, sentences on how the numbers were made, `notes`,
+and a table or figure of its own, `panel`.
 """
 
 import functools
