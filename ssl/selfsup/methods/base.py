@@ -19,7 +19,7 @@ class Method(nn.Module):
     A subclass's `__init__(self, encoder, **options)` has the paper's values as defaults, with types and ranges
     (`arguments`) against which a run's `args` are held. It may name `card`, to be given the data card (classes, counts,
     size in pixels, vocabulary), and `teacher`, to be given the encoder of the run that `from` names: frozen, images ->
-    features (N, teacher.dim).
+    features (N, teacher.dim), and what else that run's folder holds, see state.Teacher. `teacher=None` asks for none.
     """
 
     inputs = View()  # what a sample becomes: see views.py

@@ -9,7 +9,7 @@ import torch.nn as nn
 from .. import layers
 from ..errors import UserError
 
-HEADS = {"linear": layers.linear, "text_transformer": layers.TextTransformer, "mask": layers.Mask,
+HEADS = {"linear": layers.linear, "mlp": layers.mlp, "text_transformer": layers.TextTransformer, "mask": layers.Mask,
          "hypercolumns": layers.Hypercolumns, "sound_net": layers.SoundNet, "fusion": layers.Fusion,
          "standardised": layers.standardised}  # parts that stand beside an encoder
 # Arguments, and what of the data they follow: keys of the card, and those that `told` finds in its schema.

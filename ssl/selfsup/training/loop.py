@@ -163,8 +163,8 @@ class Training:
         self.method.before_epoch(Epoch(epoch, self.seed, self.features, forget(self.optimizer), self.record))
         self.method.train()
 
-    def features(self):
-        features = embed(self.method.encoder, self.split)
+    def features(self, net=None):
+        features = embed(net or self.method.encoder, self.split)
         self.finite("the features", float(features.square().sum()))  # of what has no squares there are no clusters
         return features
 
@@ -244,7 +244,7 @@ class Epoch:
 
     epoch: int
     seed: int
-    embed: Callable  # () -> features (N, dim) float32 of the whole training split, un-augmented, on the CPU
+    embed: Callable  # () -> features (N, dim) float32 of the whole training split, un-augmented, on the CPU; (net): by it
     restart: Callable  # (module) forget the optimiser's state of a module whose weights were drawn anew
     log: Callable  # (name=value) into the history
 

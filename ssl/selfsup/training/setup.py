@@ -14,16 +14,17 @@ from .state import Teacher
 def build(run, seed, card, start=None):
     """The method of `run` around a fresh encoder, initialised from the seed alone, and by `start` if it has weights.
 
-    An argument that its `__init__` does not name is a field of its `inputs`, as in {augment: moco_v1}.
+    An argument may be one of its `__init__`, a field of its `inputs`, as in {augment: moco_v1}, or both.
     """
     torch.manual_seed(seed)
     cls = methods.load(run.method)
     takes = inspect.signature(cls.__init__).parameters
     extra = {"card": card} if "card" in takes else {}
     if "teacher" in takes:
-        if start is None or start.teacher is None:
+        if start is not None and start.teacher is not None:
+            extra["teacher"] = Teacher(start.teacher, card, **start.parts)
+        elif takes["teacher"].default is inspect.Parameter.empty:
             raise UserError(f"method {run.method} needs another run's encoder: name that run as runs.{run.name}.from")
-        extra["teacher"] = Teacher(start.teacher, card)
     if "pretrained" in run.encoder:
         raise UserError(f"runs.{run.name}.encoder.pretrained is now the run's own: `init: timm`")
     own = {name: value for name, value in run.args.items() if name in takes}
@@ -33,16 +34,16 @@ def build(run, seed, card, start=None):
         nets.normalise(net, card)  # again: what it starts from may hold the numbers of other data
     check_fits(run, net)
     method = cls(net, **extra, **own)
-    method.inputs = inputs_of(run, method.inputs, [name for name in run.args if name not in takes])
+    method.inputs = inputs_of(run, method.inputs)
     return method
 
 
-def inputs_of(run, inputs=None, names=()):
-    """What the run's samples become: the method's inputs, those of `run.args` that `names` names as their fields, and
-    the column that the run's encoder takes where theirs is not the method's to say."""
+def inputs_of(run, inputs=None):
+    """What the run's samples become: the method's inputs, with those of `run.args` that are fields of theirs, and the
+    column that the run's encoder takes where theirs is not the method's to say."""
     inputs = inputs or methods.load(run.method).inputs
     column = {"column": nets.takes(run.encoder["name"])} if hasattr(inputs, "column") else {}
-    return replace(inputs, **column, **{name: run.args[name] for name in names})
+    return replace(inputs, **column, **{name: value for name, value in run.args.items() if hasattr(inputs, name)})
 
 
 def check_fits(run, net):

@@ -15,25 +15,29 @@ class Start:
 
     run.init: another run's name, an encoder folder (a path, with a "/"), or "timm" for what timm has for this very
     architecture. run.from_: a run's name or the folder of its encoders; that encoder is `teacher`. Of a run's encoders
-    it is the one of the same seed, or else of the lowest. encoders: the folder in which runs' encoders lie, by
+    it is the one of the same seed, or else of the lowest; `parts` is what else lies in that folder. encoders: the folder in which runs' encoders lie, by
     experiment. Raises UserError where there is none.
     """
 
     def __init__(self, run, seed, encoders="data/encoders", card=None):
-        self.run, self.weights, self.teacher, self.fits = run, None, None, None
+        self.run, self.weights, self.teacher, self.fits, self.parts = run, None, None, None, {}
         if init := run.init:
             self.weights = pretrained(run, card or {}) if init == "timm" else self._load(init, seed, encoders).state_dict()
         if from_ := run.from_:
             self.teacher = self._load(from_, seed, encoders)
+            further = [part for part in self.teacher.info["parts"] if part != "encoder"]
+            self.parts = {part: self._load(from_, seed, encoders, part) for part in further}
 
-    def _load(self, where, seed, encoders):
+    def _load(self, where, seed, encoders, part="encoder"):
         folder = Path(where) if "/" in where else Path(encoders) / where.partition("-")[0] / where
         seeds = encoder.seeds(folder)
-        return encoder.load(folder / str(seed if seed in seeds else seeds[0]) if seeds else folder)
+        return encoder.load(folder / str(seed if seed in seeds else seeds[0]) if seeds else folder, part=part)
 
     def origin(self):
         """What distinguishes this start from others, for `fingerprint`: hashes of the weights; {} if there are none."""
         given = {"init": self.weights, "from": self.teacher and self.teacher.state_dict()}
+        for part, module in self.parts.items():
+            given["from"] |= {f"{part}.{name}": value for name, value in module.state_dict().items()}
         return {name: digest(weights) for name, weights in given.items() if weights}
 
     def initialise(self, net):

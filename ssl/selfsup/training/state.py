@@ -7,11 +7,14 @@ import math
 import torch
 import torch.nn as nn
 
+from ..errors import UserError
+
 
 class Ema(nn.Module):
     """An exponential moving average of a module: target ← m·target + (1 − m)·online (He et al. 2020, eq. 2).
 
     Calls the average. Buffers (BatchNorm's statistics) are the target's own: it runs in training mode like the student.
+    Of an average that is never run, only judged in the end, they are averaged like the parameters: `update` with buffers.
     """
 
     def __init__(self, online):
@@ -19,9 +22,12 @@ class Ema(nn.Module):
         self.module = copy.deepcopy(online).requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, online, momentum):
+    def update(self, online, momentum, buffers=False):
         for target, source in zip(self.module.parameters(), online.parameters(), strict=True):
             target.lerp_(source.detach(), 1 - momentum)
+        if buffers:
+            for target, source in zip(self.module.buffers(), online.buffers(), strict=True):
+                target.lerp_(source, 1 - momentum) if target.is_floating_point() else target.copy_(source)
 
     def forward(self, *args, **kwargs):
         with torch.no_grad():
@@ -71,11 +77,13 @@ class Teacher(nn.Module):
 
     net: of encoder.load, with `mean` and `std`; card: that of the images it will be given, normalised. Where its own
     were normalised with other numbers, they are made so first. Images (N, C, S, S) -> features (N, .dim).
+    parts: what else its encoder folder holds, by name, as its `classifier`: features -> logits.
     """
 
-    def __init__(self, net, card):
+    def __init__(self, net, card, **parts):
         super().__init__()
         self.net, self.dim = net.requires_grad_(False).eval(), net.dim
+        self.parts = nn.ModuleDict(parts).requires_grad_(False).eval()
         given = card["mean"], card["std"], net.mean, net.std
         mean, std, own_mean, own_std = (torch.tensor(numbers)[:, None, None] for numbers in given)
         self.register_buffer("scale", std / own_std)
@@ -83,6 +91,21 @@ class Teacher(nn.Module):
 
     def train(self, mode=True):
         return super().train(False)
+
+    def part(self, name):
+        """UserError where its encoder folder has no such part."""
+        if name not in self.parts:
+            raise UserError(f"`from` names a run whose encoder folder holds no {name}: its method has none "
+                            f"(it holds {', '.join(['encoder', *self.parts])})")
+        return self.parts[name]
+
+    def classifier(self, classes):
+        """Its part of that name, for a run on data of so many classes."""
+        found = self.part("classifier")
+        if found.config["d_out"] != classes:
+            raise UserError(f"`from` names a run that tells {found.config['d_out']} classes apart, and this run's data have "
+                            f"{classes}")
+        return found
 
     def forward(self, x):
         with torch.no_grad():
