@@ -48,6 +48,7 @@ ENCODERS = {
     "word2vec": {"name": "word_vectors", "dim": 8},
     "point_contrast": {"name": "pointnet", "width": 2, "neighbours": 4},
     "depth_contrast": {"name": "pointnet", "width": 2, "neighbours": 4},
+    "net2net": {"name": "convnet", "width": 3, "convs": 2},
 }
 ARGS = {
     "moco": {"queue": 20},
@@ -78,6 +79,7 @@ ARGS = {
     "fixmatch": {"ratio": 3, "threshold": 0.2},  # some are above, untrained
     "noisy_student": {"least": 0.2},
 }
+PARENTS = {"net2net": {"name": "convnet", "width": 2}}  # smaller than the encoder that grows of it, and with a linear classifier
 FROM_ZERO = ("word2vec",)  # its output starts at 0, so that the vectors learn from the second step on
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8
@@ -123,18 +125,19 @@ def build(name, seed=0, norm="batch", args=None):
     encoder = ENCODERS.get(name, {"name": "convnet", "width": 4, "norm": norm})
     args = {**ARGS.get(name, {}), **(args or {})}
     run = SimpleNamespace(name=f"tiny-{name}", method=name, encoder=encoder, args=args)
-    start = taught(encoder) if "teacher" in inspect.signature(methods.load(name).__init__).parameters else None
+    start = taught(PARENTS.get(name, encoder), name) if "teacher" in inspect.signature(methods.load(name).__init__).parameters else None
     method = setup.build(run, seed, CARD, start)
     return method if norm == "batch" else without_batch_norm(method)
 
 
-def taught(encoder):
+def taught(encoder, name):
     """What a run starts from that names a teacher by `from`: always the same."""
     with torch.random.fork_rng():
         torch.manual_seed(9)
         net = nets.build(**encoder, card=CARD)
         widths = {"d_in": net.dim, "hidden": 16}
-        parts = {"classifier": nets.build("mlp", **widths, d_out=4, layers=2), "projector": nets.build("mlp", **widths, d_out=8, layers=3)}
+        classifier = nets.build("linear", d_in=net.dim, d_out=4) if name in PARENTS else nets.build("mlp", **widths, d_out=4, layers=2)
+        parts = {"classifier": classifier, "projector": nets.build("mlp", **widths, d_out=8, layers=3)}
     net.mean, net.std = CARD["mean"], CARD["std"]
     return SimpleNamespace(teacher=net, parts=parts, initialise=lambda net: None)
 
@@ -170,7 +173,7 @@ def begin_epoch(method, epoch=0, optimizer=None, log=None):
         return net(x)
 
     restart = loop.forget(optimizer) if optimizer else lambda module: None
-    method.before_epoch(loop.Epoch(epoch, 0, embed, restart, log or (lambda **row: None)))
+    method.before_epoch(loop.Epoch(epoch, 0, embed, restart, log or (lambda **row: None), prepare(method, raw(0))))
     method.train()
 
 

@@ -125,9 +125,9 @@ class Training:
         self.method.train()
         for number, batch in enumerate(bar, first):
             epoch = number * train.batch // len(self.split)
-            if number == 0 or epoch != (number - 1) * train.batch // len(self.split):
-                self.before_epoch(epoch)
             batch = self.prepare(batch)
+            if number == 0 or epoch != (number - 1) * train.batch // len(self.split):
+                self.before_epoch(epoch, batch)
             if number == 0:
                 progress.flops = self.tried(batch)
             out = step(number, batch)
@@ -158,9 +158,9 @@ class Training:
                 "leave BatchNorm one value to take statistics of; take a larger batch or fewer processes"
             ) from None
 
-    def before_epoch(self, epoch):
+    def before_epoch(self, epoch, batch):
         torch.manual_seed(rng.key(self.seed, epoch, -1))
-        self.method.before_epoch(Epoch(epoch, self.seed, self.features, forget(self.optimizer), self.record))
+        self.method.before_epoch(Epoch(epoch, self.seed, self.features, forget(self.optimizer), self.record, batch))
         self.method.train()
 
     def features(self, net=None):
@@ -247,6 +247,7 @@ class Epoch:
     embed: Callable  # () -> features (N, dim) float32 of the whole training split, un-augmented, on the CPU; (net): by it
     restart: Callable  # (module) forget the optimiser's state of a module whose weights were drawn anew
     log: Callable  # (name=value) into the history
+    batch: dict  # the epoch's first, as `forward` is given it
 
 
 def forget(optimizer):
