@@ -71,7 +71,8 @@ def data():
 
 @pytest.fixture
 def stripes(data):
-    """Classes told apart by direction and colour, which crops and flips leave as they are: separable by a trained net."""
+    """Classes told apart by direction and colour, which crops and flips leave as they are: separable by a trained
+    net."""
     for seed, split in enumerate((data.train, data.val, data.test)):
         wave = 127 * torch.ones(4, 3, 16, 16)
         for c in range(4):

@@ -1,4 +1,5 @@
-"""From one domain to another without its labels: each way against what is known of it, and no label of the target looked at."""
+"""From one domain to another without its labels: each way against what is known of it, and no label of the target
+looked at."""
 
 from types import SimpleNamespace
 
@@ -8,14 +9,19 @@ import scipy.linalg
 import torch
 from scipy.optimize import minimize
 
-from selfsup import evals
+from selfsup import evals, report
 from selfsup.errors import UserError
 from selfsup.evals import adaptation
 from tests.evals.conftest import ArraySplit
 
-OPTIONS = {"samples": 200, "bootstrap": 100, "weight_decay": [1e-3, 1e-1], "directions": 2, "clip": 50.0, "components": 4,
-           "mu": [0.1, 1.0]}
+OPTIONS = {"samples": 200, "bootstrap": 100, "weight_decay": [1e-3, 1e-1], "directions": 2, "clip": 50.0,
+           "components": 4, "mu": [0.1, 1.0]}
 GRID = {key: value for key, value in OPTIONS.items() if key != "bootstrap"}
+
+
+def between(low, high):
+    """The sum of what SciPy varies."""
+    return [{"type": "ineq", "fun": lambda w: w.sum() - low}, {"type": "ineq", "fun": lambda w: high - w.sum()}]
 
 
 def gaussians(source, target, shift, seed=0):
@@ -27,7 +33,8 @@ def gaussians(source, target, shift, seed=0):
 
 
 def test_a_classifiers_ratio_is_that_of_the_densities():
-    """Also in its size, where the domains' sizes differ: without n_s / n_t (as in adapt's IWC) it would be four times less."""
+    """Also in its size, where the domains' sizes differ: without n_s / n_t (as in adapt's IWC) it would be four times
+    less."""
     source, target = gaussians(2000, 500, 0.5)
     domains = adaptation.Domains(source, target, source, 2)
     weights = domains.ratio(1e6)(domains.source)
@@ -48,15 +55,15 @@ def test_kernel_mean_matching_is_the_quadratic_programmes_solution(monkeypatch):
     def loss(w):
         return 0.5 * w @ kernel @ w - kappa @ w
 
-    sums = [{"type": "ineq", "fun": lambda w: w.sum() - 15 + slack}, {"type": "ineq", "fun": lambda w: 15 + slack - w.sum()}]
-    slow = minimize(loss, np.ones(15), bounds=[(0, 3.0)] * 15, constraints=sums, method="SLSQP", options={"maxiter": 500})
+    slow = minimize(loss, np.ones(15), bounds=[(0, 3.0)] * 15, constraints=between(15 - slack, 15 + slack), method="SLSQP",
+                    options={"maxiter": 500})
     ours = adaptation.kmm(source, target, steps=5000)
     assert loss(ours) == pytest.approx(slow.fun, abs=1e-3) and 0 <= ours.min() and ours.max() <= 3
     for low, high in ((20, 25), (2, 4), (0, 100)):        # the projection, against what it is by definition
         w = np.random.default_rng(1).normal(0.7, 1, 12)
         near = adaptation.projected(w, low, high)
         best = minimize(lambda v: ((v - w) ** 2).sum(), np.ones(12), bounds=[(0, 3)] * 12, method="SLSQP",
-                        constraints=[{"type": "ineq", "fun": lambda v: v.sum() - low}, {"type": "ineq", "fun": lambda v: high - v.sum()}])
+                        constraints=between(low, high))
         np.testing.assert_allclose(near, best.x, atol=1e-4)
 
 
@@ -101,7 +108,7 @@ def test_tca_brings_the_domains_together_and_without_a_say_is_kernel_pca():
     both = np.concatenate([source, target])
     kernel = adaptation.gaussian(both, both, blind.width)
     centred = kernel - kernel.mean(0)
-    found = blind(both) - blind(both).mean(0)             # kernel PCA of the kernel that is centred from the right alone
+    found = blind(both) - blind(both).mean(0)             # of the kernel that is centred
     expected = np.linalg.svd(centred)[0][:, :5]
     assert scipy.linalg.subspace_angles(found, expected).max() < 1e-4
 
@@ -120,7 +127,8 @@ def domain(x, labels, name):
 
 @pytest.fixture
 def curve():
-    """No line parts the classes; one does where the target is, another one where most of the source is (Shimodaira 2000)."""
+    """No line parts the classes; one does where the target is, another one where most of the source is (Shimodaira
+    2000)."""
     source, target = gaussians(1800, 900, 0)
     source[:, 0], target[:, 0] = source[:, 0] - 0.7, 0.6 * target[:, 0] + 1
     return [domain(x, (x[:, 0] > 0.5) | (x[:, 0] < -1), name) for x, name in ((source, "source"), (target, "target"))]
@@ -158,7 +166,7 @@ def test_no_label_of_the_target_chooses_and_test_is_read_once(encoder, curve):
     target.test.labels = 1 - target.test.labels
     turned = dict(evals.run("adaptation", encoder, target, source=source, **OPTIONS))
     for way in adaptation.WAYS:
-        assert turned[way]["weight_decay"] == after[way]["weight_decay"] and turned[way]["val_accuracy"] == after[way]["val_accuracy"]
+        assert all(turned[way][name] == after[way][name] for name in ("weight_decay", "val_accuracy"))
 
 
 def test_what_is_no_pair_of_domains_is_refused(encoder, curve):
@@ -168,3 +176,17 @@ def test_what_is_no_pair_of_domains_is_refused(encoder, curve):
     target.card["classes"] = ["a", "c"]
     with pytest.raises(UserError, match=r"target has other classes \(a, c\) than source \(a, b\)"):
         evals.judge("adaptation", encoder, target, source=source, **GRID)
+
+
+def test_the_report_has_a_line_for_each_pair_of_domains():
+    def result(accuracy, **more):
+        return {"accuracy": accuracy, "low": accuracy - 1, "high": accuracy + 1, **more}
+
+    ways = {way: result(10 * i, effective=i) for i, way in enumerate(adaptation.WAYS)}
+    judged = {"adaptation": {"seeds": {"0": result(0, **ways), "1": result(0, **ways)}}}
+    rows = [SimpleNamespace(title="run", run=SimpleNamespace(data="day"), results={}, elsewhere={"night": judged, "ink": judged})]
+    panel = adaptation.panel(report, rows, {"samples": 1000})
+    heads, table = panel.table
+    assert len(heads) == 7 and [row.title for row, _ in table] == ["run on night", "run on ink"]
+    assert [cell["accuracy"] for cell in table[0][1]] == [0, 10, 20, 30, 40, 1, 2]
+    assert "1,000 training samples" in panel.remarks[0]

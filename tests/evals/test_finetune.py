@@ -121,6 +121,7 @@ def test_cuts_are_looked_at_one_by_one_and_chosen_on_val(net, stripes):
     assert list(plain) == ["accuracy", "low", "high", "val_accuracy", "lr"]  # as before there were cuts
     result = dict(evals.run("finetune", net, stripes, **budget, freeze=[5, 0]))
     assert result["cuts"]["0"] == plain and list(result["cuts"]) == ["5", "0"]
-    assert result["cuts"]["5"]["val_accuracy"] < plain["val_accuracy"] == result["val_accuracy"] and result["freeze"] == 0
+    assert result["cuts"]["5"]["val_accuracy"] < plain["val_accuracy"] == result["val_accuracy"]
+    assert result["freeze"] == 0
     with pytest.raises(UserError, match="freeze: 6, and the encoder has 5 layers"):
         evals.judge("finetune", net, stripes, **budget, freeze=[6])

@@ -1,8 +1,11 @@
-"""Layers of one network beneath new ones: what is kept is kept, what is new is new, and the controls are what they should be."""
+"""Layers of one network beneath new ones: what is kept is kept, what is new is new, and the controls are what they
+should be."""
+
+from types import SimpleNamespace
 
 import torch
 
-from selfsup import evals, nets
+from selfsup import evals, nets, report
 from selfsup.evals import finetune, transferability
 from tests.evals.test_finetune import BUDGET
 
@@ -34,15 +37,41 @@ def test_depths_from_all_anew_to_the_base_itself(net, stripes):
     assert list(frozen) == list(tuned) == [0, 1, 2, 3, 4, 5] and frozen[0] is tuned[0]
     own = trained.state_dict()
     for n, (found, _, _) in frozen.items():               # bit by bit, BatchNorm's statistics too
-        kept = {int(name.split(".")[1]) for name, value in found.encoder.state_dict().items() if torch.equal(value, own[name])}
+        kept = {int(name.split(".")[1]) for name, value in found.encoder.state_dict().items()
+                if torch.equal(value, own[name])}
         assert kept == set(range(n))
     assert not any(torch.equal(value, own[name]) for name, value in tuned[5][0].encoder.state_dict().items())
     # BnB with all layers kept and the classifier fitted anew is the base again; and on nothing kept no base has a say.
-    result = dict(transferability.test(trained, stripes, chosen, 100))
-    assert result["frozen"]["5"]["accuracy"] == 100 and result["frozen"]["0"] == result["tuned"]["0"]
-    assert {"way", "layers", "accuracy", "low", "high", "val_accuracy"} < set(result)
+    told = dict(transferability.test(trained, stripes, chosen, 100))
+    assert told["frozen"]["5"]["accuracy"] == 100 and told["frozen"]["0"] == told["tuned"]["0"]
+    assert {"way", "layers", "accuracy", "low", "high", "val_accuracy"} < set(told)
     start = transferability.renewed(net, sum(finetune.layers(net, stripes.train), []), 0)
     by_other = finetune.tune(start, stripes.train, stripes.val, **budget)
     assert by_other[1:] == frozen[0][1:]
     assert all(torch.equal(a, b) for a, b in zip(by_other[0].state_dict().values(), frozen[0][0].state_dict().values()))
     assert evals.load("transferability").elsewhere
+
+
+def result(accuracy, **more):
+    return {"accuracy": accuracy, "low": accuracy - 1, "high": accuracy + 1, **more}
+
+
+def test_the_report_has_a_line_for_each_run_data_set_and_way():
+    def judged(first):
+        depths = {way: {str(n): result(first + n + 10 * (way == "tuned")) for n in range(3)} for way in transferability.WAYS}
+        return {"transferability": {"seeds": {"0": result(first, **depths), "1": result(first, **depths)}}}
+
+    a = SimpleNamespace(title="a", role="ceiling", run=SimpleNamespace(data="A"), results={}, elsewhere={"B": judged(50)})
+    b = SimpleNamespace(title="b", role="ceiling", run=SimpleNamespace(data="B"), results=judged(70), elsewhere={})
+    panel = transferability.panel(report, [a, b], {})
+    heads, table = panel.table
+    assert heads == ["0", "1", "2"]
+    assert [row.title for row, _ in table] == ["a on B, kept", "a on B, trained on", "b on B, kept", "b on B, trained on"]
+    assert [[cell["accuracy"] for cell in cells] for _, cells in table] == [
+        [50, 51, 52], [60, 61, 62], [70, 71, 72], [80, 81, 82]]
+    assert all(text in panel.figure for text in ("a, kept", "b, trained on", "layers kept"))
+    cut = {"finetune": {"seeds": {"0": result(3, cuts={"0": result(1), "5": result(3)})}}}
+    row = SimpleNamespace(title="a", role="", run=SimpleNamespace(data="A"), results={}, elsewhere={"B": cut})
+    assert finetune.panel(report, [row], {"freeze": None}) is None
+    ((row, cells),) = finetune.panel(report, [row], {"freeze": [0, 5]}).table[1]
+    assert row.title == "a on B" and [cell["accuracy"] for cell in cells] == [1, 3]

@@ -92,7 +92,8 @@ def test_copies_stay_copies_without_noise(parent, card, prepare):
         larger = child(parent, card, noise, width=6).train()
         larger(prepare(larger, 16))["loss"].backward()
         weight, gradient = larger.encoder.blocks[1][0].weight, larger.encoder.blocks[1][0].weight.grad
-        parent_row = [int((parent.encoder.blocks[1][1].bias - b).abs().argmin()) for b in larger.encoder.blocks[1][1].bias]
+        biases = parent.encoder.blocks[1][1].bias
+        parent_row = [int((biases - b).abs().argmin()) for b in larger.encoder.blocks[1][1].bias]
         twins = [(i, j) for i in range(len(weight)) for j in range(i) if parent_row[i] == parent_row[j]]
         assert twins and parent_row[:6] == list(range(6))
         return max(float((gradient[i] - gradient[j]).abs().max()) for i, j in twins) / float(gradient.abs().max())
@@ -142,4 +143,5 @@ def test_what_cannot_be_the_parents_function_is_refused(parent, card, encoder, s
     grouped = nets.build(**PARENT, norm="group")
     grouped.mean, grouped.std = card["mean"], card["std"]
     with pytest.raises(UserError, match="GroupNorm takes statistics over a group"):
-        Net2Net(nets.build(**PARENT, norm="group"), card, Teacher(grouped, card, classifier=nets.build("linear", d_in=24, d_out=3)))
+        linear = nets.build("linear", d_in=24, d_out=3)
+        Net2Net(nets.build(**PARENT, norm="group"), card, Teacher(grouped, card, classifier=linear))

@@ -210,13 +210,13 @@ def test_another_style_is_the_same_scenes_in_other_pixels():
     pixels = [np.stack([s["image"] for s in some]).astype(float) for some in (plain, night, sketch)]
     for drawn in (night, sketch):
         assert [{**s, "image": 0} for s in drawn] == [{**s, "image": 0} for s in plain]
-    assert pixels[1].mean() < 0.35 * pixels[0].mean() and pixels[1][..., 2].mean() > pixels[1][..., 0].mean()
+    assert pixels[1].mean() < 0.4 * pixels[0].mean() and pixels[1][..., 2].mean() > pixels[1][..., 0].mean()
     assert pixels[2].mean() > 180 and np.ptp(pixels[2].mean((0, 1, 2))) < 1  # on white paper, without colour
     ink = [(image < 160).mean() for image in pixels[2]]
     assert 0.005 < min(ink) and max(ink) < 0.5
     # Pinned like those of the plain ones: the same on every machine.
     assert [[int(s[0]["image"][i, i].sum()) for i in (0, 8, 16, 24, 31)] for s in (night, sketch)] == [
-        [36, 61, 36, 56, 53], [730, 725, 708, 666, 713]]
+        [54, 90, 60, 77, 78], [730, 725, 708, 666, 713]]
 
 
 def test_some_classes_are_the_scenes_of_those_alone():

@@ -74,8 +74,8 @@ def networks(encoder):
 
 
 def judge(protocol, options, runs):
-    """Items of a protocol: of the runs that it lists or of all, each on the run's own data set and on others. `source`, of one
-    that is given it: the run's own."""
+    """Items of a protocol: of the runs that it lists or of all, each on the run's own data set and on others. `source`:
+    the run's own, of a protocol that is given it."""
     pair = "source" in signature.given("evals", protocol, "choose")
     asked, own = options.get("runs") or {}, {k: v for k, v in options.items() if k not in ("runs", "on")}
     chosen = {name: aslist(asked[name]) for name in asked} if "runs" in options else {

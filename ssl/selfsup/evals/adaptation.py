@@ -1,5 +1,5 @@
-"""From the data that an encoder was trained on to others of the same classes, without their labels: a linear classifier on
-frozen features of the source, judged on the target.
+"""From the data that an encoder was trained on to others of the same classes, without their labels: a linear classifier
+on frozen features of the source, judged on the target.
 
 Four ways, and the labels of the target as the ceiling:
 - source_only: as it is;
@@ -30,8 +30,8 @@ from selfsup.evals.linear import Probe, Standardise, path
 title = "Source only"
 column = False                                           # but a table of its own
 elsewhere = True
-WAYS = {"source_only": "source only", "classifier": "weighted, by a classifier", "kmm": "weighted, by KMM", "tca": "TCA",
-        "target": "labels of the target"}
+WAYS = {"source_only": "source only", "classifier": "weighted, by a classifier", "kmm": "weighted, by KMM",
+        "tca": "TCA", "target": "labels of the target"}
 BOUND = 1000.0                                           # of a weight of KMM, Huang et al.'s
 
 
@@ -42,8 +42,9 @@ def choose(encoder, data, source, samples: Annotated[int, Range(ge=10, le=5000)]
     source and at random in the target.
 
     data: the target; source: an evals.Data of what the encoder was trained on. directions: the densities are compared
-    along so many principal directions of both domains, since in more of them a classifier tells the domains apart without
-    a mistake and no sample of the source counts; clip: the largest weight, of a mean of 1. components: of TCA."""
+    along so many principal directions of both domains, since in more of them a classifier tells the domains apart
+    without a mistake and no sample of the source counts; clip: the largest weight, of a mean of 1. components: of
+    TCA."""
     check(source, data)
     classes = len(data.card["classes"])
     (x, y), held, (z, truth) = embed(encoder, source.train), embed(encoder, source.val), embed(encoder, data.train)
@@ -69,9 +70,9 @@ def choose(encoder, data, source, samples: Annotated[int, Range(ge=10, le=5000)]
 
 
 def test(encoder, data, chosen, bootstrap):
-    """Yields accuracy, low, high (percent, test of the target) and val_accuracy (of the source's val) of source_only; then
-    of each of WAYS these, weight_decay, of those that weigh `effective`, the effective sample size as a share in percent,
-    and of TCA mu. val_accuracy of `target` is on the target's val."""
+    """Yields accuracy, low, high (percent, test of the target) and val_accuracy (of the source's val) of source_only;
+    then of each of WAYS these, weight_decay, of those that weigh `effective`, the effective sample size as a share in
+    percent, and of TCA mu. val_accuracy of `target` is on the target's val."""
     features, truth = embed(encoder, data.test)
     results = {way: {**dict(accuracy(probe(into(features)) == truth, bootstrap)), "val_accuracy": percent(probe.val),
                      "weight_decay": probe.decay, **told} for way, (into, probe, told) in chosen.ways.items()}
@@ -84,11 +85,11 @@ def check(source, data):
     """UserError where the two are no pair of domains."""
     ours, theirs = source.card, data.card
     if ours["hash"] == theirs["hash"]:
-        raise UserError(f"protocols.adaptation: {theirs['name']} is what the encoder was trained on, so there is nothing to "
-                        "adapt to; name another data set under `runs` or `on`")
+        raise UserError(f"protocols.adaptation: {theirs['name']} is what the encoder was trained on, so there is nothing "
+                        "to adapt to; name another data set under `runs` or `on`")
     if ours["classes"] != theirs["classes"]:
-        raise UserError(f"protocols.adaptation: {theirs['name']} has other classes ({', '.join(theirs['classes'])}) than "
-                        f"{ours['name']} ({', '.join(ours['classes'])}), which the encoder was trained on")
+        raise UserError(f"protocols.adaptation: {theirs['name']} has other classes ({', '.join(theirs['classes'])}) "
+                        f"than {ours['name']} ({', '.join(ours['classes'])}), which the encoder was trained on")
 
 
 def effective(weights):
@@ -107,8 +108,9 @@ class Domains:
         self.source, self.target, self.val = ((part - both.mean(0)) @ axes for part in (source, target, val))
 
     def ratio(self, clip):
-        """A function from points to p_t / p_s there, at most `clip`: (n_s / n_t) · P(target | x) / P(source | x) by logistic
-        regression. Without the first factor, which public code forgets, the domains' sizes would be in it, too."""
+        """A function from points to p_t / p_s there, at most `clip`: (n_s / n_t) · P(target | x) / P(source | x) by
+        logistic regression. Without the first factor, which public code forgets, the domains' sizes would be in it,
+        too."""
         both = torch.from_numpy(np.concatenate([self.source, self.target])).float()
         domain = torch.arange(len(both)) >= len(self.source)
         weight, bias = path(both, domain.long(), 2, [1e-3])[1e-3]
@@ -142,8 +144,8 @@ def gaussian(a, b, width):
 
 
 def kmm(source, target, steps=500):
-    """Weights (n_s,) that minimise ½ wᵀKw − κᵀw with κ_i = (n_s / n_t) Σ_j k(x_i, x_j), where 0 ≤ w ≤ BOUND and the sum is
-    within n_s ε of n_s, ε = (√n_s − 1) / √n_s (Huang et al. 2007, eq. 12), by projected gradients with Nesterov's
+    """Weights (n_s,) that minimise ½ wᵀKw − κᵀw with κ_i = (n_s / n_t) Σ_j k(x_i, x_j), where 0 ≤ w ≤ BOUND and the sum
+    is within n_s ε of n_s, ε = (√n_s − 1) / √n_s (Huang et al. 2007, eq. 12), by projected gradients with Nesterov's
     momentum. The kernel's width is the median distance."""
     n, width = len(source), median(np.concatenate([source, target]))
     kernel, kappa = gaussian(source, source, width), gaussian(source, target, width).sum(1) * n / len(target)
@@ -172,9 +174,9 @@ class TCA:
     """Transfer component analysis of a source and a target, (n, d) each.
 
     With K the kernel of all samples, L_ij = 1/n_s², 1/n_t² or −1/(n_s n_t), so that tr(KLK…) is the distance of the
-    domains' means, and H what centres: the leading eigenvectors W of (KLK + μI)⁻¹ KHK (Pan et al. 2011; in the version of
-    2009 μ stands elsewhere and means the opposite). That matrix is not symmetric, and public code gives it to `eigh`; the
-    pair KHK, KLK + μI is. Scaled so that Wᵀ KHK W = I: components have the same variance."""
+    domains' means, and H what centres: the leading eigenvectors W of (KLK + μI)⁻¹ KHK (Pan et al. 2011; in the version
+    of 2009 μ stands elsewhere and means the opposite). That matrix is not symmetric, and public code gives it to
+    `eigh`; the pair KHK, KLK + μI is. Scaled so that Wᵀ KHK W = I: components have the same variance."""
 
     def __init__(self, source, target, components, mu):
         from scipy.linalg import eigh
@@ -208,8 +210,8 @@ def transferred(same, x, y, z, held, classes, decays, components, mus):
 
 
 def notes(report, rows, options):
-    yield ("Source only: a linear classifier on frozen features of the data that the encoder was trained on, judged on other "
-           "data of the same classes, of which no label was used.")
+    yield ("Source only: a linear classifier on frozen features of the data that the encoder was trained on, judged on "
+           "other data of the same classes, of which no label was used.")
 
 
 def panel(report, rows, options):
@@ -224,8 +226,8 @@ def panel(report, rows, options):
         cells = [*map(over, WAYS), *(over(way, "effective") for way in ("classifier", "kmm"))]
         table.append((SimpleNamespace(title=f"{row.title} on {data}", role=""), cells))
     return report.Panel(
-        "adaptation", "From one data set to another", "Accuracy on test of data that the encoder was not trained on, with "
-        "labels of its own data alone; and with labels of the target.", table=(heads, table), short="Adaptation",
-        remarks=[f"On at most {options['samples']:,} training samples of each. Weight decay and μ were chosen on val of the "
-                 "source, where samples count by their weights; for the last way on val of the target. Effective samples: how "
-                 "many of a hundred the weights leave."])
+        "adaptation", "From one data set to another", "Accuracy on test of data that the encoder was not trained on, "
+        "with labels of its own data alone; and with labels of the target.", table=(heads, table), short="Adaptation",
+        remarks=[f"On at most {options['samples']:,} training samples of each. Weight decay and μ were chosen on val of "
+                 "the source, where samples count by their weights; for the last way on val of the target. Effective samples: "
+                 "how many of a hundred the weights leave."])

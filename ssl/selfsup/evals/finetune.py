@@ -1,4 +1,5 @@
-"""Fine-tuning: the whole encoder and a linear classifier on it, trained on all labels; or all of it but its first layers."""
+"""Fine-tuning: the whole encoder and a linear classifier on it, trained on all labels; or all of it but its first
+layers."""
 
 import copy
 from types import SimpleNamespace
@@ -46,7 +47,8 @@ def test(encoder, data, chosen, bootstrap):
     """Yields accuracy, low, high (percent, test), val_accuracy and lr of the cut that is best on val; where cuts were
     asked for, `freeze`, that one, and `cuts`, {layers frozen: accuracy, low, high, val_accuracy, lr}."""
     outputs, truth = embed(Together(*(net for net, _, _ in chosen.cuts.values())), data.test)
-    results = {str(n): {**dict(accuracy(logits.argmax(1) == truth, bootstrap)), "val_accuracy": percent(val), "lr": rate}
+    results = {str(n): {**dict(accuracy(logits.argmax(1) == truth, bootstrap)), "val_accuracy": percent(val),
+                        "lr": rate}
                for (n, (_, val, rate)), logits in zip(chosen.cuts.items(), outputs.chunk(len(chosen.cuts), 1))}
     yield from results[str(chosen.best)].items()
     if chosen.asked:
@@ -92,8 +94,8 @@ def fit(encoder, train, rate, images, batch, optimizer, weight_decay, warmup, cl
 
 
 def layers(encoder, split):
-    """Of each layer, from the image on, the names of its modules that have parameters of their own: those of which its map
-    depends, and no map before it does. split: of a sample, by which that is found."""
+    """Of each layer, from the image on, the names of its modules that have parameters of their own: those of which its
+    map depends, and no map before it does. split: of a sample, by which that is found."""
     net = copy.deepcopy(encoder).eval().requires_grad_()
     sample = next(iter(split.in_order(1)))[net.takes].to(next(net.parameters()).device)
     owners = {id(p): name for name, module in net.named_modules() for p in module.parameters(recurse=False)}
@@ -106,11 +108,12 @@ def layers(encoder, split):
 
 
 class Classifier(nn.Module):
-    """Logits (N, classes) from a linear layer on a copy of the encoder, all of whose parameters are trained but for those
-    of the modules called `kept`, which stay as they are in all, BatchNorm's statistics too.
+    """Logits (N, classes) from a linear layer on a copy of the encoder, all of whose parameters are trained but for
+    those of the modules called `kept`, which stay as they are in all, BatchNorm's statistics too.
 
     The layer starts at zero, and features are normalised on the way to it, by BatchNorm without parameters as in MAE's
-    linear probe (He et al. 2022, A.1): methods leave features of very different scale, and share one learning rate here.
+    linear probe (He et al. 2022, A.1): methods leave features of very different scale, and share one learning rate
+    here.
     """
 
     def __init__(self, encoder, classes, kept=()):
@@ -139,7 +142,8 @@ class Classifier(nn.Module):
 
 
 class Together(nn.Module):
-    """What several modules make of an image, side by side. Normalisation is that of the first, as it is of its copies."""
+    """What several modules make of an image, side by side. Normalisation is that of the first, as it is of its
+    copies."""
 
     def __init__(self, *members):
         super().__init__()

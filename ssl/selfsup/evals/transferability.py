@@ -1,9 +1,10 @@
-"""How general each layer is: the first n of an encoder, beneath others that are drawn anew (Yosinski et al. 2014, section 2).
+"""How general each layer is: the first n of an encoder, beneath others that are drawn anew (Yosinski et al. 2014,
+section 2).
 
-https://arxiv.org/abs/1411.1792. With base A an encoder trained on the labels of one data set and B the data set that it is
-judged on, the paper's AnB keeps n layers of A as they are and trains the others on B; AnB+ trains all of them. Where A was
-trained on B itself, these are its controls BnB and BnB+: what co-adapted layers lose by being parted. Of an encoder that nobody
-trained it is the paper's section 4.3, random weights beneath.
+https://arxiv.org/abs/1411.1792. With base A an encoder trained on the labels of one data set and B the data set that it
+is judged on, the paper's AnB keeps n layers of A as they are and trains the others on B; AnB+ trains all of them. Where
+A was trained on B itself, these are its controls BnB and BnB+: what co-adapted layers lose by being parted. Of an
+encoder that nobody trained it is the paper's section 4.3, random weights beneath.
 """
 
 import copy
@@ -35,9 +36,9 @@ def choose(
     warmup: Share,
     clip: NotNegative,
 ):
-    """For n from 0, all anew, to the number of layers, and both ways: the network after `images` augmented images of train,
-    with the rate of best accuracy on val. The budget should be the base's own: with less, the layers above would be worse
-    than its were. What is frozen keeps BatchNorm's statistics, too."""
+    """For n from 0, all anew, to the number of layers, and both ways: the network after `images` augmented images of
+    train, with the rate of best accuracy on val. The budget should be the base's own: with less, the layers above would
+    be worse than its were. What is frozen keeps BatchNorm's statistics, too."""
     budget = dict(images=images, batch=batch, optimizer=optimizer, weight_decay=weight_decay, warmup=warmup, clip=clip)
     order = layers(encoder, data.train)
     found = {way: {} for way in WAYS}
@@ -51,8 +52,8 @@ def choose(
 
 
 def test(encoder, data, chosen, bootstrap):
-    """Yields of what is best on val accuracy, low, high (percent, test), val_accuracy, `way` and `layers`, how many; then
-    `frozen` (AnB, BnB) and `tuned` (AnB+, BnB+), each {layers: accuracy, low, high, val_accuracy, lr}."""
+    """Yields of what is best on val accuracy, low, high (percent, test), val_accuracy, `way` and `layers`, how many;
+    then `frozen` (AnB, BnB) and `tuned` (AnB+, BnB+), each {layers: accuracy, low, high, val_accuracy, lr}."""
     each = [(way, n, *found) for way in WAYS for n, found in chosen.found[way].items()]
     outputs, truth = embed(Together(*(net for _, _, net, _, _ in each)), data.test)
     results = {way: {} for way in WAYS}
@@ -80,8 +81,9 @@ def renewed(encoder, names, seed):
 
 
 def notes(report, rows, options):
-    yield ("Best depth to transfer: how many of the encoder's first layers are kept, the others being drawn anew and trained on the "
-           f"labels for {options['images']:,} images seen; of all depths, kept as they are or trained on, the best on val.")
+    yield ("Best depth to transfer: how many of the encoder's first layers are kept, the others being drawn anew and "
+           f"trained on the labels for {options['images']:,} images seen; of all depths, kept as they are or trained on, "
+           "the best on val.")
 
 
 def panel(report, rows, options):
@@ -90,8 +92,8 @@ def panel(report, rows, options):
 
     return report.by_depth(
         rows, "transferability", lines, "layers kept", name="transferability", title="How general each layer is",
-        text="The first layers of an encoder beneath others that are drawn anew and trained on the labels of the data set: "
-             "kept as they are (AnB of Yosinski et al. 2014; BnB where the encoder was trained on that data set), or trained "
-             "on with the others (AnB+, BnB+). At 0 nothing is kept.",
-        remarks=["What BnB loses was co-adapted: layers that only those above them could use. What AnB loses beyond that was "
-                 "specific to the other task."])
+        text="The first layers of an encoder beneath others that are drawn anew and trained on the labels of the data "
+             "set: kept as they are (AnB of Yosinski et al. 2014; BnB where the encoder was trained on that data set), or "
+             "trained on with the others (AnB+, BnB+). At 0 nothing is kept.",
+        remarks=["What BnB loses was co-adapted: layers that only those above them could use. What AnB loses beyond that "
+                 "was specific to the other task."])

@@ -19,14 +19,14 @@ class Net2Net(Method):
     """Chen, Goodfellow & Shlens 2016, "Net2Net: Accelerating Learning via Knowledge Transfer", section 2, Algorithm 1.
     https://arxiv.org/abs/1511.05641
 
-    The parent is the run that `from` names, with its classifier; the child's encoder is the same `convnet`, wider (`width`),
-    deeper (`convs`) or both. What is wider computes the same in either mode, since copies of a channel have its statistics.
-    What is deeper, a convolution that changes nothing, does so in evaluation, and in training on the batch that its BatchNorm
-    was set by, the first; it needs an activation that changes nothing the second time, as ReLU. Then it is trained as
-    `supervised` is, in the paper at a tenth of the parent's rate.
+    The parent is the run that `from` names, with its classifier; the child's encoder is the same `convnet`, wider
+    (`width`), deeper (`convs`) or both. What is wider computes the same in either mode, since copies of a channel have
+    its statistics. What is deeper, a convolution that changes nothing, does so in evaluation, and in training on the
+    batch that its BatchNorm was set by, the first; it needs an activation that changes nothing the second time, as
+    ReLU. Then it is trained as `supervised` is, in the paper at a tenth of the parent's rate.
 
-    noise: of all copies but a channel's first, as a share of the standard deviation of their layer's weights. Without any
-    (or dropout) copies have equal gradients and stay copies. The paper says "a small amount" and gives no number.
+    noise: of all copies but a channel's first, as a share of the standard deviation of their layer's weights. Without
+    any (or dropout) copies have equal gradients and stay copies. The paper says "a small amount" and gives no number.
     """
 
     inputs = Taken(augment="crop_flip", more=("label",))
@@ -63,11 +63,11 @@ def check(parent, child, classifier):
         return {**net.config, "width": 0, "convs": 0}
 
     if parent.config["name"] != "convnet" or same(parent) != same(child):
-        raise UserError(f"net2net: the encoder should be its parent's convnet, wider or deeper: {child.config} is not so of "
-                        f"{parent.config}")
+        raise UserError(f"net2net: the encoder should be its parent's convnet, wider or deeper: {child.config} is not so "
+                        f"of {parent.config}")
     if child.config.get("norm") == "group":
-        raise UserError("net2net: GroupNorm takes statistics over a group of channels, which copies would change; take a "
-                        "parent with BatchNorm")
+        raise UserError("net2net: GroupNorm takes statistics over a group of channels, which copies would change; take "
+                        "a parent with BatchNorm")
     if child.dim < parent.dim or len(child.blocks[0]) < len(parent.blocks[0]):
         raise UserError(f"net2net: the encoder {child.config} is smaller than its parent, {parent.config}")
     if classifier.config["name"] != "linear":
@@ -76,8 +76,8 @@ def check(parent, child, classifier):
 
 @torch.no_grad()
 def grow(parent, child, noise):
-    """Give the child the parent's function. Returns which of the parent's features each of the child's is a copy of (dim,),
-    and the names of BatchNorm layers that no batch has set yet, in their order."""
+    """Give the child the parent's function. Returns which of the parent's features each of the child's is a copy of
+    (dim,), and the names of BatchNorm layers that no batch has set yet, in their order."""
     copies, new = torch.arange(parent.channels), []
     for number, (small, large) in enumerate(zip(parent.blocks, child.blocks)):
         for place in range(0, len(large), 3):             # convolution, BatchNorm, ReLU
@@ -90,8 +90,8 @@ def grow(parent, child, noise):
 
 
 def wider(small, large, before, noise):
-    """Algorithm 1 of one layer, a convolution and its BatchNorm. before: which channel of the parent each one that comes in
-    is a copy of; returns that of those that go out: all of the parent's, then any of them at random."""
+    """Algorithm 1 of one layer, a convolution and its BatchNorm. before: which channel of the parent each one that
+    comes in is a copy of; returns that of those that go out: all of the parent's, then any of them at random."""
     (conv, norm), (own, own_norm) = small, large
     count, more = conv.out_channels, own.out_channels - conv.out_channels
     copies = torch.cat([torch.arange(count), torch.randint(count, (more,))])
@@ -118,8 +118,8 @@ def deeper(conv, norm):
 
 @torch.no_grad()
 def settle(net, norms, x):
-    """Set BatchNorm layers, one after the other, by what reaches them of a batch of all processes in training mode: that is
-    then what leaves them."""
+    """Set BatchNorm layers, one after the other, by what reaches them of a batch of all processes in training mode:
+    that is then what leaves them."""
     def be_identity(norm, given):
         (reached,) = given
         mean = distributed.mean(reached.mean((0, 2, 3)))

@@ -16,11 +16,10 @@ class ConvNet(ImageEncoder):
         super().__init__()
         widths = [channels, width, 2 * width, 4 * width, 8 * width, 8 * width]
         strides = [2, 2, 2, 2, 1]
-        self.blocks = nn.ModuleList(
-            nn.Sequential(*(part for i, stride in [(before, stride), *[(o, 1)] * (convs - 1)]
-                            for part in (Conv2d(i, o, 3, stride, 1, bias=False), norm_layer(norm, o), nn.ReLU(inplace=True))))
-            for before, o, stride in zip(widths, widths[1:], strides)
-        )
+        self.blocks = nn.ModuleList(nn.Sequential(*(
+            part for i, step in [(before, stride), *[(o, 1)] * (convs - 1)]
+            for part in (Conv2d(i, o, 3, step, 1, bias=False), norm_layer(norm, o), nn.ReLU(inplace=True))
+        )) for before, o, stride in zip(widths, widths[1:], strides))
         self.dim, self.channels = widths[-1], channels
 
     def layers(self, x):

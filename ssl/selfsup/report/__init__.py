@@ -19,8 +19,8 @@ from selfsup.report.panels import Panel, crossed, everywhere, listed, shown
 from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, needed
 from selfsup.report.table import duration, interval, literal, markdown, notes, overlaps, quantity
 
-__all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "by_depth", "crossed",
-           "everywhere", "listed", "CEILING", "FLOOR", "Row", "named", "duration", "interval", "literal", "metrics",
+__all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "by_depth",
+           "crossed", "everywhere", "listed", "CEILING", "FLOOR", "Row", "named", "duration", "interval", "literal", "metrics",
            "quantity", "build"]
 
 

@@ -11,8 +11,8 @@ STROKES = "-", ":"
 
 
 def by_depth(rows, protocol, lines, axis, **said):
-    """The Panel of a protocol with a result for each of several depths. lines: what a seed's content says as {a line's name:
-    {depth: result}}; axis: what depth means; said: the Panel's name, title, text and remarks."""
+    """The Panel of a protocol with a result for each of several depths. lines: what a seed's content says as {a line's
+    name: {depth: result}}; axis: what depth means; said: the Panel's name, title, text and remarks."""
     found = {}                                           # data set -> [(row, line, {depth: result over the seeds})]
     for row, data, result in everywhere(rows, protocol):
         seeds = {seed: lines(content) for seed, content in result["seeds"].items()}
@@ -32,7 +32,8 @@ def table(found):
 
 def figure(found, axis):
     """A panel for each data set; a run has one colour, its lines differ in their stroke."""
-    drawing, axes = pyplot().subplots(1, len(found), figsize=(max(6, 4.6 * len(found)), 3.4), sharey=True, squeeze=False)
+    size = max(6, 4.6 * len(found)), 3.4
+    drawing, axes = pyplot().subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
     titles = dict.fromkeys(row.title for members in found.values() for row, _, _ in members)
     colours = dict(zip(titles, PALETTE * len(titles)))
     for place, (data, members) in zip(axes[0], found.items()):

@@ -26,8 +26,8 @@ class Panel:
 
 
 def asked(params, rows):
-    """(protocol's module, the rows that have its results, its options) of each protocol with any, as in params.yaml. Results
-    on a run's own data, unless the protocol says that it speaks of others, too, by `elsewhere`."""
+    """(protocol's module, the rows that have its results, its options) of each protocol with any, as in params.yaml.
+    Results on a run's own data, unless the protocol says that it speaks of others, too, by `elsewhere`."""
     for protocol, section in options(params).items():
         module = evals.load(protocol)
         judged = [row for row in rows if protocol in row.results

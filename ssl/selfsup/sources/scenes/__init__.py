@@ -31,11 +31,11 @@ def source(size: Count, train: Count, val: Count, test: Count, seed: Whole,
            style: Literal["night", "sketch"] | None = None,
            classes: Annotated[list[str], Range(min_length=2, distinct=True)] | None = None):
     """Pictures with classes and captions. `train`, `val`, `test`: how many. `imbalance`: how many times as many
-    training images the most frequent class has as the rarest. `aberration`: by what share the lens draws green
-    smaller. `curated`: one object fills the picture and stands alone, as in ImageNet, where else it is one of two
-    things in a scene. `wrong_captions`: at what share of the training images stands another one's caption, as
-    beside pictures found on the web. `columns`: what else there is, see `more`. `style`: the same scenes at night, or
-    drawn with a pencil: another domain with the same classes. `classes`: only scenes of these, by name, which is their order."""
+    training images the most frequent class has as the rarest. `aberration`: by what share the lens draws green smaller.
+    `curated`: one object fills the picture and stands alone, as in ImageNet, where else it is one of two things in a
+    scene. `wrong_captions`: at what share of the training images stands another one's caption, as beside pictures found
+    on the web. `columns`: what else there is, see `more`. `style`: the same scenes at night, or drawn with a pencil:
+    another domain with the same classes. `classes`: only scenes of these, by name, which is their order."""
     from selfsup.sources.scenes import describe
 
     counts = dict(zip(SPLITS, (train, val, test)))

@@ -93,7 +93,8 @@ def numbers(names):
     """The places of classes, by name, among CLASSES; None where none are named. UserError for one that is not there."""
     for name in names or ():
         if name not in CLASSES:
-            raise UserError(f'classes: scenes have no "{name}"{nearest(name, CLASSES)} (there are: {", ".join(CLASSES)})')
+            there = ", ".join(CLASSES)
+            raise UserError(f'classes: scenes have no "{name}"{nearest(name, CLASSES)} (there are: {there})')
     return [CLASSES.index(name) for name in names] if names else None
 
 

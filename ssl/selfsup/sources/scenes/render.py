@@ -49,7 +49,7 @@ def _render(s, size, aberration, style):
 
 def _night(image):
     """Little light, and of that the more the bluer."""
-    return image * np.array((.16, .2, .34), np.float32)[:, None, None]
+    return image * np.array((.26, .32, .48), np.float32)[:, None, None]
 
 
 def _sketch(image):
