@@ -214,6 +214,9 @@ def test_another_style_is_the_same_scenes_in_other_pixels():
     assert pixels[2].mean() > 180 and np.ptp(pixels[2].mean((0, 1, 2))) < 1  # on white paper, without colour
     ink = [(image < 160).mean() for image in pixels[2]]
     assert 0.005 < min(ink) and max(ink) < 0.5
+    some = [s["image"] for s in scenes.samples("val", 20, style="night", style_share=0.3)]
+    each = [[np.array_equal(a["image"], b) for a, b in zip(drawn, some)] for drawn in (plain, night)]
+    assert [one != other for one, other in zip(*each)] == [True] * 20 and 2 <= sum(each[1]) <= 12  # as they were, or dark
     # Pinned like those of the plain ones: the same on every machine.
     assert [[int(s[0]["image"][i, i].sum()) for i in (0, 8, 16, 24, 31)] for s in (night, sketch)] == [
         [54, 90, 60, 77, 78], [730, 725, 708, 666, 713]]

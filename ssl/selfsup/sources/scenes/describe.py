@@ -142,6 +142,11 @@ def exchanged(s, share, position, count):
     return (u[:, 0] < share) & (count > 1), (position + 1 + np.floor(u[:, 1] * (count - 1)).astype(np.int64)) % count
 
 
+def styled(s, share):
+    """Which of the scenes are in another style, bool (N,): that share of them, whatever their class."""
+    return rng.uniform(torch.from_numpy(s["key"]), 1, salt=13).double().numpy()[:, 0] < share
+
+
 def attributes(s):
     """Numbers of the object's colour, its texture, the ground, the relation to the prop and the prop, -1 where there is
     none: int64 (N, 5)."""

@@ -16,7 +16,7 @@ CHUNK = 1 << 17  # pixels rendered at a time; chosen for the processor's cache
 def render(s, size=32, aberration=0.0, style=None):
     """Draw a description, or a frame of its film (`motion.at`): uint8 (N, size, size, 3). Upright, lit from above, far
     things first. aberration: by what share the lens draws green smaller than red and blue, about the image's centre.
-    style: one of STYLES."""
+    style: one of STYLES, for those that are `styled`."""
     step = max(1, CHUNK // (size * SUPERSAMPLE) ** 2)
     n = len(s["label"])
     parts = [_render({k: v[i:i + step] for k, v in s.items()}, size, aberration, style) for i in range(0, n, step)]
@@ -38,7 +38,7 @@ def _render(s, size, aberration, style):
         image[:, 1] = _shrunk(_shrunk(image[:, 1], aberration).swapaxes(1, 2), aberration).swapaxes(1, 2)
     image *= (s["gain"][:, None] * s["tint"])[:, :, None, None]
     if style:
-        image = STYLES[style](image)
+        image[s["styled"]] = STYLES[style](image[s["styled"]])
     small = image.reshape(-1, 3, size, SUPERSAMPLE, size, SUPERSAMPLE)
     small = (small[:, :, :, 0, :, 0] + small[:, :, :, 0, :, 1] + small[:, :, :, 1, :, 0] + small[:, :, :, 1, :, 1]) / 4
     u = rng.uniform(torch.from_numpy(s["grain"]) if "grain" in s else keys, 3, size, size, salt=2).numpy()
