@@ -1,6 +1,7 @@
 """evaluate.py PROTOCOL KEY: judge the encoders of a run, one a seed, and write their PROTOCOL.json."""
 
 import argparse
+import inspect
 import json
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def judge(protocol, run, seed, shards, item):
     if parts["encoder"].size != data.card["size"]:
         raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
                                f"{data.card['size']}: it can be judged at its own size alone")
+    if "source" in inspect.signature(module.choose).parameters:
+        parts["source"] = evals.Data(shards.with_name(run.data), **budget, reader=run.train.reader, columns=tuple(columns))
     found = dict(evals.run(protocol, data=data, **parts, **item["options"]))
     print(f"{run.name} seed {seed}: {protocol} on {shards.name} {found['accuracy']:.2f} %")
     return found

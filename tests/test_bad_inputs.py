@@ -168,6 +168,14 @@ def digits_for_clip():
     run(method="clip")()
 
 
+def other_classes():
+    """The encoder is judged on other data than its own, of other classes."""
+    whole = {"samples": 20, "weight_decay": [0.01], "directions": 2, "clip": 10.0, "components": 2, "mu": [1.0], "bootstrap": 10}
+    params("datasets", "other", value={**SCENES, "classes": ["car", "duck"]})()
+    params("protocols", "adaptation", value={**whole, "runs": {"tiny-random": "other"}})()
+    assert script("shard", "other") == 0
+
+
 SHARD, PRETRAIN, KNN = ("shard", "tiny"), ("pretrain", "tiny-random"), ("evaluate", "knn", "tiny-random")
 ENCODER, SHARDS = "data/encoders/tiny/tiny-random/0", "data/shards/tiny"
 VIT = {"name": "vit", "dim": 16, "depth": 1, "heads": 2}
@@ -249,6 +257,11 @@ TABLE = {
     "zero-shot without a text encoder": (params("protocols", "zero_shot", "runs", value={"tiny-random": "tiny"}), ("evaluate", "zero_shot", "tiny-random"), "image_head"),
     "fine-tuning that diverges": (params("protocols", "finetune", value={**BUDGET, "lr": [1e30], "bootstrap": 10}),
                                   ("evaluate", "finetune", "tiny-random"), "diverges"),
+    "more layers frozen than there are": (params("protocols", "finetune", value={**BUDGET, "freeze": [6], "bootstrap": 10}),
+                                          ("evaluate", "finetune", "tiny-random"), "freeze: 6, and the encoder has 5 layers"),
+    "a domain pair with other classes": (other_classes, ("evaluate", "adaptation", "tiny-random--other"), "other has other classes (car, duck)"),
+    "classes that scenes do not have": (params("datasets", "tiny", value={**SCENES, "classes": ["cat", "duck"]}), SHARD,
+                                        'scenes have no "cat"; did you mean "car"?'),
     "a judge that does not judge this run": (None, ("evaluate", "finetune", "tiny-random"), 'judges no "tiny-random"'),
     "a report before training": (remove(ENCODER), ("report",), "tiny-random"),
     "a result cut off": (cut("data/results/tiny/tiny-random/knn.json", 0.5), ("report",), "knn.json is damaged"),

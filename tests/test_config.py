@@ -258,8 +258,12 @@ def test_who_is_judged_on_what(tmp_path):
         params["protocols"]["knn"]["on"] = ["other"]
         params["protocols"]["zero_shot"]["runs"] = {"quick-clip": ["scenes", "other"]}
         params["runs"]["quick-moco"]["labels"] = 250
+        params["protocols"]["adaptation"]["runs"] = {"quick-moco": "other"}
 
     plan = planned(tmp_path, change)
+    pair = plan["adaptation"].pop("quick-moco--other")
+    assert (pair["data"], pair["source"]) == ("other", "scenes") and not plan["adaptation"]
+    assert not [item for items in plan.values() for item in items.values() if "source" in item]  # of no other protocol
     assert set(plan["knn"]) == {*PARAMS["runs"], *(f"{name}--other" for name in PARAMS["runs"])}
     assert set(plan["zero_shot"]) == {"quick-clip", "quick-clip--other"}
     own, other = plan["knn"]["quick-moco"], plan["knn"]["quick-moco--other"]

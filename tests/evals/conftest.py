@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from selfsup import nets
 from selfsup.core import rng
 from selfsup.layers import ImageEncoder
 
@@ -66,3 +67,25 @@ def encoder():
 def data():
     train, val, test = (ArraySplit(*blobs(n, seed), classes=4) for seed, n in enumerate((400, 200, 200)))
     return SimpleNamespace(train=train, val=val, test=test, card=val.card, seed=0)
+
+
+@pytest.fixture
+def stripes(data):
+    """Classes told apart by direction and colour, which crops and flips leave as they are: separable by a trained
+    net."""
+    for seed, split in enumerate((data.train, data.val, data.test)):
+        wave = 127 * torch.ones(4, 3, 16, 16)
+        for c in range(4):
+            ramp = torch.arange(16) % 4 // 2 * 255.0
+            wave[c, c // 2] = ramp[:, None].expand(16, 16) if c % 2 else ramp.expand(16, 16)
+        noise = 20 * torch.randn(len(split), 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        split.images = (wave[split.labels] + noise).clamp(0, 255).to(torch.uint8)
+    return data
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(3)
+    net = nets.build("convnet", width=4)
+    net.mean, net.std = [0.5] * 3, [0.25] * 3
+    return net.eval().requires_grad_(False)              # as selfsup.load gives it

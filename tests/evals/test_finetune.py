@@ -14,27 +14,6 @@ from selfsup.layers import ImageEncoder
 BUDGET = {"images": 960, "batch": 32, "optimizer": "adamw", "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0}
 
 
-@pytest.fixture
-def stripes(data):
-    """Classes told apart by direction and colour, which crops and flips leave as they are: separable by a trained net."""
-    for seed, split in enumerate((data.train, data.val, data.test)):
-        wave = 127 * torch.ones(4, 3, 16, 16)
-        for c in range(4):
-            ramp = torch.arange(16) % 4 // 2 * 255.0
-            wave[c, c // 2] = ramp[:, None].expand(16, 16) if c % 2 else ramp.expand(16, 16)
-        noise = 20 * torch.randn(len(split), 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-        split.images = (wave[split.labels] + noise).clamp(0, 255).to(torch.uint8)
-    return data
-
-
-@pytest.fixture
-def net():
-    torch.manual_seed(3)
-    net = nets.build("convnet", width=4)
-    net.mean, net.std = [0.5] * 3, [0.25] * 3
-    return net.eval().requires_grad_(False)              # as selfsup.load gives it
-
-
 def test_learns_what_is_separable_and_leaves_the_encoder_alone(net, stripes):
     before = copy.deepcopy(net.state_dict())
     result = dict(evals.run("finetune", net, stripes, lr=[1e-6, 1e-2], **BUDGET))
@@ -111,3 +90,38 @@ def test_features_of_any_scale_are_learned_from_alike(net, stripes):
             return self.net(x) * 1000
 
     assert dict(evals.run("finetune", Scaled(), stripes, lr=[1e-2], **BUDGET))["accuracy"] == 100
+
+
+# Where to cut
+
+
+def test_layers_are_the_modules_that_no_map_before_needs(net, stripes):
+    assert finetune.layers(net, stripes.train) == [[f"blocks.{i}.0", f"blocks.{i}.1"] for i in range(5)]
+    assert not any(p.requires_grad for p in net.parameters())
+    vit = nets.build("vit", size=16, dim=8, depth=2, heads=2, patch=4)
+    vit.mean, vit.std = net.mean, net.std
+    first, last = finetune.layers(vit, stripes.train)
+    assert first[0] == "embed" and all(name.startswith("blocks.0.") for name in first[1:])
+    assert last[-1] == "norm" and all(name.startswith("blocks.1.") for name in last[:-1])
+
+
+def test_frozen_layers_stay_as_they_are_and_batch_norm_there_too(net, stripes):
+    found = finetune.fit(net, stripes.train, 1e-2, **{**BUDGET, "images": 128}, freeze=2).encoder
+    own = net.state_dict()
+    kept = {name for name, value in found.state_dict().items() if torch.equal(value, own[name])}
+    assert kept == {name for name in own if name.startswith(("blocks.0.", "blocks.1."))}
+    # What was trained saw them as they are when they are judged: a step by hand, the two in evaluation mode.
+    images = torch.randn(8, 3, 16, 16)
+    torch.testing.assert_close(found.layers(images)[1], net.layers(images)[1])
+
+
+def test_cuts_are_looked_at_one_by_one_and_chosen_on_val(net, stripes):
+    budget = {**BUDGET, "images": 640, "lr": [1e-2]}
+    plain = dict(evals.run("finetune", net, stripes, **budget))
+    assert list(plain) == ["accuracy", "low", "high", "val_accuracy", "lr"]  # as before there were cuts
+    result = dict(evals.run("finetune", net, stripes, **budget, freeze=[5, 0]))
+    assert result["cuts"]["0"] == plain and list(result["cuts"]) == ["5", "0"]
+    assert result["cuts"]["5"]["val_accuracy"] < plain["val_accuracy"] == result["val_accuracy"]
+    assert result["freeze"] == 0
+    with pytest.raises(UserError, match="freeze: 6, and the encoder has 5 layers"):
+        evals.judge("finetune", net, stripes, **budget, freeze=[6])

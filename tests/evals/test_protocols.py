@@ -130,8 +130,8 @@ def test_several_seeds_get_students_interval():
 
 
 def test_unknown_protocol_names_the_nearest():
-    assert evals.names() == ["agreement", "bits", "correspondence", "finetune", "knn", "layer_mix", "layerwise", "linear",
-                             "low_shot", "retrieval", "segmentation", "zero_shot"]
+    assert evals.names() == ["adaptation", "agreement", "bits", "classify", "correspondence", "finetune", "knn", "layer_mix",
+                             "layerwise", "linear", "low_shot", "retrieval", "segmentation", "transferability", "zero_shot"]
     with pytest.raises(UserError, match='did you mean "linear"'):
         evals.load("linaer")
 

@@ -49,6 +49,7 @@ ENCODERS = {
     "word2vec": {"name": "word_vectors", "dim": 8},
     "point_contrast": {"name": "pointnet", "width": 2, "neighbours": 4},
     "depth_contrast": {"name": "pointnet", "width": 2, "neighbours": 4},
+    "net2net": {"name": "convnet", "width": 3, "convs": 2},
 }
 ARGS = {
     "moco": {"queue": 20},
@@ -80,6 +81,7 @@ ARGS = {
     "noisy_student": {"least": 0.2},
     "vat": {"ratio": 3, "xi": 1.0},  # a smaller difference magnifies rounding beyond what is asked here
 }
+PARENTS = {"net2net": {"name": "convnet", "width": 2}}  # smaller than the encoder that grows of it, and with a linear classifier
 FROM_ZERO = ("word2vec",)  # its output starts at 0, so that the vectors learn from the second step on
 ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
 N, BATCH = 32, 8
@@ -125,19 +127,22 @@ def build(name, seed=0, norm="batch", args=None):
     encoder = ENCODERS.get(name, {"name": "convnet", "width": 4, "norm": norm})
     args = {**ARGS.get(name, {}), **(args or {})}
     run = SimpleNamespace(name=f"tiny-{name}", method=name, encoder=encoder, args=args)
-    start = taught(encoder) if "teacher" in inspect.signature(methods.load(name).__init__).parameters else None
+    takes = inspect.signature(methods.load(name).__init__).parameters
+    start = taught(PARENTS.get(name, encoder), name) if "teacher" in takes else None
     method = setup.build(run, seed, CARD, start)
     return method if norm == "batch" else without_batch_norm(method)
 
 
-def taught(encoder):
+def taught(encoder, name):
     """What a run starts from that names a teacher by `from`: always the same."""
     with torch.random.fork_rng():
         torch.manual_seed(9)
         net = nets.build(**encoder, card=CARD)
         widths = {"d_in": net.dim, "hidden": 16}
         heads = {"classifier": {"d_out": 4, "layers": 2}, "projector": {"d_out": 8, "layers": 3}}
-        parts = {name: nets.build("mlp", **widths, **of) for name, of in heads.items()}
+        parts = {part: nets.build("mlp", **widths, **of) for part, of in heads.items()}
+        if name in PARENTS:
+            parts["classifier"] = nets.build("linear", d_in=net.dim, d_out=4)
     net.mean, net.std = CARD["mean"], CARD["std"]
     return SimpleNamespace(teacher=net, parts=parts, initialise=lambda net: None)
 
@@ -173,7 +178,7 @@ def begin_epoch(method, epoch=0, optimizer=None, log=None):
         return net(x)
 
     restart = loop.forget(optimizer) if optimizer else lambda module: None
-    method.before_epoch(loop.Epoch(epoch, 0, embed, restart, log or (lambda **row: None)))
+    method.before_epoch(loop.Epoch(epoch, 0, embed, restart, log or (lambda **row: None), prepare(method, raw(0))))
     method.train()
 
 

@@ -203,3 +203,36 @@ def test_curated_scenes_show_one_object_that_fills_the_image(described):
         assert np.array_equal(s[name], described[name])
     samples = list(scenes.samples("val", 20, curated=True))
     assert all(sample["meta"]["prop"] is None and "of a" not in sample["caption"] for sample in samples)
+
+
+def test_another_style_is_the_same_scenes_in_other_pixels():
+    plain, night, sketch = (list(scenes.samples("val", 20, style=style)) for style in (None, "night", "sketch"))
+    pixels = [np.stack([s["image"] for s in some]).astype(float) for some in (plain, night, sketch)]
+    for drawn in (night, sketch):
+        assert [{**s, "image": 0} for s in drawn] == [{**s, "image": 0} for s in plain]
+    assert pixels[1].mean() < 0.4 * pixels[0].mean() and pixels[1][..., 2].mean() > pixels[1][..., 0].mean()
+    assert pixels[2].mean() > 180 and np.ptp(pixels[2].mean((0, 1, 2))) < 1  # on white paper, without colour
+    ink = [(image < 160).mean() for image in pixels[2]]
+    assert 0.005 < min(ink) and max(ink) < 0.5
+    some = [s["image"] for s in scenes.samples("val", 20, style="night", style_share=0.3)]
+    each = [[np.array_equal(a["image"], b) for a, b in zip(drawn, some)] for drawn in (plain, night)]
+    assert [one != other for one, other in zip(*each)] == [True] * 20 and 2 <= sum(each[1]) <= 12  # as they were, or dark
+    # Pinned like those of the plain ones: the same on every machine.
+    assert [[int(s[0]["image"][i, i].sum()) for i in (0, 8, 16, 24, 31)] for s in (night, sketch)] == [
+        [54, 90, 60, 77, 78], [730, 725, 708, 666, 713]]
+
+
+def test_some_classes_are_the_scenes_of_those_alone():
+    names = ["tree", "car", "mug"]
+    asked = {"size": 16, "train": 50, "val": 20, "test": 20, "seed": 3}
+    some, every = scenes.source(**asked, classes=names), scenes.source(**{**asked, "train": 400})
+    assert some.classes == names and every.classes == list(describe.CLASSES) and "3 classes" in some.origin
+    found = [sample for _, sample in some.read("train", 0, 50)]
+    assert len(found) == 50 and sorted(np.bincount([s["label"] for s in found]))[0] >= 16  # balanced, in every ten
+    assert [names[s["label"]] for s in found] == [s["meta"]["kind"] for s in found]
+    whole = {sample["key"]: sample for _, sample in every.read("train", 0, 400)}
+    assert all(equal({**whole[s["key"]], "label": s["label"]}, s) for s in found)
+    tail = [s["label"] for s in scenes.samples("train", 60, imbalance=9, classes=describe.numbers(names))]
+    assert np.bincount(tail).tolist() == sorted(np.bincount(tail), reverse=True) and min(np.bincount(tail)) < 10
+    with pytest.raises(UserError, match='scenes have no "trees"; did you mean "tree"'):
+        scenes.source(**asked, classes=["trees", "car"])

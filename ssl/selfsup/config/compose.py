@@ -74,7 +74,9 @@ def networks(encoder):
 
 
 def judge(protocol, options, runs):
-    """Items of a protocol: of the runs that it lists or of all, each on the run's own data set and on others."""
+    """Items of a protocol: of the runs that it lists or of all, each on the run's own data set and on others. `source`:
+    the run's own, of a protocol that is given it."""
+    pair = "source" in signature.given("evals", protocol, "choose")
     asked, own = options.get("runs") or {}, {k: v for k, v in options.items() if k not in ("runs", "on")}
     chosen = {name: aslist(asked[name]) for name in asked} if "runs" in options else {
         name: [item["data"]] for name, item in runs.items()}
@@ -84,7 +86,8 @@ def judge(protocol, options, runs):
             home = data == runs[name]["data"]
             key = name if home else f"{name}--{data}"
             labels = {what: runs[name][what] for what in ("labels", "val_labels") if what in runs[name]}
-            items[key] = {"run": name, "data": data, "encoders": str(encoders(name)),
+            source = {"source": runs[name]["data"]} if pair else {}
+            items[key] = {"run": name, "data": data, **source, "encoders": str(encoders(name)),
                           "results": str(results(name, None if home else data)), "options": own, **labels}
     return items
 

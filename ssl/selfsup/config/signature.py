@@ -117,6 +117,18 @@ def other_source(name):
 def takes(folder, name, function=INIT):
     """{argument: (type, default)} of the annotated arguments of a part's function, or of its class's __init__; default
     ... where it has none."""
+    return {arg.arg: (_value(arg.annotation), ... if default in (..., None) else None)
+            for arg, default in _arguments(folder, name, function) if arg.annotation is not None}
+
+
+@functools.lru_cache
+def given(folder, name, function):
+    """Names of the other arguments, which no user sets."""
+    return [arg.arg for arg, _ in _arguments(folder, name, function) if arg.annotation is None]
+
+
+def _arguments(folder, name, function):
+    """(argument, default) of each, as the source text has them."""
     path = place(folder, name)
     body = ast.parse(((path / "__init__.py") if path.is_dir() else path).read_text(encoding="utf-8")).body
     if function == INIT:
@@ -124,11 +136,9 @@ def takes(folder, name, function=INIT):
         body = [node for part in classes for node in part.body]
     found = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == function), None)
     if found is None:
-        return {}
-    given = found.args.args + found.args.kwonlyargs
+        return []
     defaults = [...] * (len(found.args.args) - len(found.args.defaults)) + found.args.defaults + found.args.kw_defaults
-    return {arg.arg: (_value(arg.annotation), ... if default in (..., None) else None)
-            for arg, default in zip(given, defaults) if arg.annotation is not None}
+    return list(zip(found.args.args + found.args.kwonlyargs, defaults))
 
 
 def _is_part(node, folder):

@@ -5,12 +5,13 @@ arguments; it returns what was chosen, with `val_accuracy` in percent. `test(enc
 once, with the choice made, and yields (name, value). Every protocol treats every encoder alike. Nothing is refitted on
 train and val together afterwards, so that what is tested is what was chosen. Protocols never import a method.
 
+One whose `choose` names `source` is given the data that the encoder was trained on, as `data` is that it is judged on.
 One that judges without labels says `labels = False`; one that needs further columns of the data, `columns`, their names, or
 what gives them of its options.
 A protocol also says of itself what the report shows: its `title`; `column = False` if its accuracy is no column of the
-main table; `points`, those of the numbers that it yields that are percentage points, but no accuracy; and, each given the
-package `report`, the rows that have results and the protocol's options, sentences on how the numbers were made, `notes`,
-and a table or figure of its own, `panel`.
+main table; `points`, those of the numbers that it yields that are percentage points, but no accuracy; `elsewhere = True` if
+it is shown what it found on data that are not a run's own, too; and, each given the package `report`, the rows that have
+results and the protocol's options, sentences on how the numbers were made, `notes`, and a table or figure of its own, `panel`.
 """
 
 import functools

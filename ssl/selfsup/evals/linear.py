@@ -29,15 +29,17 @@ def test(encoder, data, chosen, bootstrap):
 class Probe:
     """The classifier of features (n, d) fitted on train, with the weight decay `decay` of best accuracy `val` on val.
 
-    train, val: (features, labels). Of equally good decays the first in the order of the list is taken.
+    train, val: (features, labels), and where samples do not count alike their weights (n,), of mean 1. Of equally good
+    decays the first in the order of the list is taken.
     """
 
     def __init__(self, train, val, classes, decays):
-        features, labels = train
+        features, labels, *weights = train
         self.standardise = Standardise(features)
-        grid = path(self.standardise(features), labels, classes, decays)
-        features, truth = self.standardise(val[0]), val[1]
-        shares = {decay: (predict(features, *grid[decay]) == truth).float().mean().item() for decay in decays}
+        grid = path(self.standardise(features), labels, classes, decays, *weights)
+        features, truth, *weights = self.standardise(val[0]), *val[1:]
+        right = {decay: (predict(features, *grid[decay]) == truth).float() for decay in decays}
+        shares = {decay: (some * weights[0] if weights else some).mean().item() for decay, some in right.items()}
         self.decay = max(shares, key=shares.get)
         self.solution, self.val = grid[self.decay], shares[self.decay]
 
@@ -63,8 +65,9 @@ def predict(features, weight, bias):
     return (features @ weight + bias).argmax(1)
 
 
-def path(features, labels, classes, decays):
-    """{decay: (weight (d, classes), bias (classes,))} minimising mean cross-entropy + decay / 2 · ‖weight‖².
+def path(features, labels, classes, decays, weights=None):
+    """{decay: (weight (d, classes), bias (classes,))} minimising mean cross-entropy + decay / 2 · ‖weight‖², where each
+    sample's term is multiplied by its own of the `weights` (N,), 1 unless given.
 
     In scikit-learn's terms C = 1 / (N · decay); the bias is free there too. Solved from the strongest decay to the
     weakest, each started at the last solution, by L-BFGS on all of `features` (N, d) at once. The variables are
@@ -76,15 +79,16 @@ def path(features, labels, classes, decays):
     spread, axes = spread.clamp(min=0).float(), axes.float()
     rotated = features @ axes
     weight, bias = rotated.new_zeros(features.shape[1], classes), rotated.new_zeros(classes)
+    each = rotated.new_ones(len(rotated)) if weights is None else weights.to(rotated)
     solutions = {}
     for decay in sorted(decays, reverse=True):
         scale = (spread / 2 + decay).rsqrt()[:, None]
-        weight, bias = solve(rotated, labels, decay, scale, weight, bias)
+        weight, bias = solve(rotated, labels, each, decay, scale, weight, bias)
         solutions[decay] = axes @ weight, bias
     return solutions
 
 
-def solve(features, labels, decay, scale, weight, bias, steps=1000, tolerance=1e-5):
+def solve(features, labels, each, decay, scale, weight, bias, steps=1000, tolerance=1e-5):
     """The minimum over weight / scale, from (weight, bias): no gradient entry above the tolerance, or the loss at rest.
 
     SciPy's L-BFGS, since making any of torch's optimisers first imports its compiler, which takes longer than the fit.
@@ -99,9 +103,9 @@ def solve(features, labels, decay, scale, weight, bias, steps=1000, tolerance=1e
         weight, bias = unpack(flat)
         logits = features @ weight + bias
         # Summed in double: near the minimum the line search compares losses that agree in float32.
-        fit = F.cross_entropy(logits, labels, reduction="none").double().mean()
+        fit = (each * F.cross_entropy(logits, labels, reduction="none")).double().mean()
         loss = fit + decay / 2 * weight.double().square().sum()
-        error = (logits.softmax(1) - F.one_hot(labels, len(bias))) / len(labels)
+        error = each[:, None] * (logits.softmax(1) - F.one_hot(labels, len(bias))) / len(labels)
         gradient = torch.cat([((features.T @ error + decay * weight) * scale).flatten(), error.sum(0)])
         return loss.item(), gradient.double().cpu().numpy()
 

@@ -7,12 +7,11 @@ from types import SimpleNamespace
 from typing import Annotated
 
 import torch
-import torch.nn as nn
 
 from selfsup.arguments import Budget, Decays, Range
 from selfsup.data.order import purchase
 from selfsup.evals import Subset, accuracy, embed, percent
-from selfsup.evals.finetune import tune
+from selfsup.evals.finetune import Together, tune
 from selfsup.evals.linear import Probe
 
 title = "Few labels"
@@ -83,18 +82,6 @@ def bought(train, labels, seed):
     row = torch.empty_like(whole)
     row[train.index] = torch.arange(len(labels))
     return row[purchase(whole, seed)]
-
-
-class Together(nn.Module):
-    """What several modules make of an image, side by side. Normalisation is that of the first, as it is of its copies."""
-
-    def __init__(self, *members):
-        super().__init__()
-        self.members, self.takes, self.prepare = nn.ModuleList(members), members[0].takes, members[0].prepare
-        self.train(members[0].training)                  # which `embed` restores
-
-    def forward(self, x):
-        return torch.cat([member(x) for member in self.members], 1)
 
 
 def notes(report, rows, options):

@@ -46,7 +46,7 @@ class Method(nn.Module):
         return self.objective(*self.project(batch))
 
     def before_epoch(self, run):
-        """Called before the first step of an epoch. run: epoch, seed, embed(), restart(module), log(name=value)."""
+        """Called before the first step of an epoch. run: epoch, seed, embed(), restart(module), log(name=value), batch."""
 
     def after_step(self, progress):
         """Called after each optimiser step; progress in (0, 1] is the share of the budget that is spent."""

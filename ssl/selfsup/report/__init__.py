@@ -11,15 +11,17 @@ import selfsup.data
 from selfsup.core import files
 from selfsup.data import tars
 from selfsup.report import clouds, films
+from selfsup.report.depths import by_depth
 from selfsup.report.figures import ACCENT, BAD, GOOD, INK, MUTED, PALETTE, pyplot, svg
 from selfsup.report.numbers import metrics
 from selfsup.report.page import TEMPLATES, render
-from selfsup.report.panels import Panel, crossed, listed, shown
+from selfsup.report.panels import Panel, crossed, everywhere, listed, shown
 from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, needed
 from selfsup.report.table import duration, interval, literal, markdown, notes, overlaps, quantity
 
-__all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "crossed", "listed",
-           "CEILING", "FLOOR", "Row", "named", "duration", "interval", "literal", "metrics", "quantity", "build"]
+__all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "by_depth",
+           "crossed", "everywhere", "listed", "CEILING", "FLOOR", "Row", "named", "duration", "interval", "literal", "metrics",
+           "quantity", "build"]
 
 
 def build(params, root="."):

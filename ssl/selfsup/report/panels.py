@@ -26,18 +26,29 @@ class Panel:
 
 
 def asked(params, rows):
-    """(protocol's module, the rows that have its results, its options) of each protocol with any, as in params.yaml."""
+    """(protocol's module, the rows that have its results, its options) of each protocol with any, as in params.yaml.
+    Results on a run's own data, unless the protocol says that it speaks of others, too, by `elsewhere`."""
     for protocol, section in options(params).items():
-        judged = [row for row in rows if protocol in row.results]
+        module = evals.load(protocol)
+        judged = [row for row in rows if protocol in row.results
+                  or getattr(module, "elsewhere", False) and any(protocol in found for found in row.elsewhere.values())]
         if judged:
-            yield evals.load(protocol), judged, section
+            yield module, judged, section
+
+
+def everywhere(rows, protocol):
+    """(row, data set, result) of each data set, the run's own or another, that a protocol judged an encoder on."""
+    for row in rows:
+        for data, results in {row.run.data: row.results, **row.elsewhere}.items():
+            if protocol in results:
+                yield row, data, results[protocol]
 
 
 def shown(params, rows):
     """The panels of the protocols, and the table of data sets where encoders are judged on several."""
     found = [module.panel(sys.modules["selfsup.report"], judged, section)
              for module, judged, section in asked(params, rows) if hasattr(module, "panel")]
-    return found + data_sets(params, rows)
+    return [*filter(None, found), *data_sets(params, rows)]
 
 
 def notes(params, rows):

@@ -124,9 +124,9 @@ class Training:
         self.method.train()
         for number, batch in enumerate(bar, first):
             epoch = number * train.batch // len(self.split)
-            if number == 0 or epoch != (number - 1) * train.batch // len(self.split):
-                self.before_epoch(epoch)
             batch = self.prepare(batch)
+            if number == 0 or epoch != (number - 1) * train.batch // len(self.split):
+                self.before_epoch(epoch, batch)
             if number == 0:
                 progress.flops = self.tried(batch)
             out = step(number, batch)
@@ -157,9 +157,9 @@ class Training:
                 "leave BatchNorm one value to take statistics of; take a larger batch or fewer processes"
             ) from None
 
-    def before_epoch(self, epoch):
+    def before_epoch(self, epoch, batch):
         torch.manual_seed(rng.key(self.seed, epoch, -1))
-        self.method.before_epoch(Epoch(epoch, self.seed, self.features, forget(self.optimizer), self.record))
+        self.method.before_epoch(Epoch(epoch, self.seed, self.features, forget(self.optimizer), self.record, batch))
         self.method.train()
 
     def features(self, net=None):
@@ -247,6 +247,7 @@ class Epoch:
     embed: Callable  # (net, by default the encoder) -> features (N, dim) of all training samples, float32 on the CPU
     restart: Callable  # (module) forget the optimiser's state of a module whose weights were drawn anew
     log: Callable  # (name=value) into the history
+    batch: dict  # the epoch's first, as `forward` is given it
 
 
 def forget(optimizer):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from selfsup.core import rng
-from selfsup.errors import UserError
+from selfsup.errors import UserError, nearest
 
 COLOURS = {
     "red": (.80, .12, .12), "orange": (.95, .50, .08), "yellow": (.93, .85, .15), "green": (.15, .60, .22),
@@ -89,15 +89,29 @@ def labels(split, index, seed=0):
     return order[np.arange(len(index)), index % 10]
 
 
-def selected(split, count, seed=0, imbalance=1.0):
+def numbers(names):
+    """The places of classes, by name, among CLASSES; None where none are named. UserError for one that is not there."""
+    for name in names or ():
+        if name not in CLASSES:
+            there = ", ".join(CLASSES)
+            raise UserError(f'classes: scenes have no "{name}"{nearest(name, CLASSES)} (there are: {there})')
+    return [CLASSES.index(name) for name in names] if names else None
+
+
+def selected(split, count, seed=0, imbalance=1.0, classes=None):
     """Indices (count,) of a split's scenes. Of the endless sequence of scenes the training split leaves some out where
     imbalance > 1: of class c of C it keeps the share imbalance^(-c / (C - 1)), evenly spread, so that the first class
     has `imbalance` times as many as the last (the exponential profile of Cui et al. 2019, section 5.1,
-    https://arxiv.org/abs/1901.05555). All of them are scenes that the balanced sequence has, too."""
-    if split != "train" or imbalance == 1:
+    https://arxiv.org/abs/1901.05555). All of them are scenes that the balanced sequence has, too, and so are those of
+    some `classes` alone, by their numbers."""
+    if split != "train":
+        imbalance = 1.0
+    if imbalance == 1 and classes is None:
         return np.arange(count)
+    classes = range(len(CLASSES)) if classes is None else classes
+    share = np.zeros(len(CLASSES))
     # Rounded, since the last bit of a power differs between machines.
-    share = np.array([round(imbalance ** (-c / (len(CLASSES) - 1)), 9) for c in range(len(CLASSES))])
+    share[list(classes)] = [round(imbalance ** (-c / (len(classes) - 1)), 9) for c in range(len(classes))]
     index = np.arange(len(CLASSES) * int(np.ceil(count / share.sum())))
     ten, kept = index // len(CLASSES), share[labels(split, index, seed)]
     return index[np.floor(ten * kept) > np.floor((ten - 1) * kept)][:count]
@@ -126,6 +140,11 @@ def exchanged(s, share, position, count):
     position that stands (N,): never their own."""
     u = rng.uniform(torch.from_numpy(s["key"]), 2, salt=12).double().numpy()
     return (u[:, 0] < share) & (count > 1), (position + 1 + np.floor(u[:, 1] * (count - 1)).astype(np.int64)) % count
+
+
+def styled(s, share):
+    """Which of the scenes are in another style, bool (N,): that share of them, whatever their class."""
+    return rng.uniform(torch.from_numpy(s["key"]), 1, salt=13).double().numpy()[:, 0] < share
 
 
 def attributes(s):

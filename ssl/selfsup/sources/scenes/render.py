@@ -13,16 +13,17 @@ BLOBS, CELLS = 3, 12  # clutter, and cells of the ground's mottle a side, in the
 CHUNK = 1 << 17  # pixels rendered at a time; chosen for the processor's cache
 
 
-def render(s, size=32, aberration=0.0):
+def render(s, size=32, aberration=0.0, style=None):
     """Draw a description, or a frame of its film (`motion.at`): uint8 (N, size, size, 3). Upright, lit from above, far
-    things first. aberration: by what share the lens draws green smaller than red and blue, about the image's centre."""
+    things first. aberration: by what share the lens draws green smaller than red and blue, about the image's centre.
+    style: one of STYLES, for those that are `styled`."""
     step = max(1, CHUNK // (size * SUPERSAMPLE) ** 2)
     n = len(s["label"])
-    parts = [_render({k: v[i:i + step] for k, v in s.items()}, size, aberration) for i in range(0, n, step)]
+    parts = [_render({k: v[i:i + step] for k, v in s.items()}, size, aberration, style) for i in range(0, n, step)]
     return np.concatenate(parts) if parts else np.zeros((0, size, size, 3), np.uint8)
 
 
-def _render(s, size, aberration):
+def _render(s, size, aberration, style):
     s = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in s.items()}
     keys, order = torch.from_numpy(s["key"]), s["y"].argsort(1)  # far to near
     x, y = seen(s, *pixels(size))  # what has no sharp edges is drawn at the final size
@@ -36,12 +37,32 @@ def _render(s, size, aberration):
     if aberration:
         image[:, 1] = _shrunk(_shrunk(image[:, 1], aberration).swapaxes(1, 2), aberration).swapaxes(1, 2)
     image *= (s["gain"][:, None] * s["tint"])[:, :, None, None]
+    if style:
+        image[s["styled"]] = STYLES[style](image[s["styled"]])
     small = image.reshape(-1, 3, size, SUPERSAMPLE, size, SUPERSAMPLE)
     small = (small[:, :, :, 0, :, 0] + small[:, :, :, 0, :, 1] + small[:, :, :, 1, :, 0] + small[:, :, :, 1, :, 1]) / 4
     u = rng.uniform(torch.from_numpy(s["grain"]) if "grain" in s else keys, 3, size, size, salt=2).numpy()
     coarse = np.floor(u * 4096)
     small += s["noise"][:, None, None, None] * (coarse / 4096 + (u * 4096 - coarse) - 1) * 2  # triangular
     return np.floor(np.clip(small, 0, 1) * 255 + np.float32(.5)).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _night(image):
+    """Little light, and of that the more the bluer."""
+    return image * np.array((.26, .32, .48), np.float32)[:, None, None]
+
+
+def _sketch(image):
+    """A pencil's lines on paper, the darker the more brightness changes there."""
+    grey = image[:, 0] / 3 + image[:, 1] / 3 + image[:, 2] / 3
+    change = np.zeros_like(grey)
+    change[:, :, 1:] += abs(grey[:, :, 1:] - grey[:, :, :-1])
+    change[:, 1:] += abs(grey[:, 1:] - grey[:, :-1])
+    line = np.clip(np.float32(3) * change, 0, 1)
+    return np.repeat((np.float32(.95) - np.float32(.85) * line)[:, None], 3, 1)
+
+
+STYLES = {"night": _night, "sketch": _sketch}  # (N, 3, H, W) -> the same scenes in another domain
 
 
 def _shrunk(image, share):
