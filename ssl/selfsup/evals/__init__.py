@@ -5,8 +5,8 @@ arguments; it returns what was chosen, with `val_accuracy` in percent. `test(enc
 once, with the choice made, and yields (name, value). Every protocol treats every encoder alike. Nothing is refitted on
 train and val together afterwards, so that what is tested is what was chosen. Protocols never import a method.
 
-One that judges without labels says `labels = False`; one that needs further columns of the data, `columns`, their names, or
-what gives them of its options.
+One that judges without labels says `labels = False`, one that judges by classes that training never saw `new_classes =
+True`; one that needs further columns of the data, `columns`, their names, or what gives them of its options.
 A protocol also says of itself what the report shows: its `title`; `column = False` if its accuracy is no column of the
 main table; and, each given the package `report`, the rows that have results and the protocol's options, sentences on how
 the numbers were made, `notes`, and a table or figure of its own, `panel`.
@@ -98,6 +98,20 @@ def lacking(card):
     if without:
         return f"no sample of {' and '.join(without)} has a label: all are -1"
     return next((f"the {name} split is empty" for name, count in counts.items() if not count), None)
+
+
+def unfit(protocol, card):
+    """Why a protocol judges nothing on a data set, as its card says it; None where it does."""
+    module = load(protocol)
+    if not getattr(module, "labels", True):
+        return None
+    new = card.get("new_classes", [])
+    if why := lacking(card):
+        return why
+    if getattr(module, "new_classes", False):
+        seen = [name for name in ("val", "test") if name not in new]
+        return f"train has classes of {' and '.join(seen)}, and {protocol} judges by new ones" if seen else None
+    return f"train has no class of {' and '.join(new)}, and {protocol} learns from train which are which" if new else None
 
 
 class Subset:
