@@ -68,13 +68,17 @@ def test_classes_can_be_told_apart_and_pixels_are_not_enough():
     assert right[0] > 0.9 > 0.6 > right[1] > 0.15 and right[1] > right[2]  # chance is 5 %
 
 
-def test_scribbles_are_no_class_and_training_images_alone():
+def test_what_is_overlaid_is_no_class_and_for_training_alone():
     plain, labels = images("train", new_classes=False)
-    mixed, same = images("train", new_classes=False, scribbles=0.4)
+    mixed, same = images("train", new_classes=False, overlaid=0.4)
     other = (plain != mixed).any((1, 2))
     assert np.array_equal(labels, same) and 12 < other.sum() < 36
+    middle = plain.mean(0)  # they lie between all classes: nearer to the mean than any glyph
+    far = [np.abs(some - middle).mean((1, 2)) for some in (mixed[other], plain)]
+    assert np.median(far[0]) < np.quantile(far[1], 0.05)
     for split in ("val", "test"):
-        assert np.array_equal(images(split, new_classes=False)[0], images(split, new_classes=False, scribbles=0.4)[0])
+        assert np.array_equal(images(split, new_classes=False)[0], images(split, new_classes=False, overlaid=0.4)[0])
+    assert np.array_equal(images("train", 7, 30, new_classes=False, overlaid=0.4)[0], mixed[7:30])
 
 
 @pytest.fixture(scope="module")

@@ -190,20 +190,26 @@ def accuracy(correct, n):
     yield "high", percent(high)
 
 
+def students(values):
+    """Mean of two values or more, and half its 95 % interval by Student's t."""
+    from scipy.special import stdtrit
+
+    values = np.array(values)
+    half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+    return values.mean(), half
+
+
 def summarise(per_seed):
     """Mean accuracy over seeds and its 95 % interval, from {seed: {"accuracy", "low", "high", …}} in percent.
 
     With two seeds or more the interval is Student's t over the seeds; with one it is that seed's bootstrap interval.
     """
-    values = np.array([result["accuracy"] for result in per_seed.values()])
-    mean = values.mean()
+    values = [result["accuracy"] for result in per_seed.values()]
     if len(values) > 1:
-        from scipy.special import stdtrit
-
-        half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+        mean, half = students(values)
         low, high, kind = max(0.0, mean - half), min(100.0, mean + half), "seeds"
     else:
         (only,) = per_seed.values()
-        low, high, kind = only["low"], only["high"], "bootstrap"
+        mean, low, high, kind = values[0], only["low"], only["high"], "bootstrap"
     return {"accuracy": round(float(mean), 2), "low": round(float(low), 2), "high": round(float(high), 2),
             "interval": kind}
