@@ -26,8 +26,8 @@ def task():
 @pytest.mark.parametrize("first_order", [False, True])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_gradient_goes_through_the_steps(task, steps, first_order):
-    """Of ½ (θ − c)ᵀA(θ − c) it is (I − αA)ˢ A'(θ' − c'), of first order A'(θ' − c'). Excludes a step that is detached, which
-    makes second order first order without a word."""
+    """Of ½ (θ − c)ᵀA(θ − c) it is (I − αA)ˢ A'(θ' − c'), of first order A'(θ' − c'). Excludes a step that is
+    detached, which makes second order first order without a word."""
     a, c, b, d = task
     w, rate = torch.zeros(3, dtype=torch.float64, requires_grad=True), 0.1
     after = adapted(quadratic(a, c), {"w": w}, rate, steps, first_order)
@@ -78,7 +78,8 @@ def test_after_training_on_sinusoids_ten_points_and_a_step_are_enough():
 
 
 def test_the_nearest_mean_is_a_linear_classifier():
-    """w = 2c, b = −|c|² (Snell et al. 2017, section 2.4), and the distances are squared: not their roots, no cosines."""
+    """w = 2c, b = −|c|² (Snell et al. 2017, section 2.4), and the distances are squared: not their roots, no
+    cosines."""
     support, query = torch.randn(3, 4, 2, 7), torch.randn(3, 4, 5, 7)
     logits = nearest_mean(support, query)
     assert logits.shape == (3, 20, 4)

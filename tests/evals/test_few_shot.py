@@ -51,7 +51,8 @@ def test_every_way_beats_chance_and_what_is_chosen_is_chosen_on_val(encoder, new
 
 
 def test_the_interval_is_over_episodes(encoder, new, found):
-    """Of each its share of right answers: queries of one episode are not independent, as one over them all would have it."""
+    """Of each its share of right answers: queries of one episode are not independent, as one over them all would have
+    it."""
     grids = {1: {"prototypical": [{}]}, 3: {"prototypical": [{}]}}
     asked = SimpleNamespace(ways=3, shots=[1, 3], queries=4, episodes=30, initial=None)
     right = {shots: told["prototypical"][0] for shots, told in few_shot.answers(encoder, new, "test", asked, grids)}
@@ -75,7 +76,8 @@ def test_prototypes_against_loops(encoder, new, found):
 
 
 def one_classifier(x, query, start, cosine, lr):
-    """Chen et al. 2019's code for one episode, by torch's own layers and optimiser; its cosines without a learned length."""
+    """Chen et al. 2019's code for one episode, by torch's own layers and optimiser; its cosines without a learned
+    length."""
     ways, shots, width = x.shape
     layer = torch.nn.Linear(width, ways, bias=not cosine)
     with torch.no_grad():
@@ -102,7 +104,8 @@ def test_all_episodes_at_once_are_each_by_itself(cosine):
     support, query = torch.randn(3, 2, 3, 5, generator=random), torch.randn(3, 2, 40, 5, generator=random)
     ours = few_shot.tell_linear(support, query, lr=0.5, scale=2.0 if cosine else None)
     key = few_shot.rng.key(0, torch.arange(3))
-    weight, bias = ((2 * few_shot.rng.uniform(key, n, m, salt=salt) - 1) / 5**0.5 for n, m, salt in ((2, 5, 0), (1, 2, 1)))
+    weight, bias = ((2 * few_shot.rng.uniform(key, n, m, salt=salt) - 1) / 5**0.5
+                    for n, m, salt in ((2, 5, 0), (1, 2, 1)))
     for e in range(3):
         theirs = one_classifier(support[e], query[e], (weight[e], bias[e, 0]), cosine, 0.5)
         assert (ours[e] == theirs).float().mean() > 0.98
@@ -159,5 +162,6 @@ def test_the_report_has_a_table_of_shots_and_ways(found):
     heads, ((_, cells),) = panel.table
     assert heads == ["1-shot, baseline", "1-shot, baseline++", "1-shot, prototypical",
                      "3-shot, baseline", "3-shot, baseline++", "3-shot, prototypical"]
-    assert cells[0]["interval"] == "seeds" and cells[0]["accuracy"] == pytest.approx(found["baseline"]["1"]["accuracy"] + 1)
+    assert cells[0]["interval"] == "seeds"
+    assert cells[0]["accuracy"] == pytest.approx(found["baseline"]["1"]["accuracy"] + 1)
     assert "Chance is 33.3333 %" in next(few_shot.notes(report, rows, OPTIONS)) and len(panel.remarks) == 4

@@ -31,8 +31,8 @@ def algorithm_2(method, x, ways, shots, queries, rate, steps, first_order):
                                      {"name": "vit", "size": 16, "patch": 8, "dim": 8, "depth": 1, "heads": 2}])
 @pytest.mark.parametrize("first_order", [False, True])
 def test_is_the_papers_algorithm(prepare, encoder, first_order):
-    """Loss and gradient of two tasks and two steps, in double. Excludes an inner loss that is `ways` times the mean, as the
-    authors' is, and tasks that are added up. A ViT's fused attention has no second derivative."""
+    """Loss and gradient of two tasks and two steps, in double. Excludes an inner loss that is `ways` times the mean,
+    as the authors' is, and tasks that are added up. A ViT's fused attention has no second derivative."""
     method = Maml(nets.build(**encoder), ways=3, shots=2, queries=2, rate=0.3, steps=2, first_order=first_order)
     method = method.double()
     batch = prepare(method, 24)

@@ -1,4 +1,5 @@
-"""Generated characters: pure functions of (seed, class, sample), splits of classes of their own, and what outliers are."""
+"""Generated characters: pure functions of (seed, class, sample), splits of classes of their own, and what outliers
+are."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,7 @@
 """What to label next: curves of a linear classifier's accuracy against the labels bought, by what asks for them.
 
-Pool-based active learning (Settles 2009, "Active Learning Literature Survey", sections 2.3, 3 and 3.6) on frozen features.
+Pool-based active learning (Settles 2009, "Active Learning Literature Survey", sections 2.3, 3 and 3.6) on frozen
+features.
 """
 
 from types import SimpleNamespace
@@ -35,21 +36,21 @@ def choose(
     beta: NotNegative,
     weight_decay: Annotated[list[NotNegative], Range(min_length=1)],
 ):
-    """Buys labels of train by each strategy and at random: `start` labels, of each class in turn, the same for all; then,
-    `rounds` times, `batch` more, those that the last classifier (or a `committee` of such, each fitted on a bootstrap of
-    what was bought) asks for most. All of it `repeats` times, from another start each. With beta also by each strategy
-    times the information density to the power beta. The weight decay is chosen each time on as many labels of val as were
-    bought. The strategy of `accuracy` is the one that is best there in the end."""
+    """Buys labels of train by each strategy and at random: `start` labels, of each class in turn, the same for all;
+    then, `rounds` times, `batch` more, those that the last classifier (or a `committee` of such, each fitted on a
+    bootstrap of what was bought) asks for most. All of it `repeats` times, from another start each. With beta also by
+    each strategy times the information density to the power beta. The weight decay is chosen each time on as many
+    labels of val as were bought. The strategy of `accuracy` is the one that is best there in the end."""
     features, labels = embed(encoder, data.train)
     held, truth = embed(encoder, data.val)
     labels, classes, last = labels.cpu(), len(data.card["classes"]), start + batch * rounds
     there = len(labels.unique())
     if start < there:
-        raise UserError(f"active.start: {start} labels cannot hold one of each of {there} classes, and of a class without "
-                        "any nobody asks for another")
+        raise UserError(f"active.start: {start} labels cannot hold one of each of {there} classes, and of a class "
+                        "without any nobody asks for another")
     if last > len(labels):
-        raise UserError(f"active: {start} labels and {rounds} rounds of {batch} are {last}, more than the {len(labels)} of "
-                        f"{data.shards}")
+        raise UserError(f"active: {start} labels and {rounds} rounds of {batch} are {last}, more than the "
+                        f"{len(labels)} of {data.shards}")
     standardise = Standardise(features)                  # of the whole pool, for which no label is needed
     x, held = standardise(features), standardise(held)
     dense = density(x) if beta else torch.ones(len(x), device=x.device)
@@ -70,9 +71,9 @@ def choose(
 
 
 def test(encoder, data, chosen, bootstrap):
-    """Yields, with all labels bought and by the `way` that is then best on val: accuracy, low, high (percent, test) and
-    val_accuracy; and `curves`, {way: {labels: accuracy, low, high}}; `mean`, {way: the same of the mean over the rounds},
-    and `lead`, the same of the mean's lead over that of random, in points."""
+    """Yields, with all labels bought and by the `way` that is then best on val: accuracy, low, high (percent, test)
+    and val_accuracy; and `curves`, {way: {labels: accuracy, low, high}}; `mean`, {way: the same of the mean over the
+    rounds}, and `lead`, the same of the mean's lead over that of random, in points."""
     features, truth = embed(encoder, data.test)
     x = chosen.standardise(features)
     right = {way: {} for way in chosen.found}            # labels -> (N,), the share of repeats in which it is right
@@ -80,7 +81,8 @@ def test(encoder, data, chosen, bootstrap):
         for points in zip(*repeats):
             told = [(predict(x, *solution) == truth).float() for _, solution, _ in points]
             right[way][points[0][0]] = torch.stack(told).mean(0)
-    curves = {way: {str(n): dict(accuracy(some, bootstrap)) for n, some in points.items()} for way, points in right.items()}
+    curves = {way: {str(n): dict(accuracy(some, bootstrap)) for n, some in points.items()}
+              for way, points in right.items()}
     mean = {way: torch.stack(list(points.values())[1:]).mean(0) for way, points in right.items()}
     last = list(curves[chosen.way])[-1]
     yield from curves[chosen.way][last].items()
@@ -88,7 +90,8 @@ def test(encoder, data, chosen, bootstrap):
     yield "way", chosen.way
     yield "curves", curves
     yield "mean", {way: dict(accuracy(some, bootstrap)) for way, some in mean.items()}
-    yield "lead", {way: dict(accuracy(some - mean["random"], bootstrap)) for way, some in mean.items() if way != "random"}
+    yield "lead", {way: dict(accuracy(some - mean["random"], bootstrap)) for way, some in mean.items()
+                   if way != "random"}
 
 
 def bought(pool, rows, name, batch, rounds):
@@ -106,14 +109,15 @@ def bought(pool, rows, name, batch, rounds):
             rest = mixed[~torch.isin(mixed, rows)]
             members = [solutions[decay]]
             if name in COMMITTEES:
-                members = [fitted(x, labels, pool, decay, rng.key(pool.seed, MEMBERS, number, m)) for m in range(pool.committee)]
+                keys = rng.key(pool.seed, MEMBERS, number, torch.arange(pool.committee))
+                members = [fitted(x, labels, pool, decay, key) for key in keys]
             asked = torch.stack([(pool.x[rest] @ weight + bias).softmax(1) for weight, bias in members])
             score = torch.zeros(len(rest), device=rest.device) if name == "random" else SCORES[name](asked)
             rows = torch.cat([rows, rest[(score * pool.weight[rest]).argsort(descending=True, stable=True)[:batch]]])
 
 
 def fitted(x, labels, pool, decay, key):
-    """A classifier on a bootstrap of the labels: another start would be none, since the best one is the same from all."""
+    """A classifier on a bootstrap of the labels; from another start alone it would be the same one."""
     rows = rng.randint(key, len(x), len(x)).to(x.device)
     return path(x[rows], labels[rows], pool.classes, [decay])[decay]
 
@@ -134,7 +138,8 @@ def entropy(p):
 
 
 def vote_entropy(p):
-    """Entropy of the shares of the members' votes (Dagan & Engelson 1995): (U,), of probabilities (members, U, classes)."""
+    """Entropy of the shares of the members' votes (Dagan & Engelson 1995): (U,), of probabilities (members, U,
+    classes)."""
     return torch.special.entr(F.one_hot(p.argmax(2), p.shape[2]).float().mean(0)).sum(1)
 
 
@@ -161,8 +166,8 @@ def notes(report, rows, options):
 def panel(report, rows, options):
     return report.Panel(
         "active", "What to label next",
-        "Accuracy on test against labels bought: at random (dashed), or those that the classifier so far is least sure of, or "
-        "a committee of classifiers disagrees on; times how near others lie, where it says dense.",
+        "Accuracy on test against labels bought: at random (dashed), or those that the classifier so far is least sure "
+        "of, or a committee of classifiers disagrees on; times how near others lie, where it says dense.",
         sentences=list(leads(rows)), figure=figure(report, rows),
         table=report.crossed(rows, "active", lambda content: content["mean"], lambda way: f"{way}, mean of the curve"),
         remarks=list(remarks(options)))
@@ -188,15 +193,15 @@ def figure(report, rows):
     drawing, axes = report.pyplot().subplots(1, len(rows), figsize=(5.5 * len(rows), 3.6), squeeze=False)
     for axis, row in zip(axes[0], rows):
         curves = report.crossed([row], "active", lambda content: {
-            (way, int(n)): cell for way, points in content["curves"].items() for n, cell in points.items()}, "{0[0]} {0[1]}".format)
+            f"{way} {n}": cell for way, points in content["curves"].items() for n, cell in points.items()}, str)
         seed = next(iter(row.results["active"]["seeds"].values()))
         cells = dict(zip(curves[0], curves[1][0][1]))
         for number, (way, points) in enumerate(seed["curves"].items()):
             n = sorted(map(int, points))
             some = [cells[f"{way} {count}"] for count in n]
             colour = report.INK if way == "random" else report.PALETTE[(number - 1) % len(report.PALETTE)]
-            axis.plot(n, [cell["accuracy"] for cell in some], "--" if way == "random" else "-", color=colour, linewidth=1.4,
-                      label=way)
+            axis.plot(n, [cell["accuracy"] for cell in some], "--" if way == "random" else "-", color=colour,
+                      linewidth=1.4, label=way)
             if way == "random":
                 axis.fill_between(n, *([cell[key] for cell in some] for key in ("low", "high")), color=colour, alpha=.1,
                                   linewidth=0)
@@ -209,10 +214,10 @@ def figure(report, rows):
 
 
 def remarks(options):
-    yield (f"The first {options['start']} labels hold each class in turn and are the same for every strategy, as is the "
-           f"order of random's; then {options['rounds']} batches of {options['batch']}, from {options['repeats']} starts "
-           "of each seed. Shaded: random's 95 % interval.")
-    yield ("Weight decay is chosen each time on as many labels of val as were bought of train: who counts what it costs "
-           "counts these, too.")
+    yield (f"The first {options['start']} labels hold each class in turn and are the same for every strategy; then "
+           f"{options['rounds']} batches of {options['batch']}, from {options['repeats']} starts of each seed. Shaded: "
+           "random's 95 % interval.")
+    yield ("Weight decay is chosen each time on as many labels of val as were bought of train: who counts what it "
+           "costs counts these, too.")
     yield (f"A committee has {options['committee']} members, each fitted on a bootstrap of the labels. "
            + (f"Dense: times the information density to the power {options['beta']:g}." if options["beta"] else ""))

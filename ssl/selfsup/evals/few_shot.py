@@ -1,4 +1,6 @@
-"""New classes from a few examples: episodes of N ways and K shots (Vinyals et al. 2016, https://arxiv.org/abs/1606.04080).
+"""New classes from a few examples: episodes of N ways and K shots (Vinyals et al. 2016).
+
+https://arxiv.org/abs/1606.04080
 
 The classes of val and test are new: training never saw them, or what is told would be how well they are remembered.
 """
@@ -38,18 +40,19 @@ def choose(
     steps: Annotated[list[Count], Range(min_length=1)],
     initial=None,
 ):
-    """Each way of learning an episode's classes, at each number of shots, its settings chosen by episodes of val's classes.
+    """Each way of learning an episode's classes, at each number of shots, its settings chosen by episodes of val's
+    classes.
 
-    prototypical: the nearest class mean (Snell et al. 2017). baseline: a new linear layer on frozen features, at one of the
-    rates `lr`; baseline++: a cosine classifier, at one of these rates with one value of `scale` (Chen et al. 2019,
-    https://arxiv.org/abs/1904.04232). adapted, where the encoder comes with a classifier to start from, `initial`: both
-    take one of the numbers of `steps` of gradient descent (Finn et al. 2017), at the rate that they were trained for.
-    Episodes are those of the run's seed, the same for all encoders. val_accuracy is that of the way that is best on val
-    at the first number of shots.
+    prototypical: the nearest class mean (Snell et al. 2017). baseline: a new linear layer on frozen features, at one
+    of the rates `lr`; baseline++: a cosine classifier, at one of these rates with one value of `scale` (Chen et al.
+    2019, https://arxiv.org/abs/1904.04232). adapted, where the encoder comes with a classifier to start from,
+    `initial`: both take one of the numbers of `steps` of gradient descent (Finn et al. 2017), at the rate that they
+    were trained for. Episodes are those of the run's seed, the same for all encoders. val_accuracy is that of the way
+    that is best on val at the first number of shots.
     """
     if initial is not None and initial.out_features != ways:
-        raise UserError(f"few_shot.ways is {ways}, and the run was trained to tell {initial.out_features} classes apart "
-                        "(args.ways)")
+        raise UserError(f"few_shot.ways is {ways}, and the run was trained to tell {initial.out_features} classes "
+                        "apart (args.ways)")
     grids = {"prototypical": [{}], "baseline": [{"lr": rate} for rate in lr],
              "baseline++": [{"lr": rate, "scale": by} for rate in lr for by in scale]}
     grids |= {"adapted": [{"steps": count} for count in sorted(steps)]} if initial is not None else {}
@@ -65,9 +68,9 @@ def choose(
 
 
 def test(encoder, data, chosen, bootstrap):
-    """Yields, at the first number of shots and by the `way` that is best there on val: accuracy, low, high (percent, test;
-    a bootstrap over episodes) and val_accuracy; and for each way, by its name, {shots: accuracy, low, high, val_accuracy,
-    setting}."""
+    """Yields, at the first number of shots and by the `way` that is best there on val: accuracy, low, high (percent,
+    test; a bootstrap over episodes) and val_accuracy; and for each way, by its name, {shots: accuracy, low, high,
+    val_accuracy, setting}."""
     grids = {count: {way: [found[count][1]] for way, found in chosen.found.items()} for count in chosen.asked.shots}
     results = {way: {} for way in chosen.found}
     for count, told in answers(encoder, data, "test", chosen.asked, grids):
@@ -97,7 +100,8 @@ def answers(encoder, data, name, asked, grids):
         found = {}
         for way, settings in grids[count].items():
             if way == "adapted":
-                predicted = tell_adapted(encoder, initial, column, here[:, :, :count], told, [s["steps"] for s in settings])
+                steps = [setting["steps"] for setting in settings]
+                predicted = tell_adapted(encoder, initial, column, here[:, :, :count], told, steps)
             elif way == "prototypical":
                 predicted = [nearest_mean(support, query).argmax(2)]
             else:
@@ -111,8 +115,9 @@ def tell_linear(support, query, lr, scale=None):
     """Classes (E, ways · queries) of query (E, ways, queries, d) by a linear layer, of each episode its own, trained on
     support (E, ways, shots, d); with a scale one of cosines.
 
-    By the authors' budget, optimiser and start. In theirs a cosine's vectors keep a length that is learned: here the logits
-    are scale · cosine, as in the paper. All episodes go through the same order of places, which are theirs at random.
+    By the authors' budget, optimiser and start. In theirs a cosine's vectors keep a length that is learned: here the
+    logits are scale · cosine, as in the paper. All episodes go through the same order of places, which are theirs at
+    random.
     """
     episodes, ways, shots, width = support.shape
     x, label = support.flatten(1, 2), torch.arange(ways, device=support.device).repeat_interleave(shots)
@@ -141,8 +146,8 @@ def tell_linear(support, query, lr, scale=None):
 
 @torch.no_grad()
 def tell_adapted(encoder, initial, column, here, told, steps):
-    """[classes (E, ways · queries)] after each of the ascending numbers of steps. column: what the encoder takes, of all
-    samples; here (E, ways, shots), told (E, ways, queries): positions in it."""
+    """[classes (E, ways · queries)] after each of the ascending numbers of steps. column: what the encoder takes, of
+    all samples; here (E, ways, shots), told (E, ways, queries): positions in it."""
     net = nn.Sequential(encoder, initial)
     start = {name: value.detach() for name, value in net.named_parameters()}
     device = next(iter(start.values())).device
@@ -165,10 +170,10 @@ def tell_adapted(encoder, initial, column, here, told, steps):
 
 
 def notes(report, rows, options):
-    yield (f"Few-shot: {options['ways']} classes that training never saw are told apart by {options['shots'][0]} examples "
-           f"each, in {options['episodes']:,} episodes of {options['queries']} queries a class; by the way that is best on "
-           f"the classes of val. Chance is {100 / options['ways']:g} %. {report.CEILING.capitalize()} has learned the base "
-           "classes alone: here it is no ceiling, but the baseline.")
+    yield (f"Few-shot: {options['ways']} classes that training never saw are told apart by {options['shots'][0]} "
+           f"examples each, in {options['episodes']:,} episodes of {options['queries']} queries a class; by the way "
+           f"that is best on the classes of val. Chance is {100 / options['ways']:g} %. {report.CEILING.capitalize()} "
+           "has learned the base classes alone: here it is no ceiling, but the baseline.")
 
 
 def panel(report, rows, options):
@@ -178,9 +183,9 @@ def panel(report, rows, options):
     table = report.crossed(rows, "few_shot", cells, lambda column: f"{column[0]}-shot, {column[1]}")
     return report.Panel(
         "few_shot", "New classes from a few examples",
-        "Accuracy on classes that training never saw, by each way of learning an episode's classes: prototypical, the nearest "
-        "class mean; baseline, a new linear layer on frozen features; baseline++, one of cosines; adapted, the network's own "
-        "weights after a few steps, of what was trained for that.",
+        "Accuracy on classes that training never saw, by each way of learning an episode's classes: prototypical, the "
+        "nearest class mean; baseline, a new linear layer on frozen features; baseline++, one of cosines; adapted, the "
+        "network's own weights after a few steps, of what was trained for that.",
         table=table, remarks=list(remarks(rows, options)))
 
 
@@ -195,5 +200,5 @@ def remarks(rows, options):
                  for way in WAYS if way in seed]
         half = [(cell["high"] - cell["low"]) / 2 for cell in found]
         yield f"Over a seed's episodes the interval at {count}-shot is ± {min(half):.1f} to {max(half):.1f} points."
-    yield (f"An episode's linear layers are trained as by Chen et al. 2019, {EPOCHS} epochs of batches of {BATCH}; their rate, "
-           "the scale of cosines and the number of steps are chosen on the classes of val.")
+    yield (f"An episode's linear layers are trained as by Chen et al. 2019, {EPOCHS} epochs of batches of {BATCH}; "
+           "their rate, the scale of cosines and the number of steps are chosen on the classes of val.")

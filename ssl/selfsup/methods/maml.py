@@ -24,8 +24,8 @@ class Maml(Method):
     An episode (see `order`) is a task: encoder and classifier take `steps` at `rate` on the mean cross-entropy of its
     ways · shots examples, and the loss is that of its queries after them, with the gradient through the steps;
     first_order: without their second derivatives. `train.batch`: ways · (shots + queries) for each task of a step.
-    Defaults are the paper's for Omniglot, 5 ways. Mind the rate: the authors' code adds up the examples' losses over the
-    number of shots, so that its gradient is `ways` times that of the mean, and its 0.4 is 2 here.
+    Defaults are the paper's for Omniglot, 5 ways. Mind the rate: the authors' code adds up the examples' losses over
+    the number of shots, so that its gradient is `ways` times that of the mean, and its 0.4 is 2 here.
 
     The encoder must have no BatchNorm (`norm: group`): the authors' takes the statistics of whatever is classified
     together, so that queries help to tell one another, and has none to go by for a sample alone. All is computed in
@@ -52,7 +52,8 @@ class Maml(Method):
         """support (E, ways, shots, …), query (E, ways, queries, …): of the tasks' samples."""
         net = nn.Sequential(self.encoder, self.initial)
         initial = dict(net.named_parameters())
-        examples, told = (torch.arange(x.shape[1], device=x.device).repeat_interleave(x.shape[2]) for x in (support, query))
+        ways = torch.arange(support.shape[1], device=support.device)
+        examples, told = (ways.repeat_interleave(x.shape[2]) for x in (support, query))
 
         def task(support, query):
             def inner(weights):

@@ -15,11 +15,11 @@ from .base import Method
 class Prototypical(Method):
     """Snell et al. 2017, "Prototypical Networks for Few-shot Learning", Algorithm 1. https://arxiv.org/abs/1703.05175
 
-    Trained on episodes, as `few_shot` judges: of `ways` classes `shots` examples each give a mean, and the `queries` of
-    each are told by softmax over minus the squared distances to the means. `train.batch`: as many samples as one episode
-    has, ways · (shots + queries), or a multiple of it.
-    Defaults are those for Omniglot: 60 ways where 5 are judged, and as many shots as are judged. Views are the images
-    themselves; the authors make further classes of them by quarter turns.
+    Trained on episodes, as `few_shot` judges: of `ways` classes `shots` examples each give a mean, and the `queries`
+    of each are told by softmax over minus the squared distances to the means. `train.batch`: as many samples as one
+    episode has, ways · (shots + queries), or a multiple of it. Defaults are those for Omniglot: 60 ways where 5 are
+    judged, and as many shots as are judged. Views are the images themselves; the authors make further classes of them
+    by quarter turns.
     """
 
     inputs = Taken(augment="none")

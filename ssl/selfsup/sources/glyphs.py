@@ -1,9 +1,9 @@
 """`glyphs`: generated characters, a few strokes of a pen each, with few images of each of many classes, as Omniglot has
 them (Lake et al. 2015, https://doi.org/10.1126/science.aab3050). Needs no download.
 
-A class is a pure function of (seed, class), an image one of (seed, class, split, number), whatever else is drawn. Pixels
-are made with + - * / sqrt, min, max and floor only, which IEEE 754 rounds alike on every machine. Coordinates: x to the
-right and y down, the image is the unit square.
+A class is a pure function of (seed, class), an image one of (seed, class, split, number), whatever else is drawn.
+Pixels are made with + - * / sqrt, min, max and floor only, which IEEE 754 rounds alike on every machine. Coordinates:
+x to the right and y down, the image is the unit square.
 """
 
 import numpy as np
@@ -23,10 +23,11 @@ LAYERS = 12  # of a page on which glyphs lie over one another, faintly: with few
 
 def source(size: Count, train: Count, val: Count, test: Count, seed: Whole, classes: Count = 400,
            new_classes: bool = True, jitter: NotNegative = 1.0, overlaid: Share = 0.0):
-    """`train`, `val`, `test`: how many images, the same number of each class, or one more. `new_classes`: each split has
-    classes of its own, as many as its share of the images; else all have all. `jitter`: how much images of a class
-    differ. `overlaid`: what share of the training images are glyphs of several classes over one another, labelled all
-    the same, at random: what lies between all classes and is asked for by uncertainty (Settles 2009, figure 6)."""
+    """`train`, `val`, `test`: how many images, the same number of each class, or one more. `new_classes`: each split
+    has classes of its own, as many as its share of the images; else all have all. `jitter`: how much images of a
+    class differ. `overlaid`: what share of the training images are glyphs of several classes over one another,
+    labelled all the same, at random: what lies between all classes and is asked for by uncertainty (Settles 2009,
+    figure 6)."""
     counts = dict(zip(SPLITS, (train, val, test)))
     own = divided(counts, classes, new_classes)
 
@@ -62,14 +63,15 @@ def divided(counts, classes, new_classes):
     own = {split: np.arange(*pair) for split, pair in zip(counts, zip(ends, ends[1:]))}
     for split, some in own.items():
         if not len(some):
-            raise UserError(f"glyphs: of {classes} classes none is left for {split}, which has {counts[split]} images of "
-                            f"{sum(counts.values())}")
+            raise UserError(f"glyphs: of {classes} classes none is left for {split}, which has {counts[split]} images "
+                            f"of {sum(counts.values())}")
     return own
 
 
 def described(label, split, turn, seed, jitter):
-    """Of image `turn` (N,) of class `label` (N,): control points of its strokes, float32 (N, STROKES, 3, 2), and `pen`, a
-    dict of width, ink, paper, noise (N,), which strokes are `there` (N, STROKES), and the key (N,) of its grain."""
+    """Of image `turn` (N,) of class `label` (N,): control points of its strokes, float32 (N, STROKES, 3, 2), and
+    `pen`, a dict of width, ink, paper, noise (N,), which strokes are `there` (N, STROKES), and the key (N,) of its
+    grain."""
     label, turn = torch.from_numpy(label), torch.from_numpy(turn)
     key = rng.key(seed, IMAGE, label, split, turn)
     u = rng.uniform(key, 64).numpy().T
@@ -88,7 +90,8 @@ def described(label, split, turn, seed, jitter):
     cos, sin, shear = (value[:, None, None] for value in (cos, sin, shear))
     x, y = wide * (x + shear * y), high * y
     points = np.stack([cos * x - sin * y + right, sin * x + cos * y + down], -1)
-    pen = {"width": around(.05, .015, 7), "ink": np.float32(.3) * u[60], "paper": np.float32(.75) + np.float32(.25) * u[61],
+    paper = np.float32(.75) + np.float32(.25) * u[61]
+    pen = {"width": around(.05, .015, 7), "ink": np.float32(.3) * u[60], "paper": paper,
            "noise": np.float32(.05) * u[62], "there": there, "key": key}
     return points, pen
 

@@ -8,15 +8,16 @@ from ..core.precision import float32
 
 @float32
 def nearest_mean(support, query):
-    """Logits (E, ways · queries, ways) of features support (E, ways, shots, d) and query (E, ways, queries, d): minus the
-    squared Euclidean distances to the classes' means, unscaled (Snell et al. 2017, eq. 1-2)."""
+    """Logits (E, ways · queries, ways) of features support (E, ways, shots, d) and query (E, ways, queries, d): minus
+    the squared Euclidean distances to the classes' means, unscaled (Snell et al. 2017, eq. 1-2)."""
     means, query = support.mean(2), query.flatten(1, 2)
     return 2 * query @ means.transpose(1, 2) - means.square().sum(2)[:, None] - query.square().sum(2)[:, :, None]
 
 
 def for_each(task, *parts):
-    """[task(*rows)] of the rows of all tensors. Not by torch.func.vmap, which derives LayerNorm wrongly where each task
-    has its own weights (PyTorch 2.14.1), and without the fused kernels of attention, which have no second derivative."""
+    """[task(*rows)] of the rows of all tensors. Not by torch.func.vmap, which derives LayerNorm wrongly where each
+    task has its own weights (PyTorch 2.14.1), and without the fused kernels of attention, which have no second
+    derivative."""
     with sdpa_kernel(SDPBackend.MATH):
         return [task(*rows) for rows in zip(*parts, strict=True)]
 
