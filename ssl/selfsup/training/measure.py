@@ -75,8 +75,8 @@ def flops(method, batch, backward=lambda method, batch: method(batch)["loss"].ba
     """Floating-point operations of a training step, forward and backward, per image; on a copy, which it may change."""
     from torch.utils.flop_counter import FlopCounterMode  # here, since it imports Triton, for which judges have no use
 
-    trial = copy.deepcopy(method).train()
-    part = {name: column[:32] for name, column in batch.items()}
+    trial, group = copy.deepcopy(method).train(), getattr(method.order, "group", 1)
+    part = {name: column[:max(1, 32 // group) * group] for name, column in batch.items()}
     with FlopCounterMode(display=False) as counter:
         if mode := getattr(counter, "mode", None):  # as in optim.eager: without torch._dynamo, where torch is as known
             mode.__torch_dispatch__ = inspect.unwrap(type(mode).__torch_dispatch__).__get__(mode)
