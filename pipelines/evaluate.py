@@ -31,7 +31,7 @@ def main(words=None):
     result = {"run": item["run"], "protocol": protocol}
     if item["data"] != run.data:
         result["data"] = item["data"]
-    lacking = getattr(evals.load(protocol), "labels", True) and evals.lacking(evals.Data(shards).card)
+    lacking = evals.unfit(protocol, evals.Data(shards).card)
     if not lacking:
         seeds = {str(seed): judge(protocol, run, seed, shards, item) for seed in run.seeds}
         result |= {**evals.summarise(seeds), "seeds": seeds}

@@ -62,7 +62,7 @@ def watch(params, run, seed, shards):
     from selfsup import evals
 
     data = evals.Data(shards, reader=run.train.reader, labels=run.labels, val_labels=run.val_labels, seed=seed)
-    if not run.train.judge_every or evals.lacking(data.card):
+    if not run.train.judge_every or evals.unfit("knn", data.card):
         return None
     options = config.protocol(params, "knn")
     options.pop("bootstrap")

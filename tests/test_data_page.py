@@ -98,7 +98,7 @@ def test_a_layout_is_read_as_the_page_says(tmp_path, capsys, options, text):
     given = dict(option.split("=") for option in options.split() if "=" in option)
     source = next((option for option in options.split() if "=" not in option), "folder")
     given |= {"urls": given.get("urls", "*.tar")} if source == "webdataset" else {}
-    given = {key: int(value) if value.isdigit() else value for key, value in given.items()}
+    given = {key: int(value) if value.isdigit() else value == "true" or value for key, value in given.items()}
     spec = folder_spec(make.root, source=source, **given)
     if verdict.startswith("refuses "):
         with pytest.raises(UserError, match=re.escape(verdict.removeprefix("refuses "))):

@@ -103,3 +103,20 @@ def test_a_killed_run_of_films_ends_with_the_same_bytes(reader, tmp_path, monkey
                    reader=reader)  # fmt: skip
     resumed, _ = killed_twice(run, films, tmp_path)
     assert "val_accuracy_majority" in rows_of(resumed, "history")[-1]
+
+
+@pytest.mark.parametrize("method, args, batch", [
+    ("prototypical", {"ways": 3, "shots": 2, "queries": 5}, 42), ("maml", {"ways": 2, "shots": 1, "queries": 2}, 12),
+    ("supervised", {}, 32)])
+def test_who_trains_on_episodes_is_killed_started_again_and_held_to_new_classes(method, args, batch, tmp_path):
+    """Groups larger than what is counted of a step are counted whole; a classifier of base classes has no val_loss."""
+    spec = {"source": "glyphs", "size": 16, "train": 60, "val": 30, "test": 30, "seed": 0, "classes": 12, "max_bad": 0}
+    shards.write("toy", spec, tmp_path / "shards", workers=1)
+    encoder = {"name": "convnet", "width": 2, "norm": "group"}
+    run = make_run(method, encoder=encoder, args=args, images=10 * batch, batch=batch)
+    resumed, cost = killed_twice(run, tmp_path / "shards", tmp_path)
+    assert cost["steps"] == 10 and cost["flops_per_image"] > 0
+    assert ("val_loss" in rows_of(resumed, "history")[-1]) == (method != "supervised")
+    info = selfsup.load(resumed).info
+    further = {"maml": {"initial"}, "supervised": {"classifier"}}
+    assert set(info["parts"]) == {"encoder"} | further.get(method, set())

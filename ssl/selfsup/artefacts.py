@@ -102,6 +102,7 @@ class Card(TypedDict):
     channels: NotRequired[Count]
     class_counts: NotRequired[dict[str, list[Whole]]]
     unlabelled: NotRequired[dict[str, Whole]]
+    new_classes: NotRequired[list[str]]
     twins: NotRequired[Twins]
 
 

@@ -114,7 +114,8 @@ def tuned(params):
     for run in params.runs.values():
         if run.method == FLOOR or run.method == CEILING and run.labels is None:  # with few labels it is a rival
             continue
-        if lacking := evals.lacking(selfsup.data.tars.card_of(config.compose.SHARDS / run.data)):
+        card = selfsup.data.tars.card_of(config.compose.SHARDS / run.data)
+        if lacking := next(filter(None, (evals.unfit(judge, card) for judge in JUDGES)), None):
             print(f"{run.name} is not tuned: {lacking}")
         else:
             found.append(run)

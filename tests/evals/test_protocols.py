@@ -130,8 +130,7 @@ def test_several_seeds_get_students_interval():
 
 
 def test_unknown_protocol_names_the_nearest():
-    assert evals.names() == ["adaptation", "agreement", "bits", "classify", "correspondence", "finetune", "knn", "layer_mix",
-                             "layerwise", "linear", "low_shot", "retrieval", "segmentation", "transferability", "zero_shot"]
+    assert {"knn", "linear", "few_shot"} < set(evals.names())
     with pytest.raises(UserError, match='did you mean "linear"'):
         evals.load("linaer")
 

@@ -130,6 +130,12 @@ class Episodes:
 
         return deal
 
+    def apart(self, rows):
+        """Of rows (n · group, …) as they are dealt those to learn from (n, ways, shots, …), and those to be told
+        (n, ways, queries, …)."""
+        groups = rows.unflatten(0, (-1, self.ways, self.shots + self.queries))
+        return groups[:, :, :self.shots], groups[:, :, self.shots:]
+
 
 class Steps(torch.utils.data.Dataset):
     """One process's batches of a resident split by step: which one a worker makes does not depend on what it made

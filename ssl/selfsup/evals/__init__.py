@@ -6,8 +6,8 @@ once, with the choice made, and yields (name, value). Every protocol treats ever
 train and val together afterwards, so that what is tested is what was chosen. Protocols never import a method.
 
 One whose `choose` names `source` is given the data that the encoder was trained on, as `data` is that it is judged on.
-One that judges without labels says `labels = False`; one that needs further columns of the data, `columns`, their names, or
-what gives them of its options.
+One that judges without labels says `labels = False`, one that judges by classes that training never saw `new_classes =
+True`; one that needs further columns of the data, `columns`, their names, or what gives them of its options.
 A protocol also says of itself what the report shows: its `title`; `column = False` if its accuracy is no column of the
 main table; `points`, those of the numbers that it yields that are percentage points, but no accuracy; `elsewhere = True` if
 it is shown what it found on data that are not a run's own, too; and, each given the package `report`, the rows that have
@@ -102,6 +102,20 @@ def lacking(card):
     return next((f"the {name} split is empty" for name, count in counts.items() if not count), None)
 
 
+def unfit(protocol, card):
+    """Why a protocol judges nothing on a data set, as its card says it; None where it does."""
+    module = load(protocol)
+    if not getattr(module, "labels", True):
+        return None
+    new = card.get("new_classes", [])
+    if why := lacking(card):
+        return why
+    if getattr(module, "new_classes", False):
+        seen = [name for name in ("val", "test") if name not in new]
+        return f"train has classes of {' and '.join(seen)}, and {protocol} judges by new ones" if seen else None
+    return f"train has no class of {' and '.join(new)}, and {protocol} learns from train which are which" if new else None
+
+
 class Subset:
     """Samples of a split, held in memory and dealt as a Split deals its own: those at the positions `rows` (n,), by default
     those that have a label. Each keeps its `index` (n,) in the whole split, by which it is augmented."""
@@ -178,20 +192,26 @@ def accuracy(correct, n):
     yield "high", percent(high)
 
 
+def students(values):
+    """Mean of two values or more, and half its 95 % interval by Student's t."""
+    from scipy.special import stdtrit
+
+    values = np.array(values)
+    half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+    return values.mean(), half
+
+
 def summarise(per_seed):
     """Mean accuracy over seeds and its 95 % interval, from {seed: {"accuracy", "low", "high", …}} in percent.
 
     With two seeds or more the interval is Student's t over the seeds; with one it is that seed's bootstrap interval.
     """
-    values = np.array([result["accuracy"] for result in per_seed.values()])
-    mean = values.mean()
+    values = [result["accuracy"] for result in per_seed.values()]
     if len(values) > 1:
-        from scipy.special import stdtrit
-
-        half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+        mean, half = students(values)
         low, high, kind = max(0.0, mean - half), min(100.0, mean + half), "seeds"
     else:
         (only,) = per_seed.values()
-        low, high, kind = only["low"], only["high"], "bootstrap"
+        mean, low, high, kind = values[0], only["low"], only["high"], "bootstrap"
     return {"accuracy": round(float(mean), 2), "low": round(float(low), 2), "high": round(float(high), 2),
             "interval": kind}

@@ -12,6 +12,14 @@ def linear(d_in, d_out, bias=True):
     return nn.Linear(d_in, d_out, bias)
 
 
+class Initial(nn.Linear):
+    """A linear layer (N, d_in) -> (N, d_out) that new classes are learned from, by gradient descent at `rate`."""
+
+    def __init__(self, d_in, d_out, rate):
+        super().__init__(d_in, d_out)
+        self.rate = rate
+
+
 def standardised(d_in, d_out):
     """A linear layer (N, d_in) -> (N, d_out) on features of mean 0 and variance 1 over the batch, without a bias: what
     it gives depends on how a sample differs from others, and its mean over the batch is 0."""

@@ -11,7 +11,7 @@ from ..errors import UserError
 
 HEADS = {"linear": layers.linear, "mlp": layers.mlp, "text_transformer": layers.TextTransformer, "mask": layers.Mask,
          "hypercolumns": layers.Hypercolumns, "sound_net": layers.SoundNet, "fusion": layers.Fusion,
-         "standardised": layers.standardised}  # parts that stand beside an encoder
+         "standardised": layers.standardised, "initial": layers.Initial}  # parts that stand beside an encoder
 # Arguments, and what of the data they follow: keys of the card, and those that `told` finds in its schema.
 SIZES = {"size": "size", "channels": "channels", "img_size": "size", "vocabulary": "vocabulary", "length": "caption_length",
          "rate": "rate", "coordinates": "coordinates"}

@@ -114,6 +114,8 @@ def notes(params, rows, cards):
     for name, card in cards.items():
         if lacking := evals.lacking(card):
             yield f"Data set {name}: {lacking}: what is trained on it has curves and pictures, no accuracy and no verdict."
+        if new := card.get("new_classes"):
+            yield f"Data set {name}: train has no class of {' and '.join(new)}, so what learns classes from train is not asked."
         if not card["counts"]["val"]:
             yield f"Pictures of {name} are of its training split."
         yield from selfsup.data.twins(card)

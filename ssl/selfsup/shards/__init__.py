@@ -97,7 +97,8 @@ def _tokenizer(schema, found, unit, concepts):
 
 
 def _described(schema, found, classes):
-    """What a card says of its columns, and of how many samples of each class the splits have."""
+    """What a card says of its columns, of how many samples of each class the splits have, and which splits have
+    `new_classes`: none that train has."""
     facts = {"schema": {name: column.entry() for name, column in schema.items()}}
     if "label" in schema:
         labels = {split: sum((part["labels"] for part in found if part["split"] == split), Counter())
@@ -105,6 +106,9 @@ def _described(schema, found, classes):
         facts["class_counts"] = {split: [some[i] for i in range(len(classes))] for split, some in labels.items()}
         if any(some[-1] for some in labels.values()):
             facts["unlabelled"] = {split: some[-1] for split, some in labels.items()}
+        seen = {split: set(some) - {-1} for split, some in labels.items()}
+        if new := [split for split in ("val", "test") if seen[split] and not seen[split] & seen["train"]]:
+            facts["new_classes"] = new
     return facts
 
 

@@ -115,14 +115,14 @@ def carve(val_share, test_share=None, have=()):
     return {split: (low, high) for split, (low, high) in ranges.items() if high > low}
 
 
-def divide(items, val_share, test_share=None, unlabelled=()):
+def divide(items, val_share, test_share=None, unlabelled=(), by=lambda item: item[0]):
     """(items by split, splits that are carved): those of missing splits are taken out of train. `items`: {split:
-    [(key, …), …]}. Those in `unlabelled` all go to train."""
+    [(key, …), …]}. Those in `unlabelled` all go to train. by: of what an item's hash decides, its key unless given."""
     ordered = {split: sorted((fraction(item[0]), item) for item in some) for split, some in items.items()}
     ranges = carve(val_share, test_share, have=items)
     pool = ordered.pop("train", [])
     for split, (low, high) in ranges.items():
-        ordered[split] = [(at, item) for at, item in pool if low <= at < high]
+        ordered[split] = [(at, item) for at, item in pool if low <= fraction(by(item)) < high]
     if unlabelled:
         ordered["train"] = sorted([*ordered["train"], *((fraction(item[0]), item) for item in unlabelled)])
     carved = tuple(ranges) if len(ranges) > 1 else ()

@@ -43,10 +43,11 @@ class Layout:
 
 
 def arranged(root, extensions, what, val_share, test_share=None, level=1, unlabelled=False,
-             beside=lambda names: ()):
+             beside=lambda names: (), new_classes=False):
     """The Layout of the files below `root` that end in one of `extensions` and are, in words, a `what` each. Files in
     no class folder are for training where `unlabelled`. `beside`: those of the names of all files that are
-    read for something else."""
+    read for something else. `new_classes`: val and test may have classes that train has not; what is carved is whole
+    classes, by a hash of their names."""
     if not os.path.isdir(root):
         raise UserError(f"no such folder: {root}{nearest_path(root)}")
     every, others = listed(root)
@@ -57,7 +58,8 @@ def arranged(root, extensions, what, val_share, test_share=None, level=1, unlabe
         more = f" and found {', '.join(by_ending(every))}" if every else ""
         raise UserError(f"no {what}s in {root}: looked for files ending in {', '.join(extensions)}{more}")
     found, skipped = _split(names, root, what)
-    classes = sorted({group(name, level) for name, _ in found["train"]} - {None}) or None
+    naming = found if new_classes else ["train"]
+    classes = sorted({group(name, level) for split in naming for name, _ in found[split]} - {None}) or None
     without = _folders(every) - _folders(names)
     without = sorted(folder for folder in without if folder.rpartition("/")[0] not in without)
     article = "an" if what[0] in "aeiou" else "a"
@@ -68,7 +70,8 @@ def arranged(root, extensions, what, val_share, test_share=None, level=1, unlabe
     if unlabelled and classes:
         loose = [item for item in keyed["train"] if group(item[1], level) is None]
         keyed["train"] = [item for item in keyed["train"] if group(item[1], level) is not None]
-    items, carved = divide(keyed, val_share, test_share, loose)
+    by = {"by": lambda item: group(item[1], level) or item[0]} if new_classes else {}
+    items, carved = divide(keyed, val_share, test_share, loose, **by)
     return Layout(items, classes, level, skipped, carved)
 
 

@@ -16,15 +16,17 @@ TXT = "txt"  # as `captions`: a text file for each image
 
 
 def source(root: Text, size: Count, val_share: Share, test_share: Share | None = None, class_level: Count = 1,
-           unlabelled: bool = False, channels: Count | None = None, captions: Text | None = None):
+           unlabelled: bool = False, channels: Count | None = None, captions: Text | None = None,
+           new_classes: bool = False):
     """class_level: which of the folders below root (or below a split's) is the class, counted from there. unlabelled:
     images in no class folder are for training, without a label. channels: images of so many, 8 or 16 bit, in `.npy`,
     `.tif` or other files, where they are no pictures, which become RGB. captions: "txt", those of name.jpg being in
     name.txt beside it; or the name of a CSV file below root, with a heading and in it `file`, a path below root, and
-    `caption`."""
+    `caption`. new_classes: val and test have classes that train has not, for episodes; carved are whole classes, by a
+    hash of their names."""
     extensions = EXTENSIONS if channels is None else (*EXTENSIONS, "npy")
     found = arranged(root, extensions, "image", val_share, test_share, class_level, unlabelled,
-                     beside=lambda names: _beside(names, extensions, captions))
+                     beside=lambda names: _beside(names, extensions, captions), new_classes=new_classes)
     told = _table(root, captions) if captions not in (None, TXT) else None
     image = columns.picture(size) if channels is None else _bands(channels, size, root, found)
     kinds = [image] + [columns.Number("label")] * (found.classes is not None)

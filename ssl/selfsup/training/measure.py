@@ -86,12 +86,15 @@ def flops(method, batch, backward=lambda method, batch: method(batch)["loss"].ba
 
 
 def held_out(method, split, batch, seed):
-    """The batches of `split` for `validate`. Raises UserError where its samples make no batch of the method's."""
+    """The batches of `split` for `validate`. Raises UserError where its samples make no batch of the method's, or where
+    the method learns labels and train has none of the split's."""
     order, world = method.order, distributed.world()
     whole = world * getattr(order, "group", 1)
     batch = min(batch, len(split) // whole * whole)
     if not batch:
         raise UserError(f"val has {len(split)} samples, and the smallest batch of {world} processes has {whole}")
+    if "label" in method.inputs.columns and split.name in split.card.get("new_classes", ()):
+        raise UserError(f"train has no class of {split.name}")
     return split.batches(seed, batch, len(split), distributed.rank(), world, order=order)
 
 
