@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup.report import clouds, films
+from selfsup.report import clouds, films, table
 from selfsup.report.rows import Sample
 from tests.test_moving import SIDE, film
 
@@ -79,3 +79,11 @@ def test_points_are_shown_from_three_sides_in_one_place(monkeypatch):
     for one, other in zip(seen[::2], seen[1::2]):
         np.testing.assert_allclose(one, other, atol=1e-5)
     assert clouds.panel("plain", CARD, Sample(Split(image=torch.zeros(4, 3, 8, 8).byte()))) is None
+
+
+@pytest.mark.parametrize("columns, size, samples", [
+    (["image", "label"], 32, "images of 32 px"), (["text", "label"], None, "texts"), (["points", "label"], None, "samples")])
+def test_what_a_data_set_holds_is_called_by_its_name(columns, size, samples):
+    card = {"name": "some", "counts": {"train": 1200, "val": 3, "test": 4}, "classes": ["a", "b"], "hash": "0" * 64,
+            "columns": columns, "size": size}
+    assert table.describe(card) == f"Data set some: 1,200 train / 3 val / 4 test {samples}, 2 classes, hash {'0' * 12}."
