@@ -83,3 +83,20 @@ def test_a_words_continuations_count_and_not_its_occurrences():
     after_7 = KneserNey(train, 2, V)
     ask = lambda word: after_7.probabilities(np.array([[1, 8, word, 2]]))[1]  # noqa: E731
     assert ask(6) > ask(5)
+
+
+@pytest.mark.parametrize("order", [2, 3, 5])
+def test_probabilities_are_those_of_nltk(order):
+    """Which has one discount for all orders, and none at the single token, where it knows no word that it has not seen."""
+    lm = pytest.importorskip("nltk.lm")
+    train, held = texts(40, 0), texts(5, 1)
+    padded = [[[1] * (order - 2) + [int(word) for word in row if word] for row in some] for some in (train, held)]
+    places = [[(row, t) for row in some for t in range(max(1, order - 1), len(row))] for some in padded]
+    theirs = lm.KneserNeyInterpolated(order, discount=0.3)
+    theirs.fit([[tuple(map(str, row[t - n:t + 1])) for row, t in places[0] for n in range(order)]],
+               [str(word) for row in padded[0] for word in row])
+    expected = [theirs.score(str(row[t]), [str(word) for word in row[t - order + 1:t]]) for row, t in places[1]]
+    ours = KneserNey(train, order, V)
+    for number, level in enumerate(ours.levels):
+        level["discount"] = 0.3 if number else 0.0
+    np.testing.assert_allclose(ours.probabilities(held), expected, rtol=1e-12)

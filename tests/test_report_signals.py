@@ -1,12 +1,14 @@
 """Films and sets of points in the report."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from selfsup.report import clouds, films
+from selfsup import data, shards, sources
+from selfsup.report import clouds, films, table, texts
 from selfsup.report.rows import Sample
 from tests.test_moving import SIDE, film
 
@@ -79,3 +81,25 @@ def test_points_are_shown_from_three_sides_in_one_place(monkeypatch):
     for one, other in zip(seen[::2], seen[1::2]):
         np.testing.assert_allclose(one, other, atol=1e-5)
     assert clouds.panel("plain", CARD, Sample(Split(image=torch.zeros(4, 3, 8, 8).byte()))) is None
+
+
+@pytest.mark.parametrize("columns, size, samples", [
+    (["image", "label"], 32, "images of 32 px"), (["text", "label"], None, "texts"), (["points", "label"], None, "samples")])
+def test_what_a_data_set_holds_is_called_by_its_name(columns, size, samples):
+    card = {"name": "some", "counts": {"train": 1200, "val": 3, "test": 4}, "classes": ["a", "b"], "hash": "0" * 64,
+            "columns": columns, "size": size}
+    assert table.describe(card) == f"Data set some: 1,200 train / 3 val / 4 test {samples}, 2 classes, hash {'0' * 12}."
+
+
+def test_texts_are_shown_as_they_were_written(tmp_path):
+    spec = {"source": "stories", "train": 30, "val": 12, "test": 6, "seed": 0, "max_bad": 0.0, "tokens": "words"}
+    folder = tmp_path / "data/shards/stories"
+    card = shards.write("stories", spec, folder, workers=1)
+    found = texts.told({"stories": Sample(data.open(folder, "val", cache=tmp_path)),
+                        "pictures": Sample(Split(image=torch.zeros(4, 3, 8, 8), text=torch.zeros(4, 5)))}, tmp_path)
+    source = sources.load("stories").source(**{name: spec[name] for name in ("train", "val", "test", "seed")})
+    written = [" ".join(re.findall(r"\w+|[^\w\s]", sample["text"].lower())) for _, sample in source.read("val", 0, 12)]
+    assert list(found) == ["stories"] and 1 < len(found["stories"]) <= len(card["classes"])
+    for topic, text in found["stories"]:
+        beginning = " ".join(text.split()[:20])
+        assert topic in card["classes"] and any(beginning in one for one in written)

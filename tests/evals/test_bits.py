@@ -71,3 +71,9 @@ def test_the_report_says_where_a_model_stands(judged, tmp_path):
     assert panel.table[1][0][1][0] == {"accuracy": 1.5, "low": 1.4, "high": 1.6, "interval": "bootstrap"}
     assert "order 2" in panel.figure and panel.digits == 2
     assert report.interval(panel.table[1][0][1][0], panel.digits) == "1.50 [1.40, 1.60]"
+
+
+def test_labels_that_would_lie_on_one_another_are_one():
+    heights = {"1": 6.4, "2": 2.5, "3": 1.9, "4": 1.88, "5": 1.75, "6": 1.74}
+    assert bits.beside(heights, 0.05) == [(6.4, ["1"]), (2.5, ["2"]), (1.9, ["3", "4"]), (1.75, ["5", "6"])]
+    assert bits.beside({}, 1) == []

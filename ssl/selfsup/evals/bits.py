@@ -135,11 +135,13 @@ def figure(report, rows):
             lows.append(summary(row, "model")["accuracy"])
             axis.plot(points[-1][0], lows[-1], "D", color=colour, markersize=5, markerfacecolor="white")
         orders = next(iter(members[0].results["bits"]["seeds"].values()))["orders"]
-        for order in orders:
-            lows.append(summary(members[0], "orders", order)["accuracy"])
-            axis.axhline(lows[-1], color=report.MUTED, linestyle=(0, (4, 2)), linewidth=1)
-            axis.annotate(f"order {order}", (1.01, lows[-1]), xycoords=("axes fraction", "data"), fontsize=7.5,
+        counted = {order: summary(members[0], "orders", order)["accuracy"] for order in orders}
+        lows += counted.values()
+        for place, names in beside(counted, (max(lows) - min(lows)) / 25):
+            axis.annotate(f"order {', '.join(names)}", (1.01, place), xycoords=("axes fraction", "data"), fontsize=7.5,
                           va="center")
+        for bits in counted.values():
+            axis.axhline(bits, color=report.MUTED, linestyle=(0, (4, 2)), linewidth=1)
         axis.set_ylim(min(lows) - 0.2, max(lows) + 0.8)
         axis.set_title(data)
         axis.set_xlabel("texts seen")
@@ -147,3 +149,15 @@ def figure(report, rows):
     axes[0][0].set_ylabel("bits a token")
     drawing.tight_layout()
     return report.svg(drawing)
+
+
+def beside(heights, apart):
+    """(height, names) of labels that would otherwise lie on one another: of {name: height} those nearer to the next higher
+    one than `apart` stand at the height of the highest."""
+    groups, last = [], None
+    for name, height in sorted(heights.items(), key=lambda item: -item[1]):
+        if last is None or last - height > apart:
+            groups.append((height, []))
+        groups[-1][1].append(name)
+        last = height
+    return groups

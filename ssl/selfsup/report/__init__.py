@@ -18,6 +18,7 @@ from selfsup.report.page import TEMPLATES, render
 from selfsup.report.panels import Panel, crossed, everywhere, listed, shown
 from selfsup.report.rows import CEILING, FLOOR, Row, Sample, collect, embed, named, needed
 from selfsup.report.table import duration, interval, literal, markdown, notes, overlaps, quantity
+from selfsup.report.texts import told
 
 __all__ = ["ACCENT", "BAD", "GOOD", "INK", "MUTED", "PALETTE", "pyplot", "svg", "TEMPLATES", "Panel", "by_depth",
            "crossed", "everywhere", "listed", "CEILING", "FLOOR", "Row", "named", "duration", "interval", "literal", "metrics",
@@ -39,7 +40,7 @@ def build(params, root="."):
     said = [*notes(params, rows, cards), *overlaps(rows, root)]
     out = root / "data/report" / params.experiment
     out.mkdir(parents=True, exist_ok=True)
-    files.write(out / "report.html", render(params, rows, cards, samples, found, said))
+    files.write(out / "report.html", render(params, rows, cards, samples, told(samples, root), found, said))
     files.write(out / "table.md", markdown(params, rows, cards, found, said))
     numbers = root / "data/results" / f"{params.experiment}.yaml"
     numbers.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,9 @@ from selfsup.report.table import COSTS, describe
 TEMPLATES = Path(__file__).parent
 
 
-def render(params, rows, cards, samples, shown, notes):
-    """The page as HTML. cards, samples: of each data set by name; shown: the panels; notes: sentences."""
+def render(params, rows, cards, samples, told, shown, notes):
+    """The page as HTML. cards, samples: of each data set by name; told: texts of some; shown: the panels; notes:
+    sentences."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
@@ -29,7 +30,7 @@ def render(params, rows, cards, samples, shown, notes):
         costs=COSTS, best=best,
         data={name: (card, describe(card), gallery, sounds) for (name, card), gallery, sounds
               in zip(cards.items(), galleries(samples), heard(samples, cards))},
-        notes=notes, dots=dot_plot(rows, columns), panels=shown, collapse=collapse_plot(rows),
+        told=told, notes=notes, dots=dot_plot(rows, columns), panels=shown, collapse=collapse_plot(rows),
         maps=maps(rows, samples), legend=legend(samples), clusters=CLUSTERS,
         unlabelled=[name for name, sample in samples.items() if not sample.labelled],
         curves={row.title: curves(row) for row in rows}, pictures={row.title: pictures(row) for row in rows},

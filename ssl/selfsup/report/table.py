@@ -89,8 +89,9 @@ def describe(card):
         classes += f" ({missing:,} without a label)"
     if not labelled(card):
         classes = "no labels"
+    samples = f"images of {card['size']} px" if card["size"] else "texts" if "text" in card["columns"] else "samples"
     return (f"Data set {card['name']}: {counts['train']:,} train / {counts['val']:,} val / {counts['test']:,} test "
-            f"images of {card['size']} px, {classes}, hash {card['hash'][:12]}.")
+            f"{samples}, {classes}, hash {card['hash'][:12]}.")
 
 
 def notes(params, rows, cards):
