@@ -42,10 +42,10 @@ pictures: .venv/installed ## renew docs/report.png and docs/mlflow.png from the 
 experiment: .venv/installed ## make experiment E=cifar10: choose what params.yaml and dvc.lock hold, without running it
 	python pipelines/experiment.py "$(E)"
 
-tune: .git .venv/installed ## make tune E=quick: four trials of every run, judged on val; the best go into conf/
+tune: .git .venv/installed ## make tune E=quick: four trials of every run (or RUNS=...), judged on val; the best go into conf/
 	python pipelines/experiment.py "$(or $(E),$(EXPERIMENT))"
 	dvc repro shard
-	python pipelines/tune.py $(if $(JOBS),--jobs $(JOBS))
+	python pipelines/tune.py $(RUNS) $(if $(JOBS),--jobs $(JOBS))
 	python pipelines/experiment.py "$(or $(E),$(EXPERIMENT))"
 
 params: .venv/installed ## after an edit of params.yaml by hand: renew what it derives from that

@@ -1,4 +1,5 @@
-"""tune.py: give every run of the experiment in params.yaml the same number of trials, and conf/ the best of each.
+"""tune.py: give every run of the experiment in params.yaml, or those named, the same number of trials, and conf/ the best
+of each.
 
 Run again, it goes on where it was; `make tune E=NAME` chooses the experiment and makes its data sets first."""
 
@@ -21,6 +22,7 @@ from selfsup import config, errors, tune  # noqa: E402
 @errors.main
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", help="names of runs (default: all that have a choice)")
     parser.add_argument("--jobs", type=int, help="trials side by side (default: as many as there are cores for)")
     parser.add_argument("--trial", help=argparse.SUPPRESS)  # JSON: this process is one of them
     args = parser.parse_args()
@@ -32,7 +34,7 @@ def main():
     folder = tune.TRIED / params.experiment
     folder.mkdir(parents=True, exist_ok=True)
     with process.locked(folder / "lock", 5, f"{params.experiment} is being tuned"):
-        table = tune.Table(params)
+        table = tune.Table(params, only=args.runs)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         threads = max(run.train.threads for run in table.runs.values())
         side_by_side(table, folder, max(1, args.jobs or cores // threads))
@@ -57,7 +59,7 @@ def side_by_side(table, folder, jobs):
                 found = answer(given, child, log)
                 table.add(found)
                 print(f"{given['name']}, trial {given['number']} of {tune.TRIALS}, lr {given['lr']:g}: "
-                      f"{tune.found(found)} ({table.done()} of {tune.TRIALS * len(table.runs)})", flush=True)
+                      f"{tune.found(found)} ({table.done()} of {tune.TRIALS * len(table.only)})", flush=True)
     finally:
         for _, child, _ in running.values():
             child.kill()

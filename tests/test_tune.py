@@ -184,6 +184,11 @@ def test_what_is_chosen_goes_into_conf_with_its_trial_and_is_chosen_again(work, 
     assert "tiny-simclr, trial 2 of 4, lr 0.033: kNN " in capsys.readouterr().out
     assert [file.read_bytes() for file in files()] == before
 
+    # Of one run alone: the others of the table stay as they are, and what has no choice is said.
+    assert bad.script("tune", "tiny-simclr") == 0 and [file.read_bytes() for file in files()] == before
+    assert bad.script("tune", "tiny-random") == 1
+    assert "tiny-random cannot be tuned: tiny can tune tiny-simclr" in capsys.readouterr().err
+
     # Another choice than that in conf/ takes back what only the old one had.
     content = json.loads(before[0])
     for number, trial in enumerate(content["runs"]["tiny-simclr"]["trials"], 1):

@@ -125,14 +125,20 @@ def tuned(params):
 
 
 class Table:
-    """The trials of an experiment: which there are, what they found, what is chosen."""
+    """The trials of an experiment: which there are, what they found, what is chosen.
 
-    def __init__(self, params, root="."):
+    only: names of the runs to tune; what the table has of others stays. Raises UserError for a run that cannot be."""
+
+    def __init__(self, params, root=".", only=()):
         self.params, self.file = params, Path(root) / config.compose.RESULTS / params.experiment / "tune.json"
         before = artefacts.tuning(self.file)["runs"] if self.file.exists() else {}
         past = [trial for entry in before.values() for trial in entry["trials"]]
         self.results = {trial["key"]: trial for trial in past if score(trial) is not None}
-        self.runs = {run.name: with_recipe(run, origin(run, before.get(run.name))) for run in tuned(params)}
+        runs = {run.name: with_recipe(run, origin(run, before.get(run.name))) for run in tuned(params)}
+        if unknown := sorted(set(only) - set(runs)):
+            raise UserError(f"{', '.join(unknown)} cannot be tuned: {params.experiment} can tune {', '.join(runs)}")
+        self.runs = {name: run for name, run in runs.items() if not only or name in only or name in before}
+        self.only = only or self.runs
         self.keys = {}
 
     def trials(self, name):
@@ -152,14 +158,14 @@ class Table:
 
     def left(self):
         """What is to be done and can be now: (run, number) and what a process of its own needs to do it."""
-        for name in self.runs:
+        for name in self.only:
             for number, trial in enumerate(self.trials(name), 1):
                 if score(trial) is None:
                     yield (name, number), {"name": name, "number": number, **trial}
 
     def done(self):
-        """How many trials have been done."""
-        return sum(score(trial) is not None for name in self.runs for trial in self.trials(name))
+        """How many trials have been done, of those to do."""
+        return sum(score(trial) is not None for name in self.only for trial in self.trials(name))
 
     def best(self, name):
         """The number of a run's best trial, from 1; None while some are to be done, or where all failed."""
@@ -222,7 +228,7 @@ def page(params, runs):
               "rate where there is none, or where the experiment compares runs by it.",
               "- Chosen is the highest mean of the accuracies by which kNN and the linear classifier choose, both on "
               "val: test is not read. The first trial is the recipe as it stood; of equals the first is taken.",
-              "- Floor and ceiling have no choice."]
+              "- Floor and ceiling have no choice. A run that is not here has the recipe that its file names."]
     return "\n".join(lines) + "\n"
 
 
