@@ -104,6 +104,7 @@ class Card(TypedDict):
     unlabelled: NotRequired[dict[str, Whole]]
     new_classes: NotRequired[list[str]]
     twins: NotRequired[Twins]
+    attributes: NotRequired[dict[str, Count | None]]  # of the column of that name: how many values, None: a measure
 
 
 class Cost(TypedDict):

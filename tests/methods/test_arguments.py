@@ -38,6 +38,8 @@ def values(kind):
             return st.integers(low, min(high or MOST, max(low, MOST)))
         if base is float:
             return st.one_of(st.sampled_from([low, 0.5, 1.0, *([] if high is None else [high])]), st.floats(low, high))
+        if base is str:
+            return st.sampled_from(["class", "colour", "colours"])
         return st.lists(values(*typing.get_args(base)), min_size=2, max_size=2)
     if origin is typing.Literal:
         return st.sampled_from(inner)

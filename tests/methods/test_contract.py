@@ -82,6 +82,7 @@ ARGS = {
     "depth_contrast": {"hidden": 32, "hidden_voxels": 16, "dim": 16, "queue": 20, "grid": 8, "width": 2},
     "fixmatch": {"ratio": 3, "threshold": 0.2},  # some are above, untrained
     "noisy_student": {"least": 0.2},
+    "multi_task": {"tasks": ["class", "colour", "size"], "sharing": "soft"},
     "vat": {"ratio": 3, "xi": 1.0},  # a smaller difference magnifies rounding beyond what is asked here
 }
 PARENTS = {"net2net": {"name": "convnet", "width": 2}}  # smaller than the encoder that grows of it, and with a linear classifier
@@ -115,10 +116,12 @@ def card():
     columns["points"][:, 1, :, 0] += 2
     columns["transform"] = torch.eye(3, 4).repeat(N, 1, 1)
     columns["transform"][:, 0, 3] = 2
+    columns["attributes"] = torch.stack([torch.arange(N) % 3, torch.arange(N) / N - 0.5], 1)
     described = {"classes": ["a", "b", "c", "d"], "counts": {"train": N, "val": N, "test": N}, "size": 32, "channels": 3}
     described |= {"vocabulary": 20, "caption_length": 12, "token_counts": [0, 32, 16, 0, *range(5, 21)]}
     described["schema"] = {name: {"shape": list(columns[name].shape[1:])} for name in ("frames", "pose", "points")}
     described["schema"]["sound"] = {"kind": "sound", "shape": [1, 800], "dtype": "int16", "rate": 4000}
+    described |= {"attributes": {"colour": 3, "size": None}}
     described |= {"concepts": [5, 7, 9, 11, 13], "clusters": 5, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     return described, columns
 
@@ -490,6 +493,7 @@ VARIANTS = {
     "instance_discrimination": [{"negatives": 10}],
     "moco": [{"head": "linear"}],
     "maml": [{"first_order": True}],
+    "multi_task": [{"sharing": "hard"}],
     "relative_patch": [{"colour": "drop"}, {"colour": "none"}],
     "split_brain": [{"loss": "l2"}],
     "super_resolution": [{"adversarial": 0}],

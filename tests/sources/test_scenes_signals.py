@@ -70,6 +70,31 @@ def test_a_column_that_is_none_is_refused():
     columns.refuse_judges("tracking", ["frames", "pose", "flow", "transform", "attributes", "depth", "points", "sound"])
 
 
+def test_attributes_are_the_scenes(tmp_path):
+    """Numbers as meta has them by name, or 0 for none; measures of mean 0 and variance 1 that rank as meta's do."""
+    for curated in (False, True):
+        found = list(scenes.samples("val", 1500, 8, columns=["attributes"], curated=curated))
+        told = dict(zip(describe.ATTRIBUTES, np.stack([sample["attributes"] for sample in found], 1)))
+        meta = [sample["meta"] for sample in found]
+        named = {"colour": [list(describe.COLOURS)[int(i)] for i in told["colour"]],
+                 "texture": [describe.TEXTURES[int(i)] for i in told["texture"]]}
+        assert all(names == [m[name] for m in meta] for name, names in named.items())
+        assert [list(describe.GROUNDS)[int(i)] for i in told["ground"]] == [m["ground"] for m in meta]
+        for name, key, names in (("prop", "kind", describe.PROPS), ("relation", "relation", describe.RELATIONS)):
+            assert [(None, *names)[int(i)] for i in told[name]] == [m["prop"] and m["prop"][key] for m in meta]
+        for name, true in (("size", [m["scale"] for m in meta]), ("lean", [m["angle"] for m in meta]),
+                           ("light", [m["light"]["direction"] for m in meta])):
+            assert abs(told[name].mean()) < 0.1 and abs(told[name].var() - 1) < 0.1
+            assert np.corrcoef(told[name], true)[0, 1] > 0.999
+        for name, values in describe.ATTRIBUTES.items():
+            assert values is None or set(told[name]) <= set(range(values))
+        assert np.bincount(told["lot"].astype(int)).min() > 100
+    spec = {"source": "scenes", "size": 8, "train": 4, "val": 2, "test": 2, "seed": 0, "max_bad": 0}
+    assert "attributes" not in shards.write("plain", spec, tmp_path / "plain", workers=1)
+    card = shards.write("toy", {**spec, "columns": ["attributes"]}, tmp_path / "out", workers=1)
+    assert card["attributes"] == describe.ATTRIBUTES == data.tars.card_of(tmp_path / "out")["attributes"]
+
+
 def test_wrong_captions_are_the_training_splits_alone():
     """Another scene's, of the share that is said; pictures, labels and meta stay the scene's own."""
     for split, share in (("val", 0), ("train", .3)):

@@ -23,6 +23,10 @@ SMALL, LARGE = 0.58, 0.74  # captions say "small" below and "large" above these 
 CLASSES = ("boat", "bottle", "car", "chair", "duck", "house", "lamp", "mug", "mushroom", "tree")
 PROPS = ("ball", "crate", "cone", "post")  # the second object: never a class, so the label is never in doubt
 CONCEPTS = ("small", "large", *TEXTURES[1:], *COLOURS, *CLASSES, *PROPS, *GROUNDS)  # words of captions for what is seen
+LOT = 10
+# In the column `attributes`, each with how many values it has; None where it is a measure.
+ATTRIBUTES = {"colour": len(COLOURS), "texture": len(TEXTURES), "ground": len(GROUNDS), "relation": len(RELATIONS) + 1,
+              "prop": len(PROPS) + 1, "lot": LOT, "size": None, "lean": None, "light": None}
 
 
 def describe(split, index, seed=0, curated=False):
@@ -58,7 +62,9 @@ def describe(split, index, seed=0, curated=False):
     s["tangent"], s["flip"], s["stretch"] = u(-.12, .12, 2), pick(2, 2), u(.85, 1.2, 2)
     s["period"], s["slant"] = u(.16, .30, 2), pick(3, 2)
 
-    height = u(.78, .95) if curated else u(.48, .85)
+    low, high = (.78, .95) if curated else (.48, .85)
+    height = u(low, high)
+    s["size"] = even(height - (low + high) / 2, high - low)
     s["scale"] = np.stack([height, height * u(.3, .5)], 1)
     x = u(.46, .54) if curated else u(.36, .64)
     base = .5 + height / 2 + (u(-.02, .02) if curated else u(-.1, .1))
@@ -148,11 +154,22 @@ def styled(s, share):
 
 
 def attributes(s):
-    """Numbers of the object's colour, its texture, the ground, the relation to the prop and the prop, -1 where there is
-    none: int64 (N, 5)."""
+    """Of each scene what ATTRIBUTES names, float32 (N, 9).
+
+    Numbers of the object's colour, its texture, the ground, the relation to the prop and the prop, these from 1 on and
+    0 where there is none; and one drawn by lot, which nothing in the picture tells. Then measures, which have mean 0
+    and variance 1: the object's height, the tangent of half the angle that it leans by, and from how far to the side
+    the light comes."""
     there = s["present"][:, 1]
-    return np.stack([s["colour"][:, 0], s["texture"][:, 0], s["ground"], np.where(there, s["relation"], -1),
-                     np.where(there, s["kind"][:, 1] - len(CLASSES), -1)], 1)
+    lot = np.floor(LOT * rng.uniform(torch.from_numpy(s["key"]), 1, salt=14).double().numpy()[:, 0])
+    return np.stack([s["colour"][:, 0], s["texture"][:, 0], s["ground"], there * (s["relation"] + 1),
+                     there * (s["kind"][:, 1] - len(CLASSES) + 1), lot, s["size"], even(s["tangent"][:, 0], .24),
+                     even(s["light"], 1.2)], 1).astype(np.float32)
+
+
+def even(x, width):
+    """What is drawn evenly from an interval of this width about 0, with variance 1."""
+    return x * np.sqrt(12) / width
 
 
 def _article(noun):
