@@ -89,8 +89,8 @@ def size(share, there, classes):
     if isinstance(share, float):
         return max(classes, round(share * there))
     if not classes <= share <= there:
-        raise UserError(f"low_shot.shares: {share} labels should be from {classes}, one a class, to {there}, as many as "
-                        "there are; a share of them is written with a point, as 1.0")
+        raise UserError(f"low_shot.shares: {share} labels should be from {classes}, one a class, to {there}, as many "
+                        "as there are; a share of them is written with a point, as 1.0")
     return share
 
 
