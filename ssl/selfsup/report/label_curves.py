@@ -164,7 +164,7 @@ def figure(groups, cost):
         axis.set_xscale("log")
         axis.set_yscale("function", functions=(lambda y: -np.log10(np.maximum(100 - y, 0.05)), lambda z: 100 - 10**-z))
         every = [value for curve in group for point in curve.accuracies.values() for value in point.values()]
-        low, high = max(0, min(every) - 5), min(99.95, 50 + max(every) / 2)
+        low, high = max(0, min(every) - 5), min(99.95, 30 + 0.7 * max(every))
         axis.set_ylim(low, high)
         axis.set_yticks([value for value in SHOWN if low <= value <= high])
         axis.yaxis.set_major_formatter("{x:g}")
