@@ -36,8 +36,8 @@ track: .venv/installed ## rebuild MLflow's runs from the versioned files
 claims: .venv/installed ## what the experiments on the lectures' claims have found
 	python pipelines/claims.py
 
-pictures: .venv/installed ## renew docs/report.png and docs/mlflow.png from the chosen experiment, by Chromium
-	python pipelines/pictures.py
+pictures: .venv/installed ## renew docs/report.png and docs/mlflow.png from the chosen experiment, by Chromium; LABELS=1: docs/labels.png alone
+	python pipelines/pictures.py $(if $(LABELS),--labels)
 
 experiment: .venv/installed ## make experiment E=cifar10: choose what params.yaml and dvc.lock hold, without running it
 	python pipelines/experiment.py "$(E)"

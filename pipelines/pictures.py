@@ -1,4 +1,6 @@
-"""pictures.py: photograph the chosen experiment's report and its runs in MLflow -> docs/report.png, docs/mlflow.png."""
+"""pictures.py: photograph the chosen experiment's report and its runs in MLflow -> docs/report.png, docs/mlflow.png.
+
+--labels: of its report the figure of what labels buy alone -> docs/labels.png."""
 
 import argparse
 import base64
@@ -33,6 +35,14 @@ REPORT = """(() => {
     const end = (svg || document.querySelector("table")).getBoundingClientRect().bottom;
     const top = from.getBoundingClientRect().top + 2;
     return {x: 0, width: innerWidth, y: top + scrollY, height: end - top};
+})()"""
+# Of the report: the figure of what labels buy, with its heading.
+LABELS = """(() => {
+    const from = document.getElementById("labels"), svg = document.querySelector("h2#labels ~ svg");
+    if (!svg) return null;
+    from.nextElementSibling.remove();
+    const box = svg.getBoundingClientRect(), top = from.getBoundingClientRect().top + 2;
+    return {x: Math.max(0, box.left - 20), width: box.width + 40, y: top + scrollY, height: box.bottom - top + 10};
 })()"""
 # Of MLflow: charts of what tells runs apart. The search field is filled as by hand, else React does not notice.
 SEARCH = 'document.querySelector("input[placeholder=\'Search metric charts\']")'
@@ -119,14 +129,17 @@ def browser():
             opened.close()
 
 
-def report(page, out, experiment):
-    """The table of results and the figures below it."""
+def report(page, out, experiment, part=REPORT):
+    """A part of the report: the table of results and the figures below it, unless another is asked for."""
     file = Path("data/report") / experiment / "report.html"
     if not file.exists():
         raise UserError(f"no such file: {file}: `make repro` makes it")
     page.open(file.resolve().as_uri(), 'document.readyState == "complete" && !!document.getElementById("results")',
               SIZE["report"])
-    page.shoot(out, page.value(REPORT))
+    clip = page.value(part)
+    if not clip:
+        raise UserError(f"{file} has no such figure: no runs that differ in their labels are compared there")
+    page.shoot(out, clip)
 
 
 @contextlib.contextmanager
@@ -174,9 +187,13 @@ def runs(page, out, params):
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="docs", type=Path, help="the folder they go to (default: %(default)s)")
+    parser.add_argument("--labels", action="store_true", help="only the figure of what labels buy")
     args = parser.parse_args(words)
     params = config.load()
     with browser() as page:
+        if args.labels:
+            report(page, args.out / "labels.png", params.experiment, LABELS)
+            return print(f"the figure of {params.experiment} is in {args.out}")
         report(page, args.out / "report.png", params.experiment)
         runs(page, args.out / "mlflow.png", params)
     print(f"pictures of {params.experiment} are in {args.out}")

@@ -30,6 +30,7 @@ BUDGET = {"images": 64, "batch": 32, "optimizer": "sgd", "lr": [1e-3], "weight_d
 PARAMS = {
     "experiment": "tiny", "fetch": [], "datasets": {"tiny": SCENES}, "train": TRAIN,
     "encoder": {"name": "convnet", "width": 4}, "notes": {}, "claims": {},
+    "annotation": {"seconds": 10, "wage": 15, "kinds": {}},
     "protocols": {
         "knn": {"k": [5], "temperature": [0.1], "bootstrap": 10},
         "linear": {"weight_decay": [0.01], "bootstrap": 10},

@@ -126,12 +126,16 @@ BAD = [  # a change of params -> what the sentence says
     (setting("datasets.scenes.fit", "squeeze"), "datasets.scenes.fit should be 'crop', 'stretch' or 'pad'"),
     (setting("datasets.scenes.root", "x"), 'unknown key "root" in datasets.scenes'),
     (setting("protocols.low_shot.shares", [0.1, 0]), "protocols.low_shot.shares.1 should be greater than 0"),
+    (setting("protocols.low_shot.shares", [40, 1.5]), "protocols.low_shot.shares.1 should be less than or equal to 1"),
     (setting("protocols.low_shot.shares", [0.1, 0.1]), "protocols.low_shot.shares should not name a value twice"),
     (setting("protocols.low_shot.finetune.ls", [1]), 'unknown key "ls" in protocols.low_shot.finetune; did you mean "lr"'),
     (setting("protocols.low_shot.finetune.images", 9), "protocols.low_shot.finetune.images, 9, is less than one batch"),
     (setting("protocols.finetune.images", 9), "protocols.finetune.images, 9, is less than one batch"),
     (setting("protocols.finetune.lr", 0.1), "protocols.finetune.lr should be a valid list"),
     (setting("protocols.retrieval.k", [0]), "protocols.retrieval.k.0 should be greater than or equal to 1"),
+    (without("annotation.wage"), "the key annotation.wage is missing"),
+    (setting("annotation.wage", 0), "annotation.wage should be greater than 0"),
+    (setting("annotation.kinds.box", "ten"), "annotation.kinds.box should be a valid number"),
     (setting("runs", []), "runs should be a mapping"),
     (setting("runs.simclr", PARAMS["runs"]["quick-simclr"]), 'runs.simclr should be named "quick-…"'),
     (setting(RUN, None), f"{RUN} should be a mapping"),
@@ -193,6 +197,13 @@ def test_args_are_held_against_the_method(tmp_path):
     params = load(tmp_path, setting(f"{RUN}.args", {"temprature": 0.2}))
     with pytest.raises(UserError, match='runs.quick-simclr.args.*no argument "temprature"; did you mean "temperature"'):
         config.check(params)
+
+
+def test_the_views_of_a_judge_are_views(tmp_path):
+    where = "protocols.low_shot.finetune.augment"
+    config.check(load(tmp_path, setting(where, {"crop": [0.6, 1.0], "flip": 0.5})))
+    with pytest.raises(UserError, match=f'{where}: unknown field "flp"; did you mean "flip"'):
+        config.check(load(tmp_path, setting(where, {"flp": 0.5})))
 
 
 def test_all_mistakes_at_once(tmp_path):

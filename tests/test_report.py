@@ -165,8 +165,8 @@ def test_no_share_of_a_ceiling_where_there_is_none(built):
 
 
 def test_few_labels_and_layers(built):
-    _, table, _ = Page(built[2].read_text()).tables
-    table = [[cell.strip() for cell in row] for row in table]
+    tables = [[[cell.strip() for cell in row] for row in table] for table in Page(built[2].read_text()).tables]
+    table, saved = (next(table for table in tables if start in table[0][-1]) for start in ("linear", "labels, $"))
     assert table[0] == ["Run", "1 %, fine-tuned", "1 %, linear", "10 %, fine-tuned", "10 %, linear"]
     assert table[1] == ["random", "15.0 12.0–18.0", "20.0 17.0–23.0", "41.0 38.0–44.0", "30.0 27.0–33.0"]
     # Two seeds, 20 and 22: Student's t with one degree of freedom, 12.706 times their standard error of 1.
@@ -175,6 +175,11 @@ def test_few_labels_and_layers(built):
     assert "Labels of scenes: 1 % are 12, 10 % are 120." in text and "Labels of scenes: 1 % are 12" in plain
     assert "| simclr | 16.0 [3.3, 28.7] |" in plain
     assert "| Run | Layer 1 | Layer 2 | Layer 10 |" in plain and "| random | 22.0 [19.0, 25.0] | 33.0" in plain
+    # What 12 labels cost at 10 s and $15 an hour; the two runs have seed 0 in common, in which they are equal.
+    assert saved[0] == ["Run", "12 labels, $0.50", "120 labels, $5.00"]
+    assert [row[0] for row in saved[1:]] == ["random, linear", "simclr, linear", "simclr, fine-tuned"]
+    assert saved[3] == ["simclr, fine-tuned", "$0.00", "$0.00"] and 'id="labels"' in text and "a million $41,667" in text
+    assert "| random, fine-tuned, from scratch | 15.0 [12.0, 18.0] | 41.0 [38.0, 44.0] |" in plain
     assert 'id="layers"' in text and "retrieval 40.0 %, 36.0–44.0" in text
 
 

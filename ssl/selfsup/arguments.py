@@ -60,6 +60,7 @@ class Budget:
     weight_decay: NotNegative
     warmup: Share  # of the budget
     clip: NotNegative  # largest gradient norm; 0 does not clip
+    augment: str | dict | list = None  # views of images; crops and flips unless given
 
 
 @dataclass(frozen=True)

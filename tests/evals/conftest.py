@@ -66,7 +66,7 @@ def encoder():
 @pytest.fixture
 def data():
     train, val, test = (ArraySplit(*blobs(n, seed), classes=4) for seed, n in enumerate((400, 200, 200)))
-    return SimpleNamespace(train=train, val=val, test=test, card=val.card, seed=0)
+    return SimpleNamespace(train=train, val=val, test=test, card=val.card, seed=0, val_labels=None)
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from selfsup import evals, nets
+from selfsup import evals, nets, report
 from selfsup.data.order import purchase
+from selfsup.errors import UserError
 from selfsup.evals import finetune, linear, low_shot
+from selfsup.inputs.views import trained_on
 from tests.evals.conftest import ArraySplit, blobs
 
 BUDGET = {"images": 128, "batch": 32, "optimizer": "adamw", "lr": [1e-3, 1e-2], "weight_decay": 0.05, "warmup": 0.1,
@@ -60,6 +63,53 @@ def test_only_the_labels_bought_matter_and_they_are_every_encoders(net, data):
         assert torch.equal(part.values["image"], data.train.images[part.index])
         assert part.values["label"].bincount().unique().numel() == 1
     assert first == dict(evals.run("low_shot", net, data, **OPTIONS))
+
+
+def test_numbers_of_labels_are_shares_of_them(net, data):
+    """400 of them, of which 8 are 2 % and 100 are not 100 %: under keys of their own, the fewest first."""
+    shares = dict(evals.run("low_shot", net, data, **{**OPTIONS, "shares": [0.02, 1.0]}))
+    numbers = dict(evals.run("low_shot", net, data, **{**OPTIONS, "shares": [100, 8, 1.0]}))
+    assert list(numbers["linear"]) == ["8 labels", "100 labels", "100"]
+    for way in ("linear", "finetune"):
+        assert numbers[way]["8 labels"] == shares[way]["2"] and numbers[way]["100"] == shares[way]["100"]
+    points = {way: list(found) for way, found in low_shot.by_labels(numbers).items()}
+    assert points == {"linear": [8, 100, 400], "fine-tuned": [8, 100, 400]}
+    row = SimpleNamespace(title="a", role="", results={"low_shot": {"seeds": {"0": numbers}}})
+    heads, _ = low_shot.table(report, [row])
+    assert heads[0::2] == ["8 labels, fine-tuned", "100 labels, fine-tuned", "100 %, fine-tuned"]
+
+
+@pytest.mark.parametrize("number", [1, 3, 401])
+def test_fewer_labels_than_classes_or_more_than_there_are(net, data, number):
+    with pytest.raises(UserError, match=f"low_shot.shares: {number} labels should be from 4, one a class, to 400"):
+        dict(evals.run("low_shot", net, data, **{**OPTIONS, "shares": [number]}))
+
+
+def test_as_many_labels_of_val_as_of_train(net, data, monkeypatch):
+    """Those that a run of as many labels may see; wrong labels on all others change no choice."""
+    data.val_labels = "same"
+    seen = []
+    monkeypatch.setattr(low_shot, "tune", lambda encoder, train, val, **options: seen.append(val) or (
+        finetune.Classifier(encoder, 4).eval(), 0.5, 0.1))
+    first = low_shot.choose(net, data, **OPTIONS)
+    assert [len(val) for val in seen] == [8, 40, 200] and seen[2] is data.val
+    known = purchase(data.val.labels, data.seed)[:8]
+    assert seen[0].index.tolist() == sorted(known.tolist())
+    wrong = torch.ones(200, dtype=bool)
+    wrong[known] = False
+    data.val.labels = torch.where(wrong, data.val.labels.roll(1), data.val.labels)
+    second = low_shot.choose(net, data, **{**OPTIONS, "shares": [8]})
+    assert first.found["linear"]["2"][1:] == second.found["linear"]["8 labels"][1:]
+
+
+def test_fine_tuning_sees_the_views_that_are_asked_for(net, data, monkeypatch):
+    seen, view = [], {"flip": 0.5}
+    monkeypatch.setattr(finetune, "trained_on", lambda part, *given: seen.append(given[-1]) or trained_on(part, *given))
+    dict(evals.run("low_shot", net, data, **{**OPTIONS, "shares": [8], "finetune": {**BUDGET, "augment": view}}))
+    assert seen and all(augment is view for augment in seen)
+    seen.clear()
+    dict(evals.run("low_shot", net, data, **{**OPTIONS, "shares": [8]}))
+    assert set(seen) == {"crop_flip"}
 
 
 def test_a_subset_is_dealt_as_a_split_is(data):

@@ -145,12 +145,12 @@ def test_samples_without_a_label_change_nothing(protocol, encoder, data):
     """Whatever is in their images. A sample's index, by which it is augmented, is that in the whole split."""
     for split in (data.train, data.val, data.test):
         split.labels[::3] = -1
-    before = SimpleNamespace(card=data.card, seed=0, **{name: evals.Subset(getattr(data, name)) for name in ("train", "val", "test")})
+    before = SimpleNamespace(card=data.card, seed=0, val_labels=None, **{name: evals.Subset(getattr(data, name)) for name in ("train", "val", "test")})
     assert len(before.train) == 266 and before.train.index[:4].tolist() == [1, 2, 4, 5]
     result = dict(evals.run(protocol, encoder, before, **PARTLY[protocol]))
     for split in (data.train, data.val, data.test):
         split.images[::3] = 255 - split.images[::3]
-    after = SimpleNamespace(card=data.card, seed=0, **{name: evals.Subset(getattr(data, name)) for name in ("train", "val", "test")})
+    after = SimpleNamespace(card=data.card, seed=0, val_labels=None, **{name: evals.Subset(getattr(data, name)) for name in ("train", "val", "test")})
     assert result == dict(evals.run(protocol, encoder, after, **PARTLY[protocol]))
     if protocol not in ("finetune", "low_shot"):         # which augment by index, and deal by it
         few = {name: ArraySplit(split.images[split.labels >= 0], split.labels[split.labels >= 0], 4)

@@ -54,6 +54,7 @@ def entry(name, args=None, encoder=None, train=None):
     """What params.yaml would hold: one run of a method."""
     run = {"method": name, "data": "tiny", "seeds": [0], "args": {**args}, "encoder": encoder, "train": train or {}}
     return {"experiment": "tiny", "fetch": [], "encoder": {"name": "convnet", "width": 4}, "protocols": {}, "notes": {}, "claims": {},
+            "annotation": {"seconds": 10, "wage": 15, "kinds": {}},
             "datasets": {"tiny": {"source": "scenes", "size": 32, "train": 32, "val": 8, "test": 8, "seed": 0, "max_bad": 0.0}},
             "train": TRAIN, "runs": {f"tiny-{name}": run}}  # fmt: skip
 

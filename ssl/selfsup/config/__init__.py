@@ -70,6 +70,10 @@ def check(params: Params) -> None:
     from .. import methods
     from ..inputs.augment import augmentation
 
+    for name, options in params.protocols.items():
+        for key, budget in options:
+            if getattr(budget, "augment", None) is not None:
+                augmentation(budget.augment, f"protocols.{name}.{key}.augment")
     for entry in params.runs.values():
         method = methods.load(entry.method)
         known = arguments(method)

@@ -31,7 +31,7 @@ def check(path, raw):
         protocols = {name: protocol(found, name, options) for name, options in raw["protocols"].items()}
     runs = {name: one_run(found, name, own, raw, train) for name, own in entries(found, raw, "runs")}
     found.end()
-    rest = {key: raw[key] for key in ("experiment", "fetch", "encoder", "notes", "claims")}
+    rest = {key: raw[key] for key in ("experiment", "fetch", "encoder", "notes", "claims", "annotation")}
     params = found.make("", Params, {**rest, "datasets": datasets, "train": train, "protocols": protocols, "runs": runs,
                                      compose.OWN: {}})
     found.end()

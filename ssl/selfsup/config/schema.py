@@ -68,6 +68,14 @@ class Run(Section):
     val_labels: Literal["same", "all"] | None = None
 
 
+class Annotation(Section):
+    """What labels cost, for the report's axis of prices."""
+
+    seconds: Positive  # a label takes
+    wage: Positive  # dollars an hour
+    kinds: dict[Text, Positive]  # what is labelled -> seconds, of other labels
+
+
 class Several(Section):
     """Runs taken together: their mean, or the first less the second."""
 
@@ -112,4 +120,5 @@ class Params(Section):
     runs: dict[str, Run]
     notes: dict[str, Text]  # run -> what the report should say of it, as why it is not above its floor
     claims: dict[str, Claim]  # of the lectures, which the runs check
+    annotation: Annotation
     plan: dict[str, Any]  # what dvc.yaml goes through: see compose.py

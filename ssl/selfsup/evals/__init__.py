@@ -7,7 +7,9 @@ train and val together afterwards, so that what is tested is what was chosen. Pr
 
 One whose `choose` names `source` is given the data that the encoder was trained on, as `data` is that it is judged on.
 One that judges without labels says `labels = False`, one that judges by classes that training never saw `new_classes =
-True`; one that needs further columns of the data, `columns`, their names, or what gives them of its options.
+True`; one that needs further columns of the data, `columns`, their names, or what gives them of its options. One whose
+accuracy depends on the number of labels gives by `by_labels(content)`, of a seed's result, {way: {labels: result}}, last
+the way that trains the whole encoder; None are the labels that the run may see.
 A protocol also says of itself what the report shows: its `title`; `column = False` if its accuracy is no column of the
 main table; `points`, those of the numbers that it yields that are percentage points, but no accuracy; `elsewhere = True` if
 it is shown what it found on data that are not a run's own, too; and, each given the package `report`, the rows that have

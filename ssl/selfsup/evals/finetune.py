@@ -72,13 +72,14 @@ def tune(encoder, train, val, lr, **budget):
     return best
 
 
-def fit(encoder, train, rate, images, batch, optimizer, weight_decay, warmup, clip, freeze=0):
+def fit(encoder, train, rate, images, batch, optimizer, weight_decay, warmup, clip, freeze=0,
+        augment="crop_flip"):
     """A Classifier on a copy of the encoder after `images` augmented images of train, or None where it diverges."""
     device = next(encoder.parameters()).device
     settings = SimpleNamespace(optimizer=optimizer, lr=rate, weight_decay=weight_decay, warmup=warmup, clip=clip)
     parts = ({name: part[name].to(device) for name in (encoder.takes, "label", "index", "epoch")}
              for part in train.batches(SEED, batch, images))
-    batches = (trained_on(part, encoder, SEED) for part in parts)
+    batches = (trained_on(part, encoder, SEED, augment) for part in parts)
     kept = layers(encoder, train)[:freeze] if freeze else []
     if freeze > len(kept):
         raise UserError(f"protocols.finetune.freeze: {freeze}, and the encoder has {len(kept)} layers")

@@ -15,7 +15,7 @@ class Panel:
     title: str
     text: str = ""                                       # what is to be seen
     sentences: list = field(default_factory=list)        # what is seen, one for each run
-    table: tuple | None = None                           # (headings, [(row, a result or None for each heading)])
+    table: tuple | None = None                           # (headings, [(row, a result, a text or None for each heading)])
     figure: object = None                                # an <svg> of `svg`
     remarks: list = field(default_factory=list)          # how it was made
     short: str = ""                                      # title in the page's navigation

@@ -74,9 +74,9 @@ def literal(text):
 
 
 def interval(result, digits=1):
-    """40.0 [36.0, 44.0]; nothing for None."""
-    if not result:
-        return ""
+    """40.0 [36.0, 44.0]; nothing for None, and a text as it is."""
+    if not result or isinstance(result, str):
+        return result or ""
     mean, low, high = (f"{result[key]:.{digits}f}" for key in ("accuracy", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
