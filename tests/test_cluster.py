@@ -73,6 +73,15 @@ def test_kmeans_finds_blobs():
     assert best > 0.99 and cluster.nmi(labels, truth) > 0.7  # one start may be a local optimum
 
 
+def test_sets_clustered_together_are_clustered_as_each_by_itself():
+    x = torch.stack([blobs(3, 20, seed=seed, spread=0.5)[0] for seed in range(8)])
+    x[6] = x[6, :3].repeat(20, 1)  # three points, each many times: two of the first four samples coincide
+    x[7] = 1.0
+    assert torch.equal(cluster.kmeans_each(x, 4), torch.stack([cluster.kmeans(own, 4)[0] for own in x]))
+    start = torch.stack([cluster.kmeans(own, 4, iterations=2)[0] for own in x])
+    assert torch.equal(cluster.kmeans_each(x, 4, iterations=2), start)
+
+
 def test_kmeans_is_a_function_of_its_seed():
     x, _ = blobs(spread=1.0)
     a, b = cluster.kmeans(x, 9, seed=5), cluster.kmeans(x, 9, seed=5)

@@ -22,7 +22,7 @@ def test_equals_scikit_learn(decay):
 
     x, y = problem()
     x = linear.Standardise(x)(x)
-    weight, bias = linear.path(x, y, 5, [1.0, decay])[decay]
+    weight, bias = linear.path(x.clone(), y, 5, [1.0, decay])[decay]
     reference = LogisticRegression(C=1 / (len(x) * decay), tol=1e-8, max_iter=10_000).fit(x.double(), y)
     np.testing.assert_allclose(weight.T - weight.T.mean(0), reference.coef_ - reference.coef_.mean(0), atol=5e-3)
     np.testing.assert_allclose(bias - bias.mean(), reference.intercept_ - reference.intercept_.mean(), atol=5e-3)
@@ -38,7 +38,7 @@ def test_converged_on_correlated_features_whatever_the_order(decays):
     x, y = problem(n=400, d=60)
     x = torch.cat([x, x[:, :5] + 1e-3 * torch.randn(400, 5)], 1)          # nearly the same features twice
     x = linear.Standardise(x)(x)
-    for decay, (weight, bias) in linear.path(x, y, 5, decays).items():
+    for decay, (weight, bias) in linear.path(x.clone(), y, 5, decays).items():
         weight, bias = weight.double().requires_grad_(), bias.double().requires_grad_()
         gradient = torch.autograd.grad(loss(x, y, weight, bias, decay), [weight, bias])
         assert max(g.abs().max() for g in gradient) < 2e-4, decay
@@ -49,7 +49,7 @@ def test_separable_classes_and_dead_features_are_no_trouble():
     x = torch.cat([F.one_hot(y, 3).float() * 50, torch.full((300, 2), 7.3), torch.zeros(300, 1)], 1)
     x = linear.Standardise(x)(x)
     assert torch.equal(x[:, 3:], torch.zeros(300, 3))
-    weight, bias = linear.path(x, y, 3, [1e-6])[1e-6]
+    weight, bias = linear.path(x.clone(), y, 3, [1e-6])[1e-6]
     assert torch.isfinite(weight).all() and (linear.predict(x, weight, bias) == y).all()
 
 
@@ -57,6 +57,25 @@ def test_more_features_than_samples():
     x, y = problem(n=40, d=100)
     weight, bias = linear.path(linear.Standardise(x)(x), y, 5, [1e-4])[1e-4]
     assert torch.isfinite(weight).all()
+
+
+def test_rows_in_blocks_give_the_same(monkeypatch):
+    x, y = problem()
+    each = torch.rand(len(x), generator=torch.Generator().manual_seed(1))
+    whole = linear.path(linear.Standardise(x)(x), y, 5, [1e-3], each)[1e-3]
+    mean, scale = linear.Standardise(x).mean, linear.Standardise(x).scale
+    monkeypatch.setattr(linear, "BLOCK", 333)             # 16 rows of features, 66 of logits; the last block is short
+    in_blocks = linear.Standardise(x)
+    torch.testing.assert_close((in_blocks.mean, in_blocks.scale), (mean, scale))
+    torch.testing.assert_close(linear.path(in_blocks(x), y, 5, [1e-3], each)[1e-3], whole, atol=1e-3, rtol=1e-3)
+
+
+def test_a_probe_holds_train_once():
+    x, y = problem()
+    place, before = x.data_ptr(), x.clone()
+    probe = linear.Probe((x, y), (before[:100], y[:100]), 5, [1e-3])
+    assert x.data_ptr() == place and not torch.equal(x, before)  # standardised and rotated where it was
+    assert (probe(before) == y).float().mean() > 0.5
 
 
 def test_standardises_by_train_alone(encoder, data):

@@ -76,6 +76,14 @@ def test_embed_is_in_eval_mode(data):
     torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-5)  # batch statistics would differ
 
 
+def test_an_encoder_is_given_no_more_than_there_is_room_for(encoder, data, monkeypatch):
+    whole, given = evals.embed(encoder, data.val)[0], []
+    monkeypatch.setattr(evals, "VALUES", 10 * data.val.images[0].numel())
+    encoder.register_forward_pre_hook(lambda _, x: given.append(len(x[0])))
+    assert torch.equal(evals.embed(encoder, data.val, batch=64)[0], whole)
+    assert max(given) == 10 and sum(given) == len(data.val)
+
+
 def test_features_that_are_not_numbers_are_an_error(encoder, data):
     encoder.scale.data.fill_(torch.nan)
     with pytest.raises(UserError, match="not finite"):

@@ -96,4 +96,4 @@ def test_data_without_films_are_refused(films):
 def test_of_clusters_the_one_in_the_middle_is_the_thing():
     values = torch.zeros(2, 16, 16)
     values[0], values[1, 5:11, 4:12] = 1, 5
-    assert torch.equal(segmentation.inner(values, 2), values[1] == 5)
+    assert torch.equal(segmentation.inner(values[None], 2), values[None, 1] == 5)

@@ -68,6 +68,27 @@ def kmeans(x, k, seed=0, iterations=20):
     return labels, centroids
 
 
+def kmeans_each(x, k, seed=0, iterations=20):
+    """`kmeans` of each of N sets of P points, all at once: (N, P, d) -> assignments int64 (N, P)."""
+
+    def assigned(centroids):
+        return (x @ centroids.transpose(1, 2) - centroids.square().sum(2)[:, None] / 2).argmax(2)
+
+    labels = assigned(x[:, rng.permutation(x.shape[1], seed)[:k].to(x.device)])
+    for _ in range(iterations):
+        own = torch.nn.functional.one_hot(labels, k).to(x.dtype)
+        counts = own.sum(1)
+        centroids = own.transpose(1, 2) @ x / counts.clamp(min=1)[..., None]
+        if (empty := counts == 0).any():
+            farthest = (x - own @ centroids).square().sum(2).topk(k, dim=1).indices
+            farthest = farthest.gather(1, (empty.cumsum(1) - 1).clamp(min=0))[..., None].expand_as(centroids)
+            centroids = torch.where(empty[..., None], x.gather(1, farthest), centroids)
+        before, labels = labels, assigned(centroids)
+        if torch.equal(before, labels):
+            break
+    return labels
+
+
 @torch.no_grad()
 @float32
 def sinkhorn(scores, epsilon=0.05, iterations=3):

@@ -30,6 +30,7 @@ from selfsup.data import tars
 from selfsup.errors import UserError, nearest
 
 CONFIDENCE = 0.95
+VALUES = 3 * 2**22                                       # numbers that an encoder is given at once: 512 images of 90 px
 
 
 def names():
@@ -153,18 +154,26 @@ class Subset:
 def embed(encoder, split, batch=512):
     """Features of every sample in split order: float32 (N, d), and labels int64 (N,), both on the encoder's device.
 
-    The encoder says which column it takes and prepares it itself.
+    The encoder says which column it takes and prepares it itself. A batch holds VALUES at most, since the maps of a
+    network grow with its pictures.
     """
     device = next(encoder.parameters()).device
     was_training = encoder.training
     encoder.eval()
-    features, labels = [], []
+    features, labels, start = None, torch.empty(len(split), dtype=torch.int64, device=device), 0
+    finite = torch.ones((), dtype=torch.bool, device=device)
     for part in split.in_order(batch=batch):
-        features.append(encoder(encoder.prepare(part[encoder.takes].to(device))).float())
-        labels.append(part["label"].to(device))
+        column = part[encoder.takes]
+        labels[start:start + len(column)] = part["label"]
+        for rows in column.split(max(1, VALUES // max(1, column[0].numel()))):
+            found = encoder(encoder.prepare(rows.to(device))).float()
+            if features is None:                         # one array from the start: joined in the end it would be two
+                features = found.new_empty(len(split), *found.shape[1:])
+            features[start:start + len(rows)] = found
+            finite &= torch.isfinite(found).all()
+            start += len(rows)
     encoder.train(was_training)
-    features, labels = torch.cat(features), torch.cat(labels)
-    if not torch.isfinite(features).all():
+    if not finite:
         raise UserError("the encoder gives features that are not finite numbers, so it cannot be judged")
     return features, labels
 

@@ -101,7 +101,7 @@ def bought(pool, rows, name, batch, rounds):
     for number in range(rounds + 1):
         x, labels = pool.x[rows], pool.labels[rows]
         held, truth = pool.held[:len(rows)], pool.truth[:len(rows)]
-        solutions = path(x, labels, pool.classes, pool.decays)
+        solutions = path(x.clone(), labels, pool.classes, pool.decays)
         right = {decay: (predict(held, *solutions[decay]) == truth).float().mean().item() for decay in pool.decays}
         decay = max(right, key=right.get)
         yield len(rows), solutions[decay], right[decay]

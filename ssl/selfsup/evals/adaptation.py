@@ -57,9 +57,9 @@ def choose(encoder, data, source, samples: Annotated[int, Range(ge=10, le=5000)]
     def weighted(weigh):
         weights = (torch.from_numpy(weigh(part)).float().to(x.device) for part in (domains.source, domains.val))
         own, val = (some / some.mean() for some in weights)
-        return Probe((x, y, own), (*held, val), classes, weight_decay), own
+        return Probe((x.clone(), y, own), (*held, val), classes, weight_decay), own
 
-    ways = {"source_only": (lambda features: features, Probe((x, y), held, classes, weight_decay), {})}
+    ways = {"source_only": (lambda features: features, Probe((x.clone(), y), held, classes, weight_decay), {})}
     for way, weigh in (("classifier", domains.ratio(clip)), ("kmm", domains.matched)):
         probe, own = weighted(weigh)
         ways[way] = (lambda features: features, probe, {"effective": effective(own)})

@@ -10,7 +10,7 @@ from selfsup.arguments import Count, Positive, Range
 from selfsup.evals import accuracy, embed, percent
 
 title = "kNN"
-BLOCK = 2**24                                            # similarities held at once (64 MB)
+BLOCK, ROWS = 2**24, 128                                 # similarities held at once (64 MB), of so many queries at least
 
 
 def choose(
@@ -24,7 +24,7 @@ def choose(
     A k above the number of training images stands for all of them.
     """
     bank, labels = embed(encoder, data.train)
-    bank, classes = F.normalize(bank, dim=1), len(data.card["classes"])
+    bank, classes = F.normalize(bank, dim=1, out=bank), len(data.card["classes"])
     queries, truth = embed(encoder, data.val)
     grid = predict(bank, labels, classes, queries, k, temperature)
     val = {choice: (predicted == truth).float().mean().item() for choice, predicted in grid.items()}
@@ -48,7 +48,7 @@ def predict(bank, labels, classes, queries, ks, temperatures):
     Each of the k nearest by cosine votes for its class with weight exp(cosine / temperature). One sort serves all k.
     """
     queries = F.normalize(queries, dim=1)
-    rows = max(1, BLOCK // len(bank))
+    rows = max(ROWS, BLOCK // len(bank))
     parts = [predict_block(bank, labels, classes, block, ks, temperatures) for block in queries.split(rows)]
     return {choice: torch.cat([part[choice] for part in parts]) for choice in parts[0]}
 

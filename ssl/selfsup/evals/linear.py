@@ -10,6 +10,7 @@ from selfsup.arguments import NotNegative, Range
 from selfsup.evals import accuracy, embed, percent
 
 title = "Linear"
+BLOCK = 2**24                                            # numbers of a block of rows, of logits or in double (64, 128 MB)
 
 
 def choose(encoder, data, weight_decay: Annotated[list[NotNegative], Range(min_length=1)]):
@@ -29,14 +30,16 @@ def test(encoder, data, chosen, bootstrap):
 class Probe:
     """The classifier of features (n, d) fitted on train, with the weight decay `decay` of best accuracy `val` on val.
 
-    train, val: (features, labels), and where samples do not count alike their weights (n,), of mean 1. Of equally good
-    decays the first in the order of the list is taken.
+    train, val: (features, labels), and where samples do not count alike their weights (n,), of mean 1. Train's features
+    are overwritten: of ImageNet's there is room for one copy. Of equally good decays the first in the order of the list
+    is taken.
     """
 
     def __init__(self, train, val, classes, decays):
         features, labels, *weights = train
         self.standardise = Standardise(features)
-        grid = path(self.standardise(features), labels, classes, decays, *weights)
+        features.sub_(self.standardise.mean).mul_(self.standardise.scale)
+        grid = path(features, labels, classes, decays, *weights)
         features, truth, *weights = self.standardise(val[0]), *val[1:]
         right = {decay: (predict(features, *grid[decay]) == truth).float() for decay in decays}
         shares = {decay: (some * weights[0] if weights else some).mean().item() for decay, some in right.items()}
@@ -51,13 +54,20 @@ class Standardise:
     """Zero mean and unit variance by the statistics of `features` (N, d); a constant feature becomes 0."""
 
     def __init__(self, features):
-        std, self.mean = torch.std_mean(features.double(), dim=0, correction=0)
+        mean = sum(block.double().sum(0) for block in blocks(features)) / len(features)
+        std = (sum((block.double() - mean).square().sum(0) for block in blocks(features)) / len(features)).sqrt()
+        self.mean = mean
         dead = std <= 1e-6 * self.mean.abs()             # constant up to float32 rounding
         self.mean = self.mean.float()
         self.scale = torch.where(dead, 0, 1 / torch.where(dead, 1, std)).float()
 
     def __call__(self, features):
         return (features - self.mean) * self.scale
+
+
+def blocks(rows, width=None):
+    """The rows (N, d) in blocks that hold, of `width` numbers for each row (d unless given), BLOCK at once."""
+    return rows.split(max(1, BLOCK // (width or rows.shape[1])))
 
 
 def predict(features, weight, bias):
@@ -69,21 +79,22 @@ def path(features, labels, classes, decays, weights=None):
     """{decay: (weight (d, classes), bias (classes,))} minimising mean cross-entropy + decay / 2 · ‖weight‖², where each
     sample's term is multiplied by its own of the `weights` (N,), 1 unless given.
 
-    In scikit-learn's terms C = 1 / (N · decay); the bias is free there too. Solved from the strongest decay to the
-    weakest, each started at the last solution, by L-BFGS on all of `features` (N, d) at once. The variables are
+    Features are overwritten. In scikit-learn's terms C = 1 / (N · decay); the bias is free there too. Solved from the strongest decay to the
+    weakest, each started at the last solution, by L-BFGS on all of `features` (N, d). The variables are
     changed to those in which Böhning's bound on the Hessian (1992), (XᵀX / N) / 2 + decay, is the identity: a
     rotation onto the principal axes (which leaves ‖weight‖ as it is) and a scale for each axis. Without it, weak
     decays on correlated features need hundreds of steps more.
     """
     spread, axes = torch.linalg.eigh((features.T @ features).double() / len(features))
     spread, axes = spread.clamp(min=0).float(), axes.float()
-    rotated = features @ axes
-    weight, bias = rotated.new_zeros(features.shape[1], classes), rotated.new_zeros(classes)
-    each = rotated.new_ones(len(rotated)) if weights is None else weights.to(rotated)
+    for block in blocks(features):
+        block.copy_(block @ axes)
+    weight, bias = features.new_zeros(features.shape[1], classes), features.new_zeros(classes)
+    each = features.new_ones(len(features)) if weights is None else weights.to(features)
     solutions = {}
     for decay in sorted(decays, reverse=True):
         scale = (spread / 2 + decay).rsqrt()[:, None]
-        weight, bias = solve(rotated, labels, each, decay, scale, weight, bias)
+        weight, bias = solve(features, labels, each, decay, scale, weight, bias)
         solutions[decay] = axes @ weight, bias
     return solutions
 
@@ -101,12 +112,17 @@ def solve(features, labels, each, decay, scale, weight, bias, steps=1000, tolera
 
     def value_and_gradient(flat):
         weight, bias = unpack(flat)
-        logits = features @ weight + bias
-        # Summed in double: near the minimum the line search compares losses that agree in float32.
-        fit = (each * F.cross_entropy(logits, labels, reduction="none")).double().mean()
-        loss = fit + decay / 2 * weight.double().square().sum()
-        error = each[:, None] * (logits.softmax(1) - F.one_hot(labels, len(bias))) / len(labels)
-        gradient = torch.cat([((features.T @ error + decay * weight) * scale).flatten(), error.sum(0)])
+        fit, of_weight, of_bias = 0, 0, 0
+        for some, own, right in zip(blocks(features, len(bias)), blocks(each, len(bias)), blocks(labels, len(bias))):
+            logits = some @ weight + bias
+            # Summed in double: near the minimum the line search compares losses that agree in float32.
+            fit = fit + (own * F.cross_entropy(logits, right, reduction="none")).double().sum()
+            error = logits.softmax(1)
+            error[torch.arange(len(right), device=right.device), right] -= 1
+            error = own[:, None] * error / len(labels)
+            of_weight, of_bias = of_weight + some.T @ error, of_bias + error.sum(0)
+        loss = fit / len(labels) + decay / 2 * weight.double().square().sum()
+        gradient = torch.cat([((of_weight + decay * weight) * scale).flatten(), of_bias])
         return loss.item(), gradient.double().cpu().numpy()
 
     start = torch.cat([(weight / scale).flatten(), bias]).double().cpu().numpy()

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from selfsup.arguments import Count, Range
 from selfsup.evals import accuracy, embed, percent
+from selfsup.evals.knn import BLOCK, ROWS
 
 title = "Retrieval"
 beside_neighbours = True                                 # the number of what the report shows there in pictures
-BLOCK = 2**24                                            # similarities held at once (64 MB)
 
 
 def choose(encoder, data, k: Annotated[list[Count], Range(min_length=1, distinct=True)]):
@@ -24,6 +24,7 @@ def choose(encoder, data, k: Annotated[list[Count], Range(min_length=1, distinct
     number of training images stands for all of them.
     """
     bank, labels = embed(encoder, data.train)
+    bank = F.normalize(bank, dim=1, out=bank)
     queries, truth = embed(encoder, data.val)
     right = labels[nearest(bank, queries, k[0])] == truth[:, None]
     return SimpleNamespace(val_accuracy=percent(right.float().mean()), k=k, bank=bank, labels=labels)
@@ -42,9 +43,9 @@ def test(encoder, data, chosen, bootstrap):
 
 
 def nearest(bank, queries, k):
-    """Positions in bank (N, d) of each query's k nearest rows by cosine, nearest first: (n, k), for queries (n, d)."""
-    bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
-    rows = max(1, BLOCK // len(bank))
+    """Positions in a bank of unit rows (N, d) of each query's k nearest by cosine, nearest first: (n, k), for queries (n, d)."""
+    queries = F.normalize(queries, dim=1)
+    rows = max(ROWS, BLOCK // len(bank))
     return torch.cat([(block @ bank.T).topk(min(k, len(bank)), dim=1).indices for block in queries.split(rows)])
 
 

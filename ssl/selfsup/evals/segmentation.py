@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup.arguments import Proportion, Range
-from selfsup.core.cluster import kmeans
+from selfsup.core.cluster import kmeans_each
 from selfsup.core.maps import at_side
 from selfsup.core.moving import BORDER, CELLS, moving, window
 from selfsup.errors import UserError
@@ -86,18 +86,19 @@ def foreground(encoder, pixels, image, clusters):
         values = pixels(maps)
     if clusters is None:
         return F.interpolate(values, image.shape[2:], mode="bilinear", align_corners=False)[:, 0] > 0
-    thing = torch.stack([inner(x, clusters) for x in F.normalize(values, dim=1)])
+    thing = inner(F.normalize(values, dim=1), clusters)
     return F.interpolate(thing[:, None].float(), image.shape[2:])[:, 0] > 0.5
 
 
 def inner(values, clusters):
-    """Of the k-means clusters of the pixels' values (D, h, w) the one with the least share of its pixels at the border."""
-    height, width = values.shape[1:]
-    label = kmeans(values.flatten(1).T, clusters)[0].view(height, width)
+    """Of the k-means clusters of the pixels' values (N, D, h, w), an image at a time, where the one is that has the least
+    share of its pixels at the border: bool (N, h, w)."""
+    height, width = values.shape[2:]
+    label = kmeans_each(values.flatten(2).transpose(1, 2), clusters).view(-1, height, width)
     edge = [max(1, round(BORDER * side)) for side in (height, width)]
-    middle = label[edge[0]:-edge[0], edge[1]:-edge[1]]
-    count, inside = (x.flatten().bincount(minlength=clusters) for x in (label, middle))
-    return label == (inside / count.clamp(min=1)).argmax()
+    middle = label[:, edge[0]:-edge[0], edge[1]:-edge[1]]
+    count, inside = (F.one_hot(x.flatten(1), clusters).sum(1) for x in (label, middle))
+    return label == (inside / count.clamp(min=1)).argmax(1)[:, None, None]
 
 
 def maps_of(encoder, size):
