@@ -3,7 +3,6 @@ import builtins
 import json
 import typing
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -398,7 +397,7 @@ def test_an_encoder_of_another_column_is_judged_and_kept_like_one_of_images(tmp_
     monkeypatch.setitem(nets.HEADS, "tone", Tone)
     net = nets.build("tone", {"size": 32, "channels": 3})
     sound = torch.randint(-(2**15), 2**15, (6, 64), dtype=torch.int16)
-    split = SimpleNamespace(in_order=lambda batch: iter([{"sound": sound, "label": torch.arange(6)}]))
+    split = evals.Batch({"sound": sound, "label": torch.arange(6)})
     features, labels = evals.embed(net, split)
     torch.testing.assert_close(features, net(sound.float().div(2**15).view(6, 4, 16)))
     assert labels.tolist() == list(range(6))

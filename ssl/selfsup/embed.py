@@ -7,7 +7,6 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -100,8 +99,7 @@ def features(encoder, paths):
 
     def embedded():
         batch = torch.from_numpy(np.stack(values))  # which keeps the order of an image's axes in memory
-        part = {encoder.takes: batch, "label": torch.empty(len(batch))}
-        return positions, evals.embed(encoder, SimpleNamespace(in_order=lambda batch: [part]))[0]
+        return positions, evals.embed(encoder, evals.Batch({encoder.takes: batch, "label": torch.empty(len(batch))}))[0]
 
     for position, value in tqdm(decoded(paths, column, 2 * batch), "embed", len(paths), mininterval=1):
         if isinstance(value, Unreadable):

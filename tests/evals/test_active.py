@@ -98,7 +98,7 @@ def test_uncertainty_gets_stuck_at_what_nobody_can_tell():
         asked.classes, asked.held, asked.truth, asked.decays = 6, x[300:], labels[300:], [1e-2]
         seen = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(active, "path", lambda x, *rest, path=active.path: seen.append(x) or path(x, *rest))
+            patch.setattr(active, "path", lambda x, *rest, path=active.path: seen.append(x.clone()) or path(x, *rest))
             errors[name] = list(wrong(x[300:], labels[300:], active.bought(asked, start, name, 10, 6)).values())
         junk[name] = (seen[-1][12:].norm(dim=1) < 1).float().mean()
     assert junk["entropy"] > 0.9 > 0.6 > junk["random"]
@@ -122,7 +122,7 @@ def test_what_is_bought_starts_alike_and_is_bought_once(found):
     asked = pool(features, labels)
     asked.classes, path = 4, active.path
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(active, "path", lambda x, *rest: seen.append(x) or path(x, *rest))
+        patch.setattr(active, "path", lambda x, *rest: seen.append(x.clone()) or path(x, *rest))
         list(active.bought(asked, active.purchase(labels)[:8], "entropy", 4, 3))
     assert [len(x) for x in seen] == [8, 12, 16, 20] and len(seen[-1].unique(dim=0)) == 20
     assert all(torch.equal(a, b[:len(a)]) for a, b in zip(seen, seen[1:]))

@@ -19,8 +19,8 @@ def reference(bank, labels, classes, queries, k, temperature):
 
 
 def test_equals_the_loops(monkeypatch):
-    monkeypatch.setattr(knn, "ROWS", 7)                   # several blocks of queries
-    monkeypatch.setattr(knn, "BLOCK", 700)
+    monkeypatch.setattr(evals, "ROWS", 7)                   # several blocks of queries
+    monkeypatch.setattr(evals, "BLOCK", 700)
     generator = torch.Generator().manual_seed(0)
     bank, queries = torch.randn(120, 6, generator=generator), torch.randn(50, 6, generator=generator)
     labels = torch.randint(5, (120,), generator=generator)

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from selfsup import evals
-from selfsup.evals import retrieval
 
 
 def reference(bank, labels, queries, truth, ks):
@@ -18,8 +17,8 @@ def reference(bank, labels, queries, truth, ks):
 
 
 def test_equals_the_loops(encoder, data, monkeypatch):
-    monkeypatch.setattr(retrieval, "ROWS", 10)           # several blocks of queries
-    monkeypatch.setattr(retrieval, "BLOCK", 1500)
+    monkeypatch.setattr(evals, "ROWS", 10)           # several blocks of queries
+    monkeypatch.setattr(evals, "BLOCK", 1500)
     ks = [5, 1, 20, 1000]
     for split, n in ((data.train, 150), (data.test, 60)):
         split.images, split.labels = split.images[:n], split.labels[:n]

@@ -133,6 +133,9 @@ class Episodes:
     def apart(self, rows):
         """Of rows (n · group, …) as they are dealt those to learn from (n, ways, shots, …), and those to be told
         (n, ways, queries, …)."""
+        if len(rows) % self.group:
+            raise UserError(f"{len(rows)} samples are not whole episodes of {self.group}: args.ways times args.shots and "
+                            "args.queries")
         groups = rows.unflatten(0, (-1, self.ways, self.shots + self.queries))
         return groups[:, :, :self.shots], groups[:, :, self.shots:]
 

@@ -30,6 +30,7 @@ from selfsup.data import tars
 from selfsup.errors import UserError, nearest
 
 CONFIDENCE = 0.95
+BLOCK, ROWS = 2**24, 128                                 # similarities held at once (64 MB), of so many queries at least
 VALUES = 3 * 2**22                                       # numbers that an encoder is given at once: 512 images of 90 px
 
 
@@ -150,6 +151,19 @@ class Subset:
             yield self.take(order[position], position // n)
 
 
+class Batch:
+    """Samples that are there, {column: tensor (n, …)}, as a split that deals them at once."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def __len__(self):
+        return len(self.part["label"])
+
+    def in_order(self, batch=512):
+        yield self.part
+
+
 @torch.no_grad()
 def embed(encoder, split, batch=512):
     """Features of every sample in split order: float32 (N, d), and labels int64 (N,), both on the encoder's device.
@@ -176,6 +190,11 @@ def embed(encoder, split, batch=512):
     if not finite:
         raise UserError("the encoder gives features that are not finite numbers, so it cannot be judged")
     return features, labels
+
+
+def in_blocks(queries, bank):
+    """The queries (n, d) in blocks of which all similarities to a bank (N, d) are held at once."""
+    return queries.split(max(ROWS, BLOCK // len(bank)))
 
 
 def bootstrap(correct, n, seed=0):

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from selfsup.arguments import Count, Positive, Range
-from selfsup.evals import accuracy, embed, percent
+from selfsup.evals import accuracy, embed, in_blocks, percent
 
 title = "kNN"
-BLOCK, ROWS = 2**24, 128                                 # similarities held at once (64 MB), of so many queries at least
 
 
 def choose(
@@ -48,8 +47,7 @@ def predict(bank, labels, classes, queries, ks, temperatures):
     Each of the k nearest by cosine votes for its class with weight exp(cosine / temperature). One sort serves all k.
     """
     queries = F.normalize(queries, dim=1)
-    rows = max(ROWS, BLOCK // len(bank))
-    parts = [predict_block(bank, labels, classes, block, ks, temperatures) for block in queries.split(rows)]
+    parts = [predict_block(bank, labels, classes, block, ks, temperatures) for block in in_blocks(queries, bank)]
     return {choice: torch.cat([part[choice] for part in parts]) for choice in parts[0]}
 
 

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup.arguments import Count, Range
-from selfsup.evals import accuracy, embed, percent
-from selfsup.evals.knn import BLOCK, ROWS
+from selfsup.evals import accuracy, embed, in_blocks, percent
 
 title = "Retrieval"
 beside_neighbours = True                                 # the number of what the report shows there in pictures
@@ -45,8 +44,7 @@ def test(encoder, data, chosen, bootstrap):
 def nearest(bank, queries, k):
     """Positions in a bank of unit rows (N, d) of each query's k nearest by cosine, nearest first: (n, k), for queries (n, d)."""
     queries = F.normalize(queries, dim=1)
-    rows = max(ROWS, BLOCK // len(bank))
-    return torch.cat([(block @ bank.T).topk(min(k, len(bank)), dim=1).indices for block in queries.split(rows)])
+    return torch.cat([(block @ bank.T).topk(min(k, len(bank)), dim=1).indices for block in in_blocks(queries, bank)])
 
 
 def notes(report, rows, options):

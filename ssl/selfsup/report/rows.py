@@ -171,8 +171,11 @@ class Sample:
         self.images, self.labels = self.columns.get("image"), self.columns["label"]
         self.classes = split.card.get("classes") or []
 
+    def __len__(self):
+        return len(self.labels)
+
     def in_order(self, batch=512):
-        for first in range(0, len(self.labels), batch):
+        for first in range(0, len(self), batch):
             yield {name: column[first:first + batch] for name, column in self.columns.items()}
 
 
