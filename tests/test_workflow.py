@@ -216,7 +216,7 @@ def test_an_edit_by_hand_that_the_plan_does_not_know_is_noticed(clone):
 def test_a_mistake_in_params_stops_before_any_work(clone):
     text = (clone / "params.yaml").read_text().replace("  lr:", "  lrr:")
     (clone / "params.yaml").write_text(text)
-    with pytest.raises(AssertionError, match=r'error: params.yaml: \d mistakes: \(1\) unknown key "lrr" in train; did you mean "lr"'):
+    with pytest.raises(AssertionError, match=r'error: params.yaml: \d+ mistakes: \(1\) unknown key "lrr" in train; did you mean "lr"'):
         clone.run("dvc", "repro")
 
 
