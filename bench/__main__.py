@@ -5,7 +5,7 @@ import importlib
 
 from selfsup import errors
 
-ALL = ("views", "reading", "simclr", "recipes", "kill")
+ALL = ("views", "reading", "scale", "simclr", "recipes", "kill")
 
 
 @errors.main
