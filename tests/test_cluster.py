@@ -82,6 +82,16 @@ def test_sets_clustered_together_are_clustered_as_each_by_itself():
     assert torch.equal(cluster.kmeans_each(x, 4, iterations=2), start)
 
 
+def test_under_autocast_clusters_are_those_of_float32():
+    x = torch.stack([blobs(3, 20, seed=seed, spread=0.5)[0] for seed in range(4)])
+    whole, each = cluster.kmeans(x[0], 4), cluster.kmeans_each(x, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = cluster.kmeans(x[0].bfloat16(), 4)
+        assert all(torch.equal(a, b) for a, b in zip(whole, cluster.kmeans(x[0], 4)))
+        assert torch.equal(each, cluster.kmeans_each(x, 4))
+    assert rounded[1].dtype == torch.float32
+
+
 def test_kmeans_is_a_function_of_its_seed():
     x, _ = blobs(spread=1.0)
     a, b = cluster.kmeans(x, 9, seed=5), cluster.kmeans(x, 9, seed=5)

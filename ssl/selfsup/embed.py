@@ -99,7 +99,7 @@ def features(encoder, paths):
 
     def embedded():
         batch = torch.from_numpy(np.stack(values))  # which keeps the order of an image's axes in memory
-        return positions, evals.embed(encoder, evals.Batch({encoder.takes: batch, "label": torch.empty(len(batch))}))[0]
+        return positions, evals.embed(encoder, evals.Batch({encoder.takes: batch, "label": torch.zeros(len(batch))}))[0]
 
     for position, value in tqdm(decoded(paths, column, 2 * batch), "embed", len(paths), mininterval=1):
         if isinstance(value, Unreadable):

@@ -137,6 +137,7 @@ class Table:
         runs = {run.name: with_recipe(run, origin(run, before.get(run.name))) for run in tuned(params)}
         if unknown := sorted(set(only) - set(runs)):
             raise UserError(f"{', '.join(unknown)} cannot be tuned: {params.experiment} can tune {', '.join(runs)}")
+        self.all = runs.values()  # by what they differ they are compared, whether they are tuned now or not
         self.runs = {name: run for name, run in runs.items() if not only or name in only or name in before}
         self.only = only or self.runs
         self.keys = {}
@@ -145,7 +146,7 @@ class Table:
         """A run's trials so far, each with what it found if it is done."""
         run, scores, found = self.runs[name], [], []
         for _ in range(2):
-            found = [self.known(run, trial) for trial in trials(recipe(run), second(run, self.runs.values()), scores)]
+            found = [self.known(run, trial) for trial in trials(recipe(run), second(run, self.all), scores)]
             scores = [each for each in map(score, found[:TRIALS - 1]) if each is not None]
         return found
 

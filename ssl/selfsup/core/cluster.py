@@ -33,7 +33,6 @@ def assign(x, centroids, chunk=65536):
     return torch.cat([(part @ centroids.T - half).argmax(1) for part in x.split(chunk)])
 
 
-@float32
 def ranked(number, score):
     """The place (N,) of each among those with the same number (N,), from 0; the highest score (N,) comes first."""
     order = score.argsort(descending=True, stable=True)
@@ -44,6 +43,7 @@ def ranked(number, score):
     return place
 
 
+@float32
 def kmeans(x, k, seed=0, iterations=20):
     """Lloyd's k-means of (N, d) -> (assignments int64 (N,), centroids (k, d)).
 
@@ -68,6 +68,7 @@ def kmeans(x, k, seed=0, iterations=20):
     return labels, centroids
 
 
+@float32
 def kmeans_each(x, k, seed=0, iterations=20):
     """`kmeans` of each of N sets of P points, all at once: (N, P, d) -> assignments int64 (N, P)."""
 
