@@ -4,6 +4,7 @@ import torch
 
 from .. import nets
 from ..arguments import Scale
+from ..core.distributed import gather_rows
 from ..core.precision import cross_entropy
 from ..data.order import Shuffled
 from ..inputs import mix
@@ -31,7 +32,7 @@ class MixUp(Method):
     def mixed(self, batch):
         """Mixed images, their shares of themselves (n,), and their partners' labels (n,)."""
         share, partner = mix.shares(batch["key"], self.alpha), mix.partners(batch["key"])
-        return mix.mixed(batch["image"], partner, share), share, mix.gather_rows(batch["label"])[partner]
+        return mix.mixed(batch["image"], partner, share), share, gather_rows(batch["label"])[partner]
 
     def forward(self, batch):
         x, share, others = self.mixed(batch)
