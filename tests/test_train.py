@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
@@ -64,7 +63,7 @@ def having(run, train=None, **more):
 
 def pretrain(run, scenes, folder, tracker=None, seed=0, **more):
     AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
-    accelerator = Accelerator(mixed_precision="bf16" if run.train.precision == "bf16" else "no", cpu=True)
+    accelerator = setup.accelerator(run.train, cpu=True)
     out = folder / "out" / str(seed)
     cost = loop.pretrain(run, seed, accelerator, scenes, out, folder / "runs", folder / "cache", tracker, **more)
     return out, cost

@@ -96,6 +96,8 @@ class Training:
             optimizer = optim.build(method, train, self.captured)
             self.model, self.optimizer = accelerator.prepare(method, optimizer, device_placement=[False, False])
             self.steps = train.images // train.batch
+        if device.type == "cuda" and split.reader == "resident" and not train.workers:  # a worker has no GPU
+            split.hold(device, torch.cuda.get_device_properties(device).total_memory)
         parts = (method, self.model, train.accumulate, accelerator.autocast)
         self.accumulation = accumulate.Accumulation(*parts) if train.accumulate and self.steps else None
         self.first = None  # loss of the first step, on the device; of who goes on from a checkpoint it was a number
