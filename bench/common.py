@@ -5,13 +5,12 @@ from pathlib import Path
 
 import torch
 import torch.nn as nn
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, Dataset
 
 import selfsup
 from selfsup import config, data, errors, evals
-from selfsup.training import optim, loop
+from selfsup.training import loop, optim, setup
 
 BATCH, SKIP = 256, 8  # images a step; steps before the clock counts
 # lightly's CIFAR-10 recipe (SGD 0.06 at batch 128, momentum 0.9, weight decay 5e-4), scaled to the batch, for both sides.
@@ -58,7 +57,7 @@ def ours(run, shards, folder, seed=0):
     """Train by the pipeline's own loop -> images a second, encoder."""
     AcceleratorState._reset_state(reset_partial_state=True)
     clock = Clock()
-    accelerator = Accelerator(cpu=True, mixed_precision="bf16" if run.train.precision == "bf16" else "no")
+    accelerator = setup.accelerator(run.train, cpu=True)
     loop.pretrain(run, seed, accelerator, shards, folder / "encoder", folder / "runs", tracker=clock)
     return clock.images_per_second(SKIP), selfsup.load(folder / "encoder")
 

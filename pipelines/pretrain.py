@@ -28,14 +28,13 @@ def main():
     if any(name.startswith("ACCELERATE_") for name in os.environ):  # `accelerate launch` by hand
         launch.check_accelerate_config()
     import torch
-    from accelerate import Accelerator
 
     from selfsup import evals, tracking
-    from selfsup.training import loop
+    from selfsup.training import loop, setup
 
     # On CPUs alone, Accelerate takes part in what torchrun started only if told that CPUs are meant.
     cpu = "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
-    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if run.train.precision == "bf16" else "no")
+    accelerator = setup.accelerator(run.train, cpu)
     launch.check_process_count(accelerator.num_processes)
     shards, out = Path("data/shards") / run.data, config.encoders(run.name)
     costs, file = {}, config.results(run.name) / "cost.json"

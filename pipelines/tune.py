@@ -90,16 +90,14 @@ def answer(given, child, log):
 
 def trial(params, name, number, lr, args, key):
     """Train one seed with a recipe and judge it on val -> the trial with what it found."""
-    from accelerate import Accelerator
-
     from selfsup import encoder, evals, tracking
-    from selfsup.training import loop, measure
+    from selfsup.training import loop, measure, setup
 
     given = {"lr": lr, "args": args}
     run = tune.with_recipe(config.run(params, name), given)
     given["key"] = tune.key(params, run)
     run, seed = run.model_copy(update={"name": f"{name}-trial-{number}"}), run.seeds[0]
-    accelerator = Accelerator(mixed_precision="bf16" if run.train.precision == "bf16" else "no")
+    accelerator = setup.accelerator(run.train)
     shards, out = config.compose.SHARDS / run.data, Path(tune.TRIED, params.experiment, run.name, str(seed))
     tracker = tracking.Tracker(params.model_copy(update={"experiment": f"{params.experiment}-tune"}), run, seed, out)
     try:

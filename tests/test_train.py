@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
@@ -25,6 +24,8 @@ from selfsup.training.start import digest
 from selfsup.core.colour import rgb_to_lab
 from selfsup import shards
 from selfsup.errors import UserError
+from selfsup.inputs import operations
+from tests.recorded import OnHost
 
 ROOT = Path(__file__).parent.parent
 TRAIN = {
@@ -62,7 +63,7 @@ def having(run, train=None, **more):
 
 def pretrain(run, scenes, folder, tracker=None, seed=0, **more):
     AcceleratorState._reset_state(reset_partial_state=True)  # one process, several precisions
-    accelerator = Accelerator(mixed_precision="bf16" if run.train.precision == "bf16" else "no", cpu=True)
+    accelerator = setup.accelerator(run.train, cpu=True)
     out = folder / "out" / str(seed)
     cost = loop.pretrain(run, seed, accelerator, scenes, out, folder / "runs", folder / "cache", tracker, **more)
     return out, cost
@@ -100,6 +101,21 @@ def test_a_killed_run_ends_with_the_same_bytes(method, scenes, tmp_path):
     assert cost["steps"] == 10 and cost["flops_per_image"] > 0
     again, _ = pretrain(run, scenes, tmp_path / "killed")
     assert content(again) == content(whole)
+
+
+@pytest.mark.parametrize("method", ["moco", "deepcluster"])
+def test_a_captured_run_trains_as_usual_and_is_killed_without_a_trace(method, scenes, tmp_path, monkeypatch):
+    usual, _ = pretrain(make_run(method), scenes, tmp_path / "usual")
+    monkeypatch.setattr(loop, "wanted", lambda run, device: True)
+    monkeypatch.setattr(loop, "Captured", OnHost)
+    monkeypatch.setattr(operations, "only", lambda on, x, f, *args: torch.where(on.view(-1, 1, 1, 1), f(x, *args), x))
+    whole, _ = pretrain(make_run(method), scenes, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(make_run(method), scenes, tmp_path / "killed", Killer(6))
+    resumed, _ = pretrain(make_run(method), scenes, tmp_path / "killed")
+    assert content(resumed) == content(whole)
+    for row, other in zip(rows_of(usual, "history"), rows_of(whole, "history"), strict=True):
+        assert row == pytest.approx(other, rel=1e-3)  # another way to add up an update
 
 
 @pytest.mark.parametrize("method", ["simclr", "rotation"])  # embedded twice, a mean over images

@@ -229,3 +229,14 @@ def test_a_damaged_cache_is_made_again(toy, tmp_path, capsys, name, harm, monkey
     assert "image.npy is damaged: it is made again" in capsys.readouterr().err
     data.open(toy, "train", "resident", cache=tmp_path)
     assert "damaged" not in capsys.readouterr().err
+
+
+def test_a_split_is_held_by_a_device_where_it_is_a_quarter_of_its_memory(toy):
+    split = opened(toy)
+    images = split.values["image"]
+    split.hold(torch.device("meta"), 4 * sum(value.nbytes for value in split.values.values()) - 1)
+    assert split.values["image"] is images
+    split.hold(torch.device("meta"), 4 * sum(value.nbytes for value in split.values.values()))
+    batch = next(iter(split.batches(0, 4, 8)))
+    assert {value.device.type for value in batch.values()} == {"meta"}
+    assert batch["image"].shape == (4, *images.shape[1:]) and batch["index"].shape == batch["epoch"].shape == (4,)

@@ -184,7 +184,7 @@ def begin_epoch(method, epoch=0, optimizer=None, log=None):
         return net(x)
 
     restart = loop.forget(optimizer) if optimizer else lambda module: None
-    method.before_epoch(loop.Epoch(epoch, 0, embed, restart, log or (lambda **row: None), prepare(method, raw(0))))
+    method.before_epoch(loop.Epoch(epoch, 0, embed, restart, log or (lambda **row: None), lambda: prepare(method, raw(0))))
     method.train()
 
 

@@ -48,6 +48,7 @@ class Train(Section):
     decay_vectors: bool | None = None  # whether biases, norms and other vectors are decayed like matrices
     scale_lr: bool | None = None  # whether `lr` is that of a batch of 256, scaled by batch / 256
     accumulate: typed(int, ge=2, le=10**6) | None = None  # parts of a batch that are in memory one after the other
+    capture: Literal["auto", "off"] | None = None  # on a GPU: whether a step is recorded once and replayed, as unless said
 
 
 class Run(Section):

@@ -37,7 +37,7 @@ class Resident(Split):
 
     def __init__(self, shards_dir, card, split, cache, columns=None):
         super().__init__(shards_dir, card, split, cache, columns)
-        self.values = decoded(self, self.schema, cache)
+        self.values, self.device = decoded(self, self.schema, cache), torch.device("cpu")
 
     def _batches(self, seed, batch, steps, rank, world, start, workers, order):
         dataset = Steps(self, order or Shuffled(), seed, batch, rank, world)
@@ -51,12 +51,18 @@ class Resident(Split):
             yield self.take(index, torch.zeros_like(index))
 
     def take(self, index, epoch):
-        """The batch of the samples `index` (n,)."""
-        out = {}
+        """The batch of the samples `index` (n,), from where the values are."""
+        out = {"index": index.to(self.device), "epoch": epoch.to(self.device)}
         for name, values in self.values.items():
-            rows = values.view(len(self), -1).index_select(0, index)  # 15 times as fast as values[index]
+            rows = values.view(len(self), -1).index_select(0, out["index"])  # 15 times as fast as values[index]
             out[name] = rows.view(-1, *values.shape[1:])
-        return out | {"index": index, "epoch": epoch}
+        return out
+
+    def hold(self, device, memory):
+        """Have the values on a device from now on, of so many bytes, if they take at most a quarter of them."""
+        if 4 * sum(value.nbytes for value in self.values.values()) <= memory:
+            self.values = {name: value.to(device) for name, value in self.values.items()}
+            self.device = device
 
     def hide(self, budget, seed):
         super().hide(budget, seed)

@@ -46,10 +46,11 @@ class Method(nn.Module):
         return self.objective(*self.project(batch))
 
     def before_epoch(self, run):
-        """Called before the first step of an epoch. run: epoch, seed, embed(), restart(module), log(name=value), batch."""
+        """Called before the first step of an epoch. run: training.loop.Epoch."""
 
     def after_step(self, progress):
-        """Called after each optimiser step; progress in (0, 1] is the share of the budget that is spent."""
+        """Called after each optimiser step; progress, a scalar in (0, 1] on the device, is the share of the budget that is
+        spent. What it makes a tensor of stays where it is (`copy_`, `fill_`), see training/capture.py."""
 
     def param_groups(self):
         """Optimiser groups; "lr_scale" multiplies the learning rate (a critic's own rate)."""

@@ -37,7 +37,7 @@ class EntropyMinimization(Method):
         self.classifier = nets.build("linear", d_in=encoder.dim, d_out=len(card["classes"]))
         self.order = Labelled(ratio)
         self.ratio, self.weight, self.temperature, self.rising = ratio, weight, temperature, rising
-        self.register_buffer("risen", torch.tensor(ramp_up(0, rising)))
+        self.register_buffer("risen", ramp_up(0, rising).float())
 
     def forward(self, batch):
         return self.objective(self.classifier(self.encoder(taken(batch, self.encoder))), batch["label"])

@@ -39,7 +39,7 @@ class MeanTeacher(Method):
         self.teacher = Ema(self.student)
         self.order = Labelled(ratio)
         self.ratio, self.momentum, self.weight, self.rising = ratio, momentum, weight, rising
-        self.register_buffer("risen", torch.tensor(ramp_up(0, rising)))
+        self.register_buffer("risen", ramp_up(0, rising).float())
         self.register_buffer("steps", torch.zeros(()))
 
     @property

@@ -14,7 +14,7 @@ from ..data.order import Labelled, apart
 from ..inputs import mix
 from ..inputs.views import Views
 from ..training.accumulate import untracked
-from ..training.state import Ema
+from ..training.state import Ema, risen
 from .base import Method
 
 
@@ -96,7 +96,7 @@ class MixMatch(Method):
         }
 
     def after_step(self, progress):
-        self.risen.fill_(min(1.0, progress / self.ramp) if self.ramp else 1.0)
+        self.risen.fill_(risen(progress, 0, self.ramp))
         self.average.update(nn.Sequential(self.encoder, self.classifier), self.momentum, buffers=True)
 
     def parts(self):

@@ -51,7 +51,7 @@ class Net2Net(Method):
     def before_epoch(self, run):
         if run.epoch == 0:
             norms = [norm for norm in map(self.encoder.get_submodule, self.new) if hasattr(norm, "running_var")]
-            settle(self.encoder, norms, taken(run.batch, self.encoder))
+            settle(self.encoder, norms, taken(run.first(), self.encoder))
 
     def parts(self):
         return {"encoder": self.encoder, "classifier": self.classifier}

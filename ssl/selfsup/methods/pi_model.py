@@ -34,7 +34,7 @@ class PiModel(Method):
         self.classifier = nets.build("linear", d_in=encoder.dim, d_out=len(card["classes"]))
         self.order = Labelled(ratio)
         self.ratio, self.weight, self.rising = ratio, weight, rising
-        self.register_buffer("risen", torch.tensor(ramp_up(0, rising)))
+        self.register_buffer("risen", ramp_up(0, rising).float())
 
     def forward(self, batch):
         both = torch.cat(batch["image"].unbind(1))  # one forward, so that BatchNorm sees all

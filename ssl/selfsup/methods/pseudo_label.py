@@ -8,6 +8,7 @@ from ..arguments import Count, Proportion, Share, Weight
 from ..core.precision import float32
 from ..data.order import Labelled, apart
 from ..inputs.views import Taken, taken
+from ..training.state import risen
 from .base import Method
 
 
@@ -58,7 +59,7 @@ class PseudoLabel(Method):
                 "unlabelled": unlabelled, "confident": sure.mean(), "accuracy": accuracy}
 
     def after_step(self, progress):
-        self.risen.fill_(min(1.0, max(0.0, progress - self.start) / max(self.full - self.start, 1e-9)))
+        self.risen.fill_(risen(progress, self.start, self.full))
 
     def parts(self):
         return {"encoder": self.encoder, "classifier": self.classifier}

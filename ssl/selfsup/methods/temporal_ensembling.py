@@ -37,7 +37,7 @@ class TemporalEnsembling(Method):
         self.classifier = nets.build("linear", d_in=encoder.dim, d_out=classes)
         self.order = Labelled(ratio)
         self.ratio, self.momentum, self.weight, self.rising = ratio, momentum, weight, rising
-        self.register_buffer("risen", torch.tensor(ramp_up(0, rising)))
+        self.register_buffer("risen", ramp_up(0, rising).float())
         self.register_buffer("ensemble", torch.zeros(card["counts"]["train"], classes))  # Z
         self.register_buffer("times", torch.zeros(card["counts"]["train"]))  # t
 

@@ -5,6 +5,7 @@ every random number is a function of (seed, step) or of (seed, epoch, sample).
 """
 
 import contextlib
+import functools
 import math
 import sys
 import time
@@ -21,6 +22,7 @@ from ..data.workers import deaths
 from ..errors import UserError
 from ..process import sole_writer
 from . import accumulate, optim
+from .capture import Captured, wanted
 from .checkpoint import Checkpoint, fingerprint
 from .code import code_hash
 from .measure import cost, diverged, embed, flops, held_out, judged, scalars, sound, spread_of, validate
@@ -88,12 +90,14 @@ class Training:
         if distributed.world() > 1 and device.type == "cuda":
             method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
         self.method = self.model = placed(method, device)
-        self.optimizer, self.steps = None, 0
+        self.optimizer, self.steps, self.captured = None, 0, wanted(run, device)
         if any(p.requires_grad for p in method.parameters()):
             # They are where they belong; asked to place them, Accelerate would import DTensor to look for some.
-            optimizer = optim.build(method, train)
+            optimizer = optim.build(method, train, self.captured)
             self.model, self.optimizer = accelerator.prepare(method, optimizer, device_placement=[False, False])
             self.steps = train.images // train.batch
+        if device.type == "cuda" and split.reader == "resident" and not train.workers:  # a worker has no GPU
+            split.hold(device, torch.cuda.get_device_properties(device).total_memory)
         parts = (method, self.model, train.accumulate, accelerator.autocast)
         self.accumulation = accumulate.Accumulation(*parts) if train.accumulate and self.steps else None
         self.first = None  # loss of the first step, on the device; of who goes on from a checkpoint it was a number
@@ -114,7 +118,9 @@ class Training:
         train, progress, first = self.run.train, self.progress, self.progress.step
         every = max(1, self.steps // LOGGED)
         whole = self.method, self.model, self.optimizer, train, self.seed, self.steps, self.method.after_step
-        step = Step(*whole, self.accumulation)
+        step = Step(*whole, self.accumulation, self.prepare)
+        if self.captured and self.steps:
+            step = Captured(step, self.device, f"{self.run.name} seed {self.seed}")
         place, batches = (distributed.rank(), distributed.world()), ()
         if self.steps:
             asked = self.seed, train.batch, train.images, *place, first, train.workers, self.method.order
@@ -124,11 +130,10 @@ class Training:
         self.method.train()
         for number, batch in enumerate(bar, first):
             epoch = number * train.batch // len(self.split)
-            batch = self.prepare(batch)
             if number == 0 or epoch != (number - 1) * train.batch // len(self.split):
                 self.before_epoch(epoch, batch)
             if number == 0:
-                progress.flops = self.tried(batch)
+                progress.flops = self.tried(self.prepare(batch))
             out = step(number, batch)
             self.first = out["loss"].detach() if number == 0 else self.first
             progress.step += 1
@@ -159,7 +164,8 @@ class Training:
 
     def before_epoch(self, epoch, batch):
         torch.manual_seed(rng.key(self.seed, epoch, -1))
-        self.method.before_epoch(Epoch(epoch, self.seed, self.features, forget(self.optimizer), self.record, batch))
+        first = functools.partial(self.prepare, batch)
+        self.method.before_epoch(Epoch(epoch, self.seed, self.features, forget(self.optimizer), self.record, first))
         self.method.train()
 
     def features(self, net=None):
@@ -247,12 +253,15 @@ class Epoch:
     embed: Callable  # (net, by default the encoder) -> features (N, dim) of all training samples, float32 on the CPU
     restart: Callable  # (module) forget the optimiser's state of a module whose weights were drawn anew
     log: Callable  # (name=value) into the history
-    batch: dict  # the epoch's first, as `forward` is given it
+    first: Callable  # () -> the epoch's first batch, as `forward` is given it
 
 
 def forget(optimizer):
+    """In place: all of torch's optimisers start from zeros."""
+
     def restart(module):
         for p in module.parameters():
-            optimizer.state.pop(p, None)
+            for value in optimizer.state[p].values() if p in optimizer.state else ():
+                value.zero_()
 
     return restart

@@ -16,9 +16,10 @@ def eager(optimizer):
     return type(optimizer.__name__, (optimizer,), {**plain, "step": step})
 
 
-def build(method, train):
+def build(method, train, capturable=False):
     """The optimiser `train.optimizer` over the method's parameter groups. Biases, norms and other vectors are not
-    decayed unless `train.decay_vectors` says so; a judge's budget does not have that key, nor `scale_lr`."""
+    decayed unless `train.decay_vectors` says so; a judge's budget does not have that key, nor `scale_lr`.
+    capturable: one whose step can be recorded (capture.py): its rate may be a tensor, and nothing is on the host."""
     groups = []
     for group in method.param_groups():
         members = list(group["params"])
@@ -29,10 +30,10 @@ def build(method, train):
                 decay = train.weight_decay if decayed else 0.0
                 groups.append({"lr_scale": 1.0, **group, "params": parameters, "weight_decay": decay})
     if train.optimizer == "sgd":
-        return eager(torch.optim.SGD)(groups, lr=train.lr, momentum=0.9)
+        return eager(torch.optim.SGD)(groups, lr=train.lr, momentum=0.9, fused=capturable or None)
     if train.optimizer in TRUST:
         return eager(Lars)(groups, train.lr, *TRUST[train.optimizer])
-    return eager(torch.optim.AdamW)(groups, lr=train.lr)
+    return eager(torch.optim.AdamW)(groups, lr=train.lr, fused=capturable or None)
 
 
 TRUST = {"lars": (0.001, False), "larc": (0.02, True)}  # trust and clipped, as their authors' code has them
@@ -71,7 +72,7 @@ class Lars(torch.optim.Optimizer):
         weight, gradient = p.norm(), p.grad.norm()
         ratio = group["trust"] * weight / (gradient + group["weight_decay"] * weight)
         rate = ratio.clamp(max=lr) if group["clipped"] else lr * ratio
-        return torch.where((weight > 0) & (gradient > 0), rate, torch.full_like(rate, lr))
+        return torch.where((weight > 0) & (gradient > 0), rate, lr)
 
 
 def learning_rate(step, steps, train):
@@ -84,5 +85,9 @@ def learning_rate(step, steps, train):
 
 
 def set_learning_rate(optimizer, lr):
+    """Where the rate is a tensor already, in place."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        if torch.is_tensor(group["lr"]):
+            group["lr"].fill_(lr * group["lr_scale"])
+        else:
+            group["lr"] = lr * group["lr_scale"]

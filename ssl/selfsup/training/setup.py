@@ -11,6 +11,16 @@ from ..errors import UserError, nearest
 from .state import Teacher
 
 
+def accelerator(train, cpu=False):
+    """Accelerate's, at the precision of config.Train. Autocast casts a weight wherever it is used, and keeps no casts: a
+    step that is captured (capture.py) has no place for them, and a weight's gradients are then summed in float32."""
+    from accelerate import Accelerator
+    from accelerate.utils import AutocastKwargs
+
+    kept = [AutocastKwargs(cache_enabled=False)]
+    return Accelerator(cpu=cpu, mixed_precision="bf16" if train.precision == "bf16" else "no", kwargs_handlers=kept)
+
+
 def build(run, seed, card, start=None):
     """The method of `run` around a fresh encoder, initialised from the seed alone, and by `start` if it has weights.
 

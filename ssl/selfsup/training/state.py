@@ -24,11 +24,13 @@ class Ema(nn.Module):
 
     @torch.no_grad()
     def update(self, online, momentum, buffers=False):
+        """momentum: a number, or a scalar on the device."""
+        rest = (1 - momentum).float() if torch.is_tensor(momentum) else 1 - momentum
         for target, source in zip(self.module.parameters(), online.parameters(), strict=True):
-            target.lerp_(source.detach(), 1 - momentum)
+            target.lerp_(source.detach(), rest)
         if buffers:
             for target, source in zip(self.module.buffers(), online.buffers(), strict=True):
-                target.lerp_(source, 1 - momentum) if target.is_floating_point() else target.copy_(source)
+                target.lerp_(source, rest) if target.is_floating_point() else target.copy_(source)
 
     def forward(self, *args, **kwargs):
         with torch.no_grad():
@@ -114,15 +116,21 @@ class Teacher(nn.Module):
 
 
 def rising(start, progress):
-    """Momentum of a target network, from `start` to 1 along a cosine; progress in 0..1 (Grill et al. 2020, section 3.1)."""
-    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
+    """Momentum of a target network, from `start` to 1 along a cosine (Grill et al. 2020, section 3.1): a tensor, as
+    `progress` is, in 0..1, that `Method.after_step` is given."""
+    return 1 - (1 - start) * ((math.pi * torch.as_tensor(progress, dtype=torch.float64)).cos() + 1) / 2
 
 
 def ramp_up(progress, share):
     """The part of a weight that is reached, exp(-5 (1 - t)²), where t rises from 0 to 1 over the first `share` of the
-    budget; progress in 0..1 (Laine & Aila 2017, https://arxiv.org/abs/1610.02242). It starts at 0.0067."""
-    t = min(1.0, progress / share) if share else 1.0
-    return math.exp(-5 * (1 - t) ** 2)
+    budget (Laine & Aila 2017, https://arxiv.org/abs/1610.02242). It starts at 0.0067. A tensor, as `progress` is."""
+    return (-5 * (1 - risen(progress, 0, share)) ** 2).exp()
+
+
+def risen(progress, start, full):
+    """What rises evenly from 0 to 1 between two shares of the budget; a tensor, as `progress` is."""
+    progress = torch.as_tensor(progress, dtype=torch.float64)
+    return ((progress - start) / (full - start)).clamp(0, 1) if full > start else (progress >= full).double()
 
 
 @contextlib.contextmanager

@@ -22,21 +22,34 @@ class Step:
 
     net: whose parameters are trained; forward: what is called, `net` itself, its wrapper of several processes, or an
     objective: batch -> {"loss": scalar, …}. train: `lr`, `warmup` and `clip`, as config.Train has them; steps: of the
-    whole training; after: called after the update with the share of the steps that is done, in (0, 1];
-    accumulation: an Accumulation, which takes the place of `forward` where a batch is cut into parts.
+    whole training; after: called after the update with the share of the steps that is done, a scalar in (0, 1] on the
+    net's device; accumulation: an Accumulation, which takes the place of `forward` where a batch is cut into parts;
+    prepare: what is done to a batch first, so that it is a part of what capture.py records.
     """
 
-    def __init__(self, net, forward, optimizer, train, seed, steps, after=lambda progress: None, accumulation=None):
+    def __init__(self, net, forward, optimizer, train, seed, steps, after=lambda progress: None, accumulation=None,
+                 prepare=lambda batch: batch):
         self.net, self.forward, self.optimizer, self.accumulation = net, forward, optimizer, accumulation
-        self.train, self.seed, self.steps, self.after = train, seed, steps, after
+        self.train, self.seed, self.steps, self.after, self.prepare = train, seed, steps, after, prepare
+        self.progress = torch.zeros((), dtype=torch.float64, device=next(net.parameters()).device)
 
     def __call__(self, number, batch):
         """Step `number`, from 0; returns what `forward` did. torch's generators are seeded by (seed, number, rank)."""
-        key = self.seed, number, distributed.rank()
-        torch.manual_seed(rng.key(*key))
+        self.begin(number)
+        return self.work(batch)
+
+    def begin(self, number):
+        """What the host knows of a step: the rest is the same for all of them."""
+        self.key = self.seed, number, distributed.rank()
+        torch.manual_seed(rng.key(*self.key))
         optim.set_learning_rate(self.optimizer, optim.learning_rate(number, self.steps, self.train))
+        self.progress.fill_((number + 1) / self.steps)
+
+    def work(self, batch):
+        """What the device does in a step, in the same memory each time."""
+        batch = self.prepare(batch)
         if self.accumulation:
-            out = self.accumulation.backward(batch, *key)
+            out = self.accumulation.backward(batch, *self.key)
         else:
             out = self.forward(batch)
             out["loss"].backward()
@@ -44,7 +57,7 @@ class Step:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.train.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.after((number + 1) / self.steps)
+        self.after(self.progress)
         return out
 
 
