@@ -115,12 +115,8 @@ class Training:
 
     def loop(self):
         """All steps that are not done yet. What changes here is in method, optimiser or progress: in checkpoints."""
-        train, progress, first = self.run.train, self.progress, self.progress.step
+        train, progress, first, step = self.run.train, self.progress, self.progress.step, self.stepper()
         every = max(1, self.steps // LOGGED)
-        whole = self.method, self.model, self.optimizer, train, self.seed, self.steps, self.method.after_step
-        step = Step(*whole, self.accumulation, self.prepare)
-        if self.captured and self.steps:
-            step = Captured(step, self.device, f"{self.run.name} seed {self.seed}")
         place, batches = (distributed.rank(), distributed.world()), ()
         if self.steps:
             asked = self.seed, train.batch, train.images, *place, first, train.workers, self.method.order
@@ -147,6 +143,14 @@ class Training:
             if self.checkpoint.due():
                 self.finite("the loss", float(out["loss"].detach()))
                 self.save()
+
+    def stepper(self):
+        """What makes a step: its number and a batch of the loader's -> what the method says of it."""
+        whole = self.method, self.model, self.optimizer, self.run.train, self.seed, self.steps, self.method.after_step
+        step = Step(*whole, self.accumulation, self.prepare)
+        if not (self.captured and self.steps):
+            return step
+        return Captured(step, self.device, f"{self.run.name} seed {self.seed}")
 
     def tried(self, batch):
         """What a step of the first batch costs, before anything is trained."""
