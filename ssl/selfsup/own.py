@@ -34,7 +34,9 @@ def write(folder, method, encoder, images, size, judge=None):
         raise UserError(f"method {method} also reads {', '.join(sorted(wants))}, which a folder of images does not have: "
                         "docs/data.md says what has, and conf/experiment how it is used")
     if encoder and encoder not in nets.names():
-        nets.timm.maker(encoder, nets.names())
+        from .nets import timm
+
+        timm.maker(encoder, nets.names())
     name = re.sub(r"\W+", "_", folder.resolve().name.lower()).strip("_") or "own"
     path, text = CONF / f"{name}.yaml", content(name, folder, method, encoder, images, size, judge)
     if path.exists() and path.read_text(encoding="utf-8") != text:
@@ -49,17 +51,27 @@ def content(name, folder, method, encoder, images, size, judge):
     def data(root):
         return {"source": "folder", "root": place(root), "size": size, "val_share": SHARE, "max_bad": 0.01}
 
-    runs = {f"{name}-random": {"method": "random", "data": name, "seeds": [0]},
-            f"{name}-{method}": {"method": method, "data": name, "seeds": [0]}}
-    raw = {"experiment": name, "datasets": {name: data(folder)}, "train": {"images": images} if images else {},
-           "encoder": {"name": encoder} if encoder else {}, "protocols": {}, "runs": runs}
+    net = {"encoder": {"name": encoder}} if encoder else {}
+    runs = {f"{name}-{each}": {"method": each, "data": name, "seeds": [0], **net} for each in dict.fromkeys(("random", method))}
+    raw = {"datasets": {name: data(folder)}, "train": {"images": images} if images else {},
+           "protocols": {}, "runs": runs}
     if judge:
         raw["datasets"][f"{name}_judge"] = data(judge)
         raw["protocols"] = {key: {"runs": dict.fromkeys(runs, f"{name}_judge")} for key in ("knn", "linear")}
-    parts = [f"{key}: {value}\n" if isinstance(value, str) else yaml.safe_dump({key: value}, sort_keys=False, width=200)
-             for key, value in raw.items() if value]
-    return ("# @package _global_\n# Written by `selfsup train`, to be edited, repeated and shared: `make experiment "
-            f"E={name} && make repro` runs it.\n" + "\n".join(parts))
+    lines = ["# @package _global_",
+             f"# Written by `selfsup train`, to be edited, repeated and shared: `make experiment E={name} && make repro` runs it.",
+             f"experiment: {name}"]
+    for key, value in raw.items():
+        if value:
+            nested = key in ("datasets", "protocols", "runs")
+            lines += ["", f"{key}:" if nested else f"{key}: {flow(value)}"]
+            lines += [f"  {inner}: {flow(entry)}" for inner, entry in value.items()] if nested else []
+    return "\n".join(lines) + "\n"
+
+
+def flow(value):
+    """As the files of conf/experiment have it, in one line."""
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
 
 
 def place(path):
