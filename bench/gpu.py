@@ -26,8 +26,8 @@ from selfsup.training.start import Start
 
 FOLDER = Path("data/gpu")
 WARM, TIMED = 8, 40  # steps, of which the first are not timed: capture.WARM, and recording
-PHOTOGRAPHS = 2048
-SAMPLES = {"train": 640, "val": 64, "test": 64}  # of a data set, to run each method on
+PHOTOGRAPHS = 512  # two batches
+SAMPLES = {"train": 256, "val": 40, "test": 40}  # of a data set, to run each method on
 LARGE = {"vit_small": {"name": "vit_small_patch16_224"}, "resnet50": {"name": "resnet50"}}  # timm's
 LEFT_OUT = "cifar"  # experiments whose data are not generated
 EPOCHS, GOAL = 40, 75.0  # of the sprint, in percent of kNN on val
@@ -84,7 +84,7 @@ def sharded(folder, params, experiment, name):
     """Whether the run's data set could be made."""
     run = config.load(params).runs[name]
     spec = yaml.safe_load(params.read_text())["datasets"][run.data]
-    few = {} if spec["source"] == "glyphs" else SAMPLES  # episodes want classes of 20
+    few = {"train": 2000, "val": 200, "test": 200} if spec["source"] == "glyphs" else SAMPLES  # classes of 20
     out = folder / "shards" / f"{experiment}-{run.data}"
     if not (out / "card.json").exists():
         try:
