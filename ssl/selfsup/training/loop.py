@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from .. import data
-from ..core import distributed, rng
+from ..core import curves, distributed, rng
 from ..data.workers import deaths
 from ..errors import UserError
 from ..process import sole_writer
@@ -32,6 +32,7 @@ from .start import Start
 from .step import Step, placed
 
 LOGGED = 200  # rows of history a run
+WARMING = 0.1  # share of the budget before which embeddings may still be all alike
 
 
 def pretrain(
@@ -103,7 +104,7 @@ class Training:
         self.first = None  # loss of the first step, on the device; of who goes on from a checkpoint it was a number
         self.checkpoint = Checkpoint(folder, method, self.optimizer, train.checkpoint_every, self.main)
         self.progress = self.checkpoint.load(device)
-        self.started = time.monotonic() - self.progress.seconds
+        self.started, self.warned = time.monotonic() - self.progress.seconds, False
         if tracker:
             tracker.log(self.progress.history)
             tracker.log(self.progress.judged)
@@ -202,9 +203,17 @@ class Training:
     def record_steps(self, out, since, lr):
         """The scalars' means over the `since` last steps, how the last one's embeddings spread. Returns the loss."""
         means = {name: float(distributed.mean(value)) / since for name, value in self.progress.sums.items()}
-        self.progress.sums = {}
-        self.record(**means, **{name: float(value) for name, value in spread_of(out).items()}, lr=lr)
+        self.progress.sums, spread = {}, {name: float(value) for name, value in spread_of(out).items()}
+        self.record(**means, **spread, lr=lr)
+        self.warn(spread)
         return means["loss"]
+
+    def warn(self, spread):
+        """Once, while it happens: that a run has collapsed is not worth waiting for."""
+        if self.main and not self.warned and curves.collapsed(spread) and self.progress.step > WARMING * self.steps:
+            print(f"\n{self.run.name} seed {self.seed}: embeddings have collapsed at step {self.progress.step} of {self.steps}: "
+                  f"spread {spread['std']:.2f} of 1, effective rank {spread['rank']:.1f}", file=sys.stderr)
+            self.warned = True
 
     def record_judged(self):
         """What the judge says now. The clock stands still meanwhile: it is no cost of the training."""
