@@ -187,6 +187,7 @@ def test_collapse_is_shown_of_the_runs_that_record_it(built):
     root, params, path = built
     text = path.read_text()
     assert 'id="collapse"' in text and text.count("effective rank") > 1
+    assert "<dt>Curves</dt>" in text
     rows = report.collect(params, root)
     for row in rows:
         assert (figures.collapse_plot([row]) is not None) == (row.title in ("simclr", "lonely"))

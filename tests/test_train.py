@@ -21,6 +21,7 @@ import selfsup
 from selfsup import config, data, methods
 from selfsup.training import code, loop, measure, setup
 from selfsup.training.start import digest
+from selfsup.core import curves
 from selfsup.core.colour import rgb_to_lab
 from selfsup import shards
 from selfsup.errors import UserError
@@ -219,6 +220,15 @@ def test_the_spread_is_measured_on_recorded_steps_alone(scenes, tmp_path, monkey
 
 
 # ---------------------------------------------------------------------------------------------- judged while training
+
+
+def test_that_embeddings_have_collapsed_is_said_once_and_while_it_happens(scenes, tmp_path, monkeypatch, capsys):
+    pretrain(make_run("simclr"), scenes, tmp_path / "sound")
+    assert "collapsed" not in capsys.readouterr().err
+    monkeypatch.setattr(curves, "STD", 2.0)  # above what any embeddings reach
+    pretrain(make_run("simclr"), scenes, tmp_path / "collapsed")
+    said = [line for line in capsys.readouterr().err.splitlines() if "collapsed" in line]
+    assert len(said) == 1 and said[0].startswith("tiny-simclr seed 0: embeddings have collapsed at step 2 of 10: spread ")
 
 
 def judge(net, step):

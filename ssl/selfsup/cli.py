@@ -46,6 +46,13 @@ def parser():
 
     add = command(methods)
     add("name", nargs="?", metavar="METHOD", help="one method, in full")
+    add = command(train)
+    add("folder", metavar="FOLDER", type=Path, help="of images, in class folders or not")
+    add("--method", required=True, help="by which it is trained: `selfsup methods` lists them")
+    add("--encoder", help="what is trained, such as resnet18 (default: that of conf/config.yaml)")
+    add("--images", type=int, help="the budget, images seen (default: that of conf/config.yaml)")
+    add("--size", type=int, default=64, help="to which images are made, in pixels (default: %(default)s)")
+    add("--judge", type=Path, metavar="LABELLED_FOLDER", help="images in class folders, to judge on (default: FOLDER, if it has classes)")
     add = command(embed)
     add("encoder", metavar="ENCODER", help=ENCODER)
     add("folder", metavar="FOLDER", help="a folder of images, in folders or not")
@@ -85,6 +92,21 @@ def methods(args):
             last = of.get(name)
             print(f"{last}\n")
         print(entry(name, method, full=bool(args.name)), end="\n\n")
+
+
+def train(args):
+    """Train an encoder on a folder of images, judge it, and say where it is; no YAML to write.
+
+    Writes an experiment into conf/experiment, which can be edited, repeated and shared, chooses it and runs it as `make
+    experiment` and `make repro` do: shards, training, judging, report. The same command goes on where it was stopped."""
+    for option, value in (("--images", args.images), ("--size", args.size)):
+        if value is not None and value < 1:
+            raise UserError(f"{option} should be at least 1, not {value}")
+    from selfsup import own
+
+    name = own.write(args.folder, args.method, args.encoder, args.images, args.size, args.judge)
+    encoders, report = own.run(name)
+    print(f"\nExperiment: conf/experiment/{name}.yaml\nEncoder:    {encoders[f'{name}-{args.method}']}/0\nReport:     {report.resolve()}")
 
 
 def embed(args):

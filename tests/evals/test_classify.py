@@ -62,6 +62,7 @@ def test_whether_it_is_as_right_as_it_is_sure(encoder, data):
     panel = classify.panel(report, rows, {})
     heads, ((row, cells),) = panel.table
     assert heads[:3] == ["Over-confidence", "at least 50 % sure, %", "right of these, %"] and row is rows[0]
+    assert cells[0]["low"] <= cells[0]["accuracy"] <= cells[0]["high"]
     assert [cell["accuracy"] for cell in cells[:3]] == [gap["accuracy"], found["sure"]["50"]["accuracy"],
                                                         found["right"]["50"]["accuracy"]]
     assert panel.sentences == [f"mine: expected calibration error {found['ece']:.1f} %."]
@@ -101,3 +102,8 @@ def test_a_method_of_few_labels_is_trained_and_its_average_judged(tmp_path, monk
     for split, key in (("test", "accuracy"), ("val", "val_accuracy")):
         _, right = classify.predictions(net, classifier, getattr(data, split))
         assert found[key] == evals.percent(right.mean())
+
+
+def test_over_confidence_may_be_below_zero_and_its_interval_too():
+    seeds = {str(seed): {"accuracy": value, "low": value, "high": value, "least": -100.0} for seed, value in enumerate((-5.0, -3.0))}
+    assert evals.summarise(seeds)["low"] < -10

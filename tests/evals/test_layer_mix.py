@@ -54,10 +54,10 @@ def found():
 
 def test_the_mix_starts_as_the_mean_and_is_equation_1():
     layers, mix = torch.randn(3, 4, 5), Mix(3)
-    torch.testing.assert_close(mix(list(layers)), layers.mean(0))
+    torch.testing.assert_close(mix(layers), layers.mean(0))
     mix.weight.data, mix.scale.data = torch.tensor([0.0, 1.0, 2.0]), torch.tensor(3.0)
     weight = np.exp([0, 1, 2]) / np.exp([0, 1, 2]).sum()
-    torch.testing.assert_close(mix(list(layers)), 3 * sum(float(w) * layer for w, layer in zip(weight, layers)))
+    torch.testing.assert_close(mix(layers), 3 * sum(float(w) * layer for w, layer in zip(weight, layers)))
 
 
 def test_a_task_wants_the_layer_that_knows_it_however_large_it_is(found):

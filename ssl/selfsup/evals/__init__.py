@@ -235,11 +235,13 @@ def summarise(per_seed):
     """Mean accuracy over seeds and its 95 % interval, from {seed: {"accuracy", "low", "high", …}} in percent.
 
     With two seeds or more the interval is Student's t over the seeds; with one it is that seed's bootstrap interval.
+    It ends at 0, or what "least" says, and at 100: none is a share that cannot be.
     """
     values = [result["accuracy"] for result in per_seed.values()]
     if len(values) > 1:
         mean, half = students(values)
-        low, high, kind = max(0.0, mean - half), min(100.0, mean + half), "seeds"
+        least = min(result.get("least", 0.0) for result in per_seed.values())
+        low, high, kind = max(least, mean - half), min(100.0, mean + half), "seeds"
     else:
         (only,) = per_seed.values()
         mean, low, high, kind = values[0], only["low"], only["high"], "bootstrap"

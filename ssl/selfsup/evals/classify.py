@@ -72,7 +72,7 @@ def panel(report, rows, options):
 def cells(content):
     both = {(int(least), place): found for place, key in enumerate(("sure", "right"))
             for least, found in content[key].items()}
-    return {(0, 0): content["overconfidence"], **both}
+    return {(0, 0): {**content["overconfidence"], "least": -100.0}, **both}
 
 
 def heading(column):

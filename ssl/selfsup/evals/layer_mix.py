@@ -31,9 +31,9 @@ def choose(encoder, data, tasks: Annotated[list[Text], Range(min_length=1, disti
     its numbers standardised, so that a layer's share is not its size; it starts as everybody's."""
     train, known = features(encoder, data.train, tasks)
     standards = [Standardise(layer) for layer in train]
-    train = [standard(layer) for standard, layer in zip(standards, train)]
+    train = torch.stack([standard(layer) for standard, layer in zip(standards, train)])
     val, truth = features(encoder, data.val, tasks)
-    val = [standard(layer) for standard, layer in zip(standards, val)]
+    val = torch.stack([standard(layer) for standard, layer in zip(standards, val)])
     chosen = {}
     for task in tasks:
         found = []
@@ -48,7 +48,7 @@ def test(encoder, data, chosen, bootstrap):
     """Yields accuracy, low, high (percent, test) and val_accuracy of the first task, and in `tasks` of each, besides
     its `layers`, the share of each from 0, the embedding, up, `scale`, γ, and weight_decay."""
     layers, truth = features(encoder, data.test, list(chosen.chosen))
-    layers = [standard(layer) for standard, layer in zip(chosen.standards, layers)]
+    layers = torch.stack([standard(layer) for standard, layer in zip(chosen.standards, layers)])
     tasks = {}
     for task, (val, decay, model) in chosen.chosen.items():
         right = model(layers).argmax(1) == truth[task]
@@ -75,19 +75,18 @@ def features(encoder, split, tasks):
 
 
 class Mix(nn.Module):
-    """γ Σ s_j h_j of layers [(…), …] -> (…); it starts as their mean."""
+    """γ Σ s_j h_j of layers (L, …) -> (…); it starts as their mean."""
 
     def __init__(self, layers):
         super().__init__()
         self.weight, self.scale = nn.Parameter(torch.zeros(layers)), nn.Parameter(torch.ones(()))
 
     def forward(self, layers):
-        share = self.weight.softmax(0)
-        return self.scale * sum(share[number] * layer for number, layer in enumerate(layers))
+        return self.scale * torch.tensordot(self.weight.softmax(0), layers, 1)
 
 
 class Mixed(nn.Module):
-    """Logits (N, classes) of layers [(N, d), …], which are as wide as each other."""
+    """Logits (N, classes) of layers (L, N, d)."""
 
     def __init__(self, layers, width, classes):
         super().__init__()
@@ -95,13 +94,14 @@ class Mixed(nn.Module):
         nn.init.zeros_(self.classify.weight)
 
     def forward(self, layers):
-        return self.classify(self.mix(layers))
+        # Classified before they are mixed, which is the same and nearly twice as fast: there are few classes.
+        return self.mix(F.linear(layers, self.classify.weight)) + self.classify.bias
 
 
 def fit(layers, labels, classes, decay, steps, lr):
     """A Mixed that minimises the mean cross-entropy + decay / 2 · ‖weight of the classifier‖² + 0.0005 · ‖w‖², the
     authors' decay of the layers' weights (bilm-tf: 0.001 in L2)."""
-    model = Mixed(len(layers), layers[0].shape[1], classes).to(layers[0].device)
+    model = Mixed(len(layers), layers.shape[2], classes).to(layers.device)
     optimizer = torch.optim.Adam(model.parameters(), lr)
     for _ in range(steps):
         optimizer.zero_grad()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup import artefacts, config, encoder, evals
+from selfsup.core import curves
 from selfsup.intervals import Value
 
 FLOOR, CEILING = "random", "supervised"                  # methods that bound those of the same encoder, data and labels
@@ -72,6 +73,18 @@ class Row:
         """What the first seed's method wrote: {title: {"headings", "rows"}}."""
         file = self.first and self.first / "texts.json"
         return artefacts.texts(file) if file and file.exists() else {}
+
+    @property
+    def curve(self):
+        """What the curves say, in a sentence, seeds of another verdict by themselves; "" where there are none."""
+        told = {}
+        for seed, found in ((seed, curves.said(rows)) for seed, rows in self.history.items()):
+            if found:
+                told.setdefault(found[0], []).append((seed, found[1]))
+        many = len(told) > 1
+        parts = [(f"seeds {', '.join(seed for seed, _ in seeds)}: " if many else "") + f"{verdict} ({'; '.join(seeds[0][1])})"
+                 for verdict, seeds in told.items()]
+        return " · ".join(parts)
 
     def mean(self, key):
         """A cost, averaged over the seeds; None if it was not recorded."""

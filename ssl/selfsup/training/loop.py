@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from .. import data
-from ..core import distributed, rng
+from ..core import curves, distributed, rng
 from ..data.workers import deaths
 from ..errors import UserError
 from ..process import sole_writer
@@ -32,6 +32,7 @@ from .start import Start
 from .step import Step, placed
 
 LOGGED = 200  # rows of history a run
+WARMING = 0.1  # share of the budget before which embeddings may still be all alike
 
 
 def pretrain(
@@ -103,7 +104,7 @@ class Training:
         self.first = None  # loss of the first step, on the device; of who goes on from a checkpoint it was a number
         self.checkpoint = Checkpoint(folder, method, self.optimizer, train.checkpoint_every, self.main)
         self.progress = self.checkpoint.load(device)
-        self.started = time.monotonic() - self.progress.seconds
+        self.started, self.warned = time.monotonic() - self.progress.seconds, False
         if tracker:
             tracker.log(self.progress.history)
             tracker.log(self.progress.judged)
@@ -115,12 +116,8 @@ class Training:
 
     def loop(self):
         """All steps that are not done yet. What changes here is in method, optimiser or progress: in checkpoints."""
-        train, progress, first = self.run.train, self.progress, self.progress.step
+        train, progress, first, step = self.run.train, self.progress, self.progress.step, self.stepper()
         every = max(1, self.steps // LOGGED)
-        whole = self.method, self.model, self.optimizer, train, self.seed, self.steps, self.method.after_step
-        step = Step(*whole, self.accumulation, self.prepare)
-        if self.captured and self.steps:
-            step = Captured(step, self.device, f"{self.run.name} seed {self.seed}")
         place, batches = (distributed.rank(), distributed.world()), ()
         if self.steps:
             asked = self.seed, train.batch, train.images, *place, first, train.workers, self.method.order
@@ -147,6 +144,14 @@ class Training:
             if self.checkpoint.due():
                 self.finite("the loss", float(out["loss"].detach()))
                 self.save()
+
+    def stepper(self):
+        """What makes a step: its number and a batch of the loader's -> what the method says of it."""
+        whole = self.method, self.model, self.optimizer, self.run.train, self.seed, self.steps, self.method.after_step
+        step = Step(*whole, self.accumulation, self.prepare)
+        if not (self.captured and self.steps):
+            return step
+        return Captured(step, self.device, f"{self.run.name} seed {self.seed}")
 
     def tried(self, batch):
         """What a step of the first batch costs, before anything is trained."""
@@ -198,9 +203,17 @@ class Training:
     def record_steps(self, out, since, lr):
         """The scalars' means over the `since` last steps, how the last one's embeddings spread. Returns the loss."""
         means = {name: float(distributed.mean(value)) / since for name, value in self.progress.sums.items()}
-        self.progress.sums = {}
-        self.record(**means, **{name: float(value) for name, value in spread_of(out).items()}, lr=lr)
+        self.progress.sums, spread = {}, {name: float(value) for name, value in spread_of(out).items()}
+        self.record(**means, **spread, lr=lr)
+        self.warn(spread)
         return means["loss"]
+
+    def warn(self, spread):
+        """Once, while it happens: that a run has collapsed is not worth waiting for."""
+        if self.main and not self.warned and curves.collapsed(spread) and self.progress.step > WARMING * self.steps:
+            print(f"\n{self.run.name} seed {self.seed}: embeddings have collapsed at step {self.progress.step} of {self.steps}: "
+                  f"spread {spread['std']:.2f} of 1, effective rank {spread['rank']:.1f}", file=sys.stderr)
+            self.warned = True
 
     def record_judged(self):
         """What the judge says now. The clock stands still meanwhile: it is no cost of the training."""
