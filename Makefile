@@ -16,7 +16,7 @@ repro: .git .venv/installed ## install what is needed, run every stage that is n
 	dvc repro; status=$$?; python pipelines/experiment.py --save && exit $$status
 	@echo
 	@echo "Report:  $(CURDIR)/data/report/$(EXPERIMENT)/report.html"
-	@echo "MLflow:  make ui, then open http://127.0.0.1:5000"
+	@echo "MLflow:  make ui, which says the address"
 
 parallel: .git .venv/installed ## the same by Snakemake, independent stages at the same time
 	snakemake --profile profiles/local; status=$$?; python pipelines/experiment.py --save && exit $$status
@@ -28,7 +28,7 @@ bench: .venv/installed ## the benchmarks
 	python -m bench
 
 ui: .venv/installed ## compare runs in MLflow
-	mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+	python pipelines/ui.py
 
 track: .venv/installed ## rebuild MLflow's runs from the versioned files
 	python pipelines/track.py

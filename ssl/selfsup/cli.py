@@ -6,7 +6,6 @@ Everything heavy is imported by the command that needs it, so that --help and `c
 import argparse
 import contextlib
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -14,6 +13,7 @@ import textwrap
 from pathlib import Path
 
 from selfsup import config, errors, process
+from selfsup.config import catalogue
 from selfsup.errors import UserError, elsewhere, nearest, nearest_path
 
 ENCODER = "a run's name, such as quick-simclr, or an encoder folder: a run's, or that of one of its seeds"
@@ -75,7 +75,7 @@ def methods(args):
     type and range."""
     from selfsup import methods
 
-    of = families()
+    of = catalogue.families()
     order = list(of)
     names = sorted(methods.names(), key=lambda name: order.index(name) if name in of else len(order))
     last = None
@@ -190,26 +190,12 @@ def whole(out):
             os.replace(file, out.parent / file.name)
 
 
-def families():
-    """{method: family} in the README's order; its table is the only list of families. {} where there is no README."""
-    readme = Path(__file__).parents[2] / "README.md"
-    found, family = {}, None
-    for line in readme.read_text(encoding="utf-8").splitlines() if readme.exists() else []:
-        if heading := re.match(r"\| \*\*(.+?)\*\* \|", line):
-            family = heading[1]
-        elif not line.startswith("|"):
-            family = None
-        elif family:
-            found |= dict.fromkeys(re.findall(r"`(\w+)`", line.split("|")[1]), family)
-    return found
-
-
 def entry(name, method, full):
     """A method's entry in the catalogue; `full` with all that its docstring says."""
     import inspect
 
-    summary = sys.modules[method.__module__].__doc__.strip()
-    paper, _, rest = inspect.getdoc(method).partition("\n\n")
+    summary, paper = catalogue.summary(method), catalogue.paper(method)
+    rest = inspect.getdoc(method).partition("\n\n")[2]
     known = config.arguments(method)
     parameters = [key if value is inspect.Parameter.empty else f"{key}={value!r}" for key, (_, value) in known.items()]
     lines = {"paper": paper, "inputs": f"{type(method.inputs).__name__} of {', '.join(method.inputs.columns)}"}
