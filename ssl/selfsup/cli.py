@@ -1,6 +1,7 @@
 """`selfsup COMMAND`: the catalogue of methods, and what trained encoders are good for. Run it where data/ lies.
 
-Everything heavy is imported by the command that needs it, so that --help and `compare` answer at once.
+Everything heavy is imported by the command that needs it, so that --help answers at once, and
+`compare` unless it has to ask for a method's defaults.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def parser():
     add = command(embed)
     add("encoder", metavar="ENCODER", help=ENCODER)
     add("folder", metavar="FOLDER", help="a folder of images, in folders or not")
-    add("-o", "--out", type=Path, required=True, help="the Parquet file to write")
+    add("-o", "--out", type=Path, required=True, help="the file to write: .parquet, .csv, .npz or .npy")
     add = command(neighbours)
     add("encoder", metavar="ENCODER", help=ENCODER)
     add("folder", metavar="FOLDER", help="a folder of images, in folders or not")
@@ -88,14 +89,16 @@ def methods(args):
 
 
 def embed(args):
-    """Write the features of all images below a folder to a Parquet file, with the columns path and feature.
+    """Write the features of all images below a folder to a file, in the format that its ending says.
 
-    Images are decoded, resized and normalised exactly as for training and judging. Unreadable ones are left out and
+    .parquet has the columns path and feature, .csv a column a number, .npz the arrays path and feature; .npy has the
+    features alone, and a text file beside it the paths. Images are decoded, resized and normalised exactly as for training and judging. Unreadable ones are left out and
     named."""
+    from selfsup import embed
+
+    embed.writer(args.out)
     with whole(args.out) as part:
         encoder = load(args.encoder)
-        from selfsup import embed
-
         count = embed.write(encoder, args.folder, part)
     print(f"{args.out}: {count} images, {encoder.dim} numbers each")
 
@@ -171,7 +174,7 @@ def load(word, device=None):
 
     import selfsup
 
-    return selfsup.load(folder).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return selfsup.load(folder, frozen=True).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @contextlib.contextmanager
