@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from selfsup import artefacts, encoder
+import selfsup
+from selfsup import artefacts
 from selfsup.errors import UserError
 
 DATA = "encoder"  # of the folder: what both of MLflow's loaders are given
@@ -101,11 +102,11 @@ def load(path, seed, weights, md5=None):
     for root in roots:
         file = root / path / str(seed) / "weights.safetensors"
         if file.exists() and artefacts.sha256(file) == weights:
-            return encoder.load(file.parent)
+            return selfsup.load(file.parent)
     for root in roots if md5 else ():
         with tempfile.TemporaryDirectory() as folder:
             if bring(root, md5, str(seed), Path(folder)) and artefacts.sha256(Path(folder) / "weights.safetensors") == weights:
-                return encoder.load(folder)
+                return selfsup.load(folder)
     places = f"neither in {', '.join(map(str, roots))} nor in DVC's cache or remote there" if roots else "not here"
     raise UserError(f"the weights {weights[:12]} of {path}/{seed} are {places}: work in a checkout whose remote has them, or "
                     "`dvc pull`")
