@@ -6,11 +6,11 @@ export PYTHONPATH := ssl
 # DVC asks for it, and the system knows no name for some users.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 
-.PHONY: help repro parallel test bench ui track claims pictures experiment params tune
+.PHONY: help repro parallel test bench ui track dag clean-scratch claims pictures experiment params tune
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 15
 
 repro: .git .venv/installed ## install what is needed, run every stage that is not up to date, say where the report is
 	dvc repro; status=$$?; python pipelines/experiment.py --save && exit $$status
@@ -32,6 +32,12 @@ ui: .venv/installed ## compare runs in MLflow
 
 track: .venv/installed ## rebuild MLflow's runs from the versioned files
 	python pipelines/track.py
+
+dag: .venv/installed ## draw the stages of the chosen experiment, and which are out of date
+	python pipelines/dag.py
+
+clean-scratch: .venv/installed ## free the disk of what is made again when needed: checkpoints of what is done, decoded images
+	python pipelines/clean.py
 
 claims: .venv/installed ## what the experiments on the lectures' claims have found
 	python pipelines/claims.py
