@@ -6,17 +6,17 @@ export PYTHONPATH := ssl
 # DVC asks for it, and the system knows no name for some users.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 
-.PHONY: help repro parallel test bench ui track claims pictures experiment params tune
+.PHONY: help repro parallel test bench ui track dag clean-scratch claims pictures experiment params tune
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 15
 
 repro: .git .venv/installed ## install what is needed, run every stage that is not up to date, say where the report is
 	dvc repro; status=$$?; python pipelines/experiment.py --save && exit $$status
 	@echo
 	@echo "Report:  $(CURDIR)/data/report/$(EXPERIMENT)/report.html"
-	@echo "MLflow:  make ui, then open http://127.0.0.1:5000"
+	@echo "MLflow:  make ui, which says the address"
 
 parallel: .git .venv/installed ## the same by Snakemake, independent stages at the same time
 	snakemake --profile profiles/local; status=$$?; python pipelines/experiment.py --save && exit $$status
@@ -28,10 +28,16 @@ bench: .venv/installed ## the benchmarks
 	python -m bench
 
 ui: .venv/installed ## compare runs in MLflow
-	mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+	python pipelines/ui.py
 
 track: .venv/installed ## rebuild MLflow's runs from the versioned files
 	python pipelines/track.py
+
+dag: .venv/installed ## draw the stages of the chosen experiment, and which are out of date
+	python pipelines/dag.py
+
+clean-scratch: .venv/installed ## free the disk of what is made again when needed: checkpoints of what is done, decoded images
+	python pipelines/clean.py
 
 claims: .venv/installed ## what the experiments on the lectures' claims have found
 	python pipelines/claims.py

@@ -22,10 +22,10 @@ if __name__ == "__main__":
 
 from selfsup import config, errors, tracking  # noqa: E402
 from selfsup.errors import UserError  # noqa: E402
-from selfsup.tracking import store  # noqa: E402
+from selfsup.tracking import store, view  # noqa: E402
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SIZE = {"report": (1360, 720), "mlflow": (1500, 1000)}
+SIZE = {"report": (1360, 720), "mlflow": (1600, 860)}
 PATIENCE = 90  # seconds for a page, and for MLflow's server, which imports for a while
 # Of the report: from the results' heading to the first figures, without the notes between them.
 REPORT = """(() => {
@@ -44,14 +44,12 @@ LABELS = """(() => {
     const box = svg.getBoundingClientRect(), top = from.getBoundingClientRect().top + 2;
     return {x: Math.max(0, box.left - 20), width: box.width + 40, y: top + scrollY, height: box.bottom - top + 10};
 })()"""
-# Of MLflow: charts of what tells runs apart. The search field is filled as by hand, else React does not notice.
-SEARCH = 'document.querySelector("input[placeholder=\'Search metric charts\']")'
-CHARTS = "_accuracy$|cost_(seconds|images_per_second)$"
+# Of MLflow: the table of runs with its accuracies, without what covers it.
+TABLE = 'document.querySelectorAll("[role=row] a[href*=\'/runs/\']").length > 0'
 TIDY = """(() => {
-    document.querySelector("button[aria-label='Close assistant'], button[aria-label='Close']")?.click();
-    document.head.insertAdjacentHTML("beforeend", "<style>.modebar { display: none }</style>");
+    for (const button of document.querySelectorAll("button[aria-label='Close assistant'], button[aria-label='Close']"))
+        button.click();
 })()"""
-DRAWN = 'document.querySelectorAll(".main-svg").length > 0'
 
 
 class Browser:
@@ -167,19 +165,15 @@ def server():
 
 
 def runs(page, out, params):
-    """The charts of the experiment's runs."""
+    """The table of the experiment's runs, as `make ui` opens it."""
     tracking.sync(params)
     with store.client(Path.cwd()) as client:
         experiment = client.get_experiment_by_name(params.experiment).experiment_id
     with server() as address:
-        url = f"{address}/#/experiments/{experiment}/runs?compareRunsMode=CHART"
-        page.open(url, f"!!{SEARCH} && {DRAWN}", SIZE["mlflow"])
+        url = address + view.address(experiment)
+        page.open(url, TABLE, SIZE["mlflow"])
         page.value(TIDY)
-        page.value(f"{SEARCH}.focus()")
-        page.call("Input.insertText", text=CHARTS)
-        page.value(f"{SEARCH}.blur()")
-        time.sleep(3)  # charts move and draw themselves
-        page.wait(DRAWN, url)
+        time.sleep(2)  # what is closed moves away
         page.shoot(out)
 
 

@@ -20,6 +20,7 @@ import selfsup
 from selfsup import cli, config, evals, methods, nets
 from selfsup import encoder
 from selfsup import shards
+from selfsup.config import catalogue
 from selfsup.data import tars
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +104,23 @@ def test_a_parquet_file_says_whose_features_it_has(work):
     about = json.loads(schema.metadata[b"selfsup"])
     assert (about["run"], about["seed"], about["data"]["hash"]) == ("tiny-vit", 0, "d" * 64)
     assert schema.field("feature").type.list_size == 16
+
+
+def test_features_are_written_as_the_ending_says(work, capsys):
+    expected = embedded("tiny-convnet", "pictures")
+    for ending in ("csv", "npz", "npy"):
+        cli.main(["embed", "tiny-convnet", "pictures", "-o", f"x.{ending}"])
+    lines = [line.split(",") for line in Path("x.csv").read_text().splitlines()]
+    assert lines[0][:2] == ["path", "f0"] and len(lines) == 13
+    archive, array = np.load("x.npz"), np.load("x.npy")
+    for paths, x in (([line[0] for line in lines[1:]], np.array([line[1:] for line in lines[1:]], dtype="float32")),
+                     (archive["path"].tolist(), archive["feature"]), (Path("x.txt").read_text().splitlines(), array)):
+        assert paths == list(expected)
+        np.testing.assert_array_equal(x, torch.stack([*expected.values()]).numpy())
+    assert json.loads(str(archive["selfsup"]))["run"] == "tiny-convnet"
+    with pytest.raises(SystemExit):
+        cli.main(["embed", "tiny-convnet", "pictures", "-o", "x.h5"])
+    assert "x.h5: features are written as .parquet, .csv, .npy, .npz" in capsys.readouterr().err and not Path("x.h5").exists()
 
 
 def test_batches_make_no_difference(work, monkeypatch):
@@ -239,7 +257,7 @@ def test_compare_says_what_differs_and_by_how_much(work, capsys):
     assert rows["data"].endswith("the same")
     assert rows["code"].endswith("differs: methods/moco.py, methods/simclr.py, rng.py")
     assert rows["method"] == "method simclr moco" and rows["train.lr"] == "train.lr 0.001 0.01"
-    assert rows["args.temperature"] == "args.temperature 0.5 –" and "train.batch" not in rows and "cost %" not in rows
+    assert rows["args.temperature"] == "args.temperature 0.5 default" and "train.batch" not in rows and "cost %" not in rows
     assert rows["knn %"] == "knn % 20.0 [18.0, 22.0] 25.5 [23.5, 27.5] +5.5 [+2.7, +8.3]"
     assert rows["linear %"].endswith("-2.0 [-9.1, +5.1]")
     assert rows["retrieval %"] == "retrieval % – 10.0 [9.0, 11.0]"
@@ -247,6 +265,19 @@ def test_compare_says_what_differs_and_by_how_much(work, capsys):
     assert one["knn %"].endswith("+5.5 [+2.7, +8.3]")
     rows = table(capsys, "tiny-a", "tiny-a")
     assert set(rows) == {"", "data", "code", "knn %", "linear %"} and rows["code"].endswith("the same")
+    assert rows["knn %"].endswith("20.0 [18.0, 22.0] 0, the same encoder")
+
+
+def test_compare_knows_the_defaults_of_the_code_that_is_here(work, capsys):
+    from types import SimpleNamespace
+
+    from selfsup.training.code import code_hash
+
+    code = code_hash(SimpleNamespace(method="simclr", encoder={"name": "convnet"}))
+    for run, args in (("tiny-a", {"temperature": 0.1}), ("tiny-b", {}), ("tiny-c", {"temperature": 0.5})):
+        save(run, args=args, code=code)
+    assert table(capsys, "tiny-a", "tiny-b")["args.temperature"] == "args.temperature 0.1 0.5 (default)"
+    assert "args.temperature" not in table(capsys, "tiny-b", "tiny-c")
 
 
 def test_compare_reads_each_run_where_it_lies(work, tmp_path, capsys, monkeypatch):
@@ -260,8 +291,23 @@ def test_compare_reads_each_run_where_it_lies(work, tmp_path, capsys, monkeypatc
     assert rows["seeds"] == "seeds 0 0, 1"
 
 
+def test_the_lines_on_fine_tuning_train_the_whole_encoder(work):
+    """Those in README, as they stand there, on images that are red or blue."""
+    folder = config.encoders("tiny-convnet")
+    (lines,) = re.findall(r"```python\n(model = .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    images = torch.zeros(64, 3, 16, 16, dtype=torch.uint8)
+    labels = torch.arange(64) % 2
+    images[torch.arange(64), 2 * labels] = 200
+    told = {"torch": torch, "encoder": selfsup.load(folder), "classes": 2, "batches": [(images, labels)] * 20}
+    exec(lines, told)
+    before = selfsup.load(folder, frozen=True)
+    assert told["loss"] < 0.3
+    assert all(not torch.equal(a, b) for a, b in zip(told["encoder"].parameters(), before.parameters()) if a.std() > 0)
+    assert not any(p.requires_grad for p in before.parameters()) and not before.training
+
+
 def test_the_catalogue_has_every_method_in_its_family(capsys):
-    assert set(cli.families()) == set(methods.names())  # the README's table
+    assert set(catalogue.families()) == set(methods.names())  # the README's table
     cli.main(["methods"])
     out = capsys.readouterr().out
     assert all(f"\n{name}\n" in out for name in methods.names())

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+import yaml
 
-from selfsup import shards, sources
+from selfsup import config, shards, sources
+from selfsup.config import compose
 from selfsup.data import images, sound
 from selfsup.errors import UserError
 from tests.conftest import ROOT
@@ -120,3 +123,23 @@ def test_the_page_names_the_words_and_endings_there_are():
     assert all(f"`{word}`" in text for word in sources.ALIASES) and all(f"`{name}`" in text for name in sources.NAMES)
     assert f"**Endings**: {', '.join(images.EXTENSIONS)}, in either case" in text
     assert len(BLOCKS) > 20 and "docs/data.md" in (ROOT / "README.md").read_text()
+
+
+def test_every_source_has_an_example_that_params_take(tmp_path):
+    """The page's experiment with the line of every source, and a run of each, composed as DVC does it."""
+    page = (ROOT / "docs/data.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| `(\w+)` \| `(\{.*?\})`.*\| `(\{.*\})` \|$", page, re.MULTILINE)
+    assert {name for name, _, _ in rows} == set(sources.names())
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    own = yaml.safe_load(example)
+    for name, line, run in rows:
+        spec = yaml.safe_load(line)
+        assert spec["source"] == name
+        own["datasets"][f"my_{name}"] = spec
+        own["runs"][f"mine-of-{name}"] = {"data": f"my_{name}", "seeds": [0], **yaml.safe_load(run)}
+    (tmp_path / "conf/experiment/mine.yaml").write_text("# @package _global_\n" + yaml.safe_dump(own, sort_keys=False))
+    compose.write(tmp_path / "params.yaml", tmp_path / "conf", "experiment=mine")
+    params = config.load(tmp_path / "params.yaml")
+    config.check(params)
+    assert len(params.runs) == len(rows) + 3

@@ -155,13 +155,40 @@ def test_the_table(built):
                 for name, row in rows.items()}
     assert verdicts == {"random": "floor", "supervised": "ceiling", "rotation": "not above floor note", "moco": "",
                         "simclr": "above floor Linear", "clip": "above floor Linear",
-                        "lonely": ""}                    # no floor with its encoder
+                        "lonely": "no floor with this encoder"}
     assert rows["moco"][2:] == [""] * 11
 
 
 def test_no_share_of_a_ceiling_where_there_is_none(built):
     rows = [row for row in report.collect(built[1], built[0]) if row.title in ("supervised", "lonely", "moco")]
     assert panels.shared(built[1], rows) is None and rows[0].share("linear") == 100
+
+
+def test_intervals_of_two_seeds_and_runs_without_a_floor_are_explained(built):
+    notes = (built[0] / "data/report/tiny/table.md").read_text()
+    assert "standard error times 12.7, that of three seeds times 4.3, of five times 2.8" in notes
+    assert "By test samples alone" in notes and "simclr Linear [36.0, 44.0]" in notes
+    assert "No floor with this encoder, or" in notes
+
+
+def test_uneven_classes_have_their_counts_and_a_balanced_accuracy(built, tmp_path):
+    from selfsup.report import uneven
+
+    root, params, _ = built
+    card = tars.card_of(root / "data/shards/scenes")
+    assert not [*uneven.notes({"scenes": card})] and not uneven.panel(params, report.collect(params, root))
+    skewed = {**card, "class_counts": {"test": [40, *[5] * (len(card["classes"]) - 1)]}}
+    (note,) = uneven.notes({"scenes": skewed})
+    assert f"always says {card['classes'][0]} is right about 47.1 %" in note and f"{card['classes'][1]} 5" in note
+    shutil.copytree(root, tmp_path / "skewed")
+    file = tmp_path / "skewed" / config.results("tiny-simclr") / "linear.json"
+    content = json.loads(file.read_text())
+    for seed in content["seeds"].values():
+        seed["balanced"] = {"accuracy": 33.0, "low": 30.0, "high": 36.0}
+    file.write_text(json.dumps(content))
+    (panel,) = uneven.panel(params, report.collect(params, tmp_path / "skewed"))
+    cells = {row.title: cell for row, (cell,) in panel.table[1]}
+    assert panel.table[0] == ["Linear"] and cells["simclr"]["accuracy"] == 33 and cells["random"] is None
 
 
 def test_few_labels_and_layers(built):
@@ -338,7 +365,7 @@ def test_few_labels_are_compared_with_the_same_labels_alone(built, tmp_path):
     assert bounds["simclr-40"] == ["random-40", None] and bounds["simclr-8"] == [None, None]
     verdicts = {name: row.verdict[0] for name, row in rows.items()}
     assert verdicts == {"random": "floor", "supervised": "ceiling", "simclr": "above floor", "random-20": "floor",
-                        "supervised-20": "from scratch", "simclr-20": "above from scratch", "simclr-8": "",
+                        "supervised-20": "from scratch", "simclr-20": "above from scratch", "simclr-8": "no floor with these labels",
                         "moco-20": "not above from scratch", "random-40": "floor", "simclr-40": "above floor"}
     cards = {"scenes": tars.card_of(root / "data/shards/scenes")}
     said = [*report.notes(params, [*rows.values()], cards)]

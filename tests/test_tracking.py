@@ -1,5 +1,6 @@
 import base64
 import contextlib
+import functools
 import http.server
 import importlib.util
 import json
@@ -22,7 +23,7 @@ from safetensors.numpy import save_file
 
 from selfsup import config, tracking
 from selfsup.errors import UserError
-from selfsup.tracking import live, names, store
+from selfsup.tracking import live, names, runs, store, view
 
 LIBRARY = Path(tracking.__file__).parents[2]
 TRAIN = dict(images=2000, batch=20, optimizer="adamw", lr=1e-3, weight_decay=0.05, warmup=0.1, clip=1.0,
@@ -54,11 +55,16 @@ def root(made, tmp_path):
     return tmp_path
 
 
+@functools.cache
+def protocols():
+    return config.load(Path(__file__).parents[1] / "params.yaml").protocols
+
+
 def settings(*names):
     train = config.Train(**TRAIN)
     runs = {name: config.Run(name=name, method="simclr", data="scenes", seeds=[0, 1], encoder=ENCODER,
                              args={"temperature": 0.2}, train=train) for name in names}
-    return config.Params.model_construct(experiment="quick", runs=runs)
+    return config.Params.model_construct(experiment="quick", runs=runs, protocols=protocols())
 
 
 def history(rows=100):
@@ -128,17 +134,22 @@ def count(root):
 def test_sync_makes_a_complete_run_once(root):
     encoder(root)
     folder = encoder(root, seed=1)
-    few = {"way": "linear", "linear": {"1": {"labels": 60, "accuracy": 34.0}}}
+    few = {"way": "linear", "linear": {"0.1": {"labels": 60, "accuracy": 34.0, "weight_decay": 0.01}}}
     (root / config.results("quick-simclr") / "low_shot.json").write_text(json.dumps({"seeds": {"0": few}}))
     outs = [{"path": "data/encoders/quick/quick-simclr", "md5": "abc.dir"}]
     (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"pretrain@quick-simclr": {"outs": outs}}}))
     assert tracking.sync(settings("quick-simclr"), "quick-simclr", root) == 1
     assert first_view(root) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
     parent, seed, _ = rows(root)
+    opened = client(root).get_experiment_by_name("quick").tags
+    assert json.loads(opened[view.TAG])["selectedColumns"][:2] == ["metrics.`knn_accuracy`", "metrics.`cost_seconds`"]
+    assert f"({view.address(seed.info.experiment_id)})" in opened[runs.NOTE]
 
     data = parent.data
     assert parent.info.status == "FINISHED" and data.params["method"] == "simclr" and data.params["seed"] == "all"
     assert data.metrics == {"knn_accuracy": 41.5, "knn_low": 40.5, "knn_high": 42.5, "cost_seconds": 13.0}
+    assert (data.tags["family"], data.tags["encoder"], data.tags["data"]) == ("agree across views", "convnet", "scenes")
+    assert data.tags["selfsup.knn.k"] == "20" and "Chen et al. 2020" in data.tags[runs.NOTE]
     assert data.tags["selfsup.knn_interval"] == "seeds" and data.tags["selfsup.cost_device"] == "cpu"
     (used,) = parent.inputs.dataset_inputs
     assert used.dataset.name == "scenes" and used.dataset.digest == "c" * 12
@@ -148,7 +159,10 @@ def test_sync_makes_a_complete_run_once(root):
     assert data.params["args.temperature"] == "0.2" and data.params["train.lr"] == "0.001"
     assert (data.metrics["knn_accuracy"], data.metrics["knn_low"], data.metrics["cost_seconds"]) == (41.5, 39.5, 12.5)
     assert data.tags["selfsup.cost_device"] == "cpu" and data.tags["selfsup.low_shot_way"] == "linear"
-    assert (data.metrics["low_shot_linear_1_accuracy"], data.metrics["low_shot_linear_1_labels"]) == (34.0, 60)
+    assert (data.metrics["low_shot_linear_0.1_accuracy"], data.metrics["low_shot_linear_0.1_labels"]) == (34.0, 60)
+    assert (data.params["knn.k"], data.params["low_shot.linear.0.1.weight_decay"]) == ("20", "0.01")  # chosen on val
+    assert not [key for key in data.metrics if key.endswith(("_k", "_decay"))]
+    assert {point.step for point in client(root).get_metric_history(info.run_id, "knn_accuracy")} == {0}, "a bar, no dot"
     assert sorted(v for k, v in data.metrics.items() if k.startswith("zero_shot_prompts_")) == [30.0, 40.0]
     curve = client(root).get_metric_history(info.run_id, "loss")
     assert {point.step: point.value for point in curve} == {row["images"]: row["loss"] for row in history()}
@@ -157,7 +171,7 @@ def test_sync_makes_a_complete_run_once(root):
     assert [file.path for file in client(root).list_artifacts(info.run_id, "pictures")] == ["pictures/views.png"]
     version = client(root).search_model_versions("name = 'quick-simclr'", order_by=["version_number ASC"])[0]
     assert version.tags["dvc.md5"] == "abc.dir" and version.tags["selfsup.encoder"] == data.tags["selfsup.encoder"]
-    assert version.run_id == info.run_id and version.source == "dvc://data/encoders/quick/quick-simclr/0"
+    assert version.run_id == info.run_id and version.source == f"{info.artifact_uri}/model"
 
     before = count(root)
     tracking.sync(settings("quick-simclr"), "quick-simclr", root)
@@ -167,6 +181,13 @@ def test_sync_makes_a_complete_run_once(root):
     tracking.sync(settings("quick-simclr"), root=root)
     assert [run.data.metrics["knn_accuracy"] for run in rows(root)] == [30.0, 30.0, 31.0]
     shutil.rmtree(folder)
+    chosen = json.loads((root / config.results("quick-simclr") / "knn.json").read_text())
+    chosen["seeds"]["0"]["k"] = 5  # a parameter of MLflow never changes: the seed's run is made anew
+    (root / config.results("quick-simclr") / "knn.json").write_text(json.dumps(chosen))
+    tracking.sync(settings("quick-simclr"), root=root)
+    assert first_view(root) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
+    assert (rows(root)[1].data.params["knn.k"], rows(root)[0].data.tags["selfsup.knn.k"]) == ("5", "5")
+    assert len(client(root).get_metric_history(rows(root)[1].info.run_id, "loss")) == 100
     encoder(root, code="e" * 64)  # trained again with other code: a new run beside the old one
     tracking.sync(settings("quick-simclr"), root=root)
     assert sorted(map(len, dict(enumerate(seeds for _, seeds in first_view(root))).values())) == [1, 2]
@@ -199,7 +220,100 @@ def test_results_on_other_data_skipped_ones_and_those_of_a_former_training(root)
     assert parent.data.metrics == {"knn_accuracy": 41.5, "knn_low": 40.5, "knn_high": 42.5, "cost_seconds": 12.5,
                                    "digits_knn_accuracy": 71.0, "digits_knn_low": 70.0, "digits_knn_high": 72.0}
     assert parent.data.tags["selfsup.linear_skipped"] == "scenes has no labels"
-    assert seed.data.metrics["digits_knn_k"] == 5 and not [key for key in seed.data.metrics if "linear" in key]
+    assert seed.data.params["digits_knn.k"] == "5" and not [key for key in seed.data.metrics if "linear" in key]
+
+
+def test_how_often_a_pretext_task_is_solved_is_no_judges_accuracy():
+    row = {"images": 20, "step": 1, "accuracy": 0.5, "val_accuracy": 0.25, "accuracy_back": 0.75, "knn_val_accuracy": 61.0}
+    assert {name: value for name, value, _ in names.points([row])} == {
+        "pretext_accuracy": 0.5, "pretext_val_accuracy": 0.25, "pretext_accuracy_back": 0.75, "knn_val_accuracy": 61.0}
+
+
+def test_defaults_are_parameters_where_the_code_that_trained_is_here(root):
+    info = json.loads((encoder(root) / "encoder.json").read_text())
+    assert "args.hidden" not in tracking.parameters(names.full(info))  # of other code: who knows
+    from selfsup.training.code import code_hash
+    run = settings("quick-simclr").runs["quick-simclr"]
+    told = tracking.parameters(names.full(info | {"code": code_hash(run)}))
+    assert (told["args.temperature"], told["args.hidden"], told["args.augment"]) == ("0.2", "2048", "simclr")
+    assert (told["encoder.width"], told["encoder.norm"]) == ("8", "batch")
+    assert names.fingerprint(names.full(info)) == names.fingerprint(info)
+    assert names.full(info | {"method": "of_a_colleague"})["method"] == "of_a_colleague"
+
+
+def test_the_report_is_an_artifact_and_stays_one_when_the_checkout_is_renamed(root):
+    folder = root / "before"
+    encoder(folder)
+    shutil.move(root / "mlflow.db", folder)
+    (folder / "data/report/quick").mkdir(parents=True)
+    (folder / "data/report/quick/report.html").write_text("<p>a report")
+    (folder / "params.yaml").write_text("experiment: quick")
+    for _ in range(2):
+        tracking.sync(settings("quick-simclr"), root=folder)
+    assert first_view(folder) == [("quick-simclr", ["quick-simclr/0"]), ("report", [])]
+    now = folder.rename(root / "50% now")
+    with store.client(now) as mlflow:
+        artifacts = {run.info.run_name: [file.path for file in mlflow.list_artifacts(run.info.run_id)] for run in rows(now)}
+        where = mlflow.get_model_version("quick-simclr", "1").source
+    assert artifacts == {"quick-simclr": [], "quick-simclr/0": ["model", "pictures"], "report": ["params.yaml", "report.html"]}
+    assert where.startswith(str(now / "mlruns/quick")) and Path(where, "MLmodel").exists()
+
+
+def test_a_model_version_is_loaded_from_the_checkout_and_then_from_dvc(root, monkeypatch):
+    """By both of MLflow's loaders, and without a pickle; trained again since, or not there, it is brought from DVC's cache."""
+    import mlflow
+    import torch
+    from dvc.repo import Repo
+
+    import selfsup
+    from selfsup import nets
+
+    monkeypatch.chdir(root)
+    folder = encoder(root)
+    about = {"size": 16, "columns": ["image"], "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
+    info = json.loads((folder / "encoder.json").read_text())
+
+    def train():
+        made = nets.build("convnet", card=about, width=4)
+        selfsup.encoder.save(folder, {"encoder": made}, {**info, **about, "dim": made.dim, "parts": {"encoder": made.config}})
+
+    train()
+    (root / "dvc.yaml").write_text("stages: {}")
+    with Repo.init(no_scm=True) as repo:
+        (stage,) = repo.add(str(folder.parent))
+        outs = [{"path": "data/encoders/quick/quick-simclr", "md5": stage.outs[0].hash_info.value}]
+    (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"pretrain@quick-simclr": {"outs": outs}}}))
+    tracking.sync(settings("quick-simclr"), root=root)
+    mlflow.set_tracking_uri(f"sqlite:///{root}/mlflow.db")
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16), dtype="uint8")
+    trained = selfsup.load(folder)
+    expected = trained(trained.prepare(torch.from_numpy(images))).detach().numpy()
+
+    def loaded():
+        net = mlflow.pytorch.load_model("models:/quick-simclr/1")
+        features = mlflow.pyfunc.load_model("models:/quick-simclr/1").predict(images)
+        np.testing.assert_array_equal(net(net.prepare(torch.from_numpy(images))).detach().numpy(), features)
+        return features
+
+    np.testing.assert_allclose(loaded(), expected, atol=1e-6)
+    train()  # again, to other weights
+    np.testing.assert_allclose(loaded(), expected, atol=1e-6)
+    shutil.rmtree(folder.parent)
+    np.testing.assert_allclose(loaded(), expected, atol=1e-6)
+    shutil.rmtree(root / ".dvc/cache")
+    with pytest.raises(UserError, match="the weights .* of data/encoders/quick/quick-simclr/0 are neither in .* nor in DVC"):
+        mlflow.pytorch.load_model("models:/quick-simclr/1")
+
+
+def test_a_variant_of_dvc_is_recorded_in_the_repositorys_store(root, monkeypatch):
+    copy = root / ".dvc/tmp/exps/tmp1"
+    encoder(copy)
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    monkeypatch.setenv("DVC_EXP_NAME", "drier-wort")
+    tracking.sync(settings("quick-simclr"), root=copy)
+    assert not (copy / "mlflow.db").exists()
+    assert [run.data.tags["dvc.experiment"] for run in rows(root)] == ["drier-wort"] * 2
+    assert list(root.glob("mlruns/quick/*/artifacts/pictures/views.png"))
 
 
 def test_judged_while_training_is_a_curve(root):
@@ -217,7 +331,7 @@ def test_judged_while_training_is_a_curve(root):
 def test_a_seed_that_stood_by_itself_is_nested(root):
     encoder(root)
     with store.client(root) as mlflow:  # as when every seed was a run of MLflow by itself
-        experiment = store.experiment(mlflow, root, "quick")
+        experiment = runs.experiment(mlflow, root, "quick")
         for fingerprint in ("fdfd88bcb85f", "another"):  # the first is what this training's was then
             tags = {"selfsup.run": "quick-simclr", "selfsup.seed": "0", "selfsup.fingerprint": fingerprint}
             mlflow.create_run(experiment, tags=tags, run_name="quick-simclr/0")
@@ -264,7 +378,7 @@ def test_six_processes_at_once_on_a_fresh_store(tmp_path):
     errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 6, errors
     assert first_view(tmp_path) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
-    assert count(tmp_path)["metrics"] == 4 + 2 * (200 + 7) and count(tmp_path)["model_versions"] == 2
+    assert count(tmp_path)["metrics"] == 4 + 2 * (200 + 6) and count(tmp_path)["model_versions"] == 2
 
 
 def test_odd_letters_in_the_repositorys_path(made, tmp_path):
@@ -425,13 +539,15 @@ def track(root, seed=0):
 @pytest.mark.slow
 def test_trackers_record_at_once_resume_and_are_completed_by_sync(root, monkeypatch):
     monkeypatch.setattr(live, "CLOSE", 300)  # however busy the machine
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.5")
     first, other = track(root), track(root, seed=1)
     start = time.monotonic()
     first.log(history(60))
     assert time.monotonic() - start < 1
     wait(lambda: len(logged(root)) == 60)
-    other.close(val_accuracy=61.5)
-    assert rows(root)[0].data.metrics == {"val_accuracy": 61.5}  # the row of the run itself
+    other.close(knn_val_accuracy=61.5)
+    assert rows(root)[0].data.metrics == {"knn_val_accuracy": 61.5}  # the row of the run itself
     assert first_view(root) == [("quick-simclr", ["quick-simclr/0", "quick-simclr/1"])]
     assert [run.info.status for run in rows(root)] == ["RUNNING", "RUNNING", "FINISHED"]
     first.process.stdin.close()  # what the death of the trainer does
@@ -445,6 +561,8 @@ def test_trackers_record_at_once_resume_and_are_completed_by_sync(root, monkeypa
     second.close()
     assert [run.info.status for run in rows(root)] == ["FINISHED"] * 3
     parent, seed, _ = rows(root)
+    assert seed.data.metrics["system/cpu_utilization_percentage"] >= 0
+    assert seed.data.params["args.hidden"] == "2048"  # by default
     assert parent.data.params["args.temperature"] == seed.data.params["args.temperature"] == "0.2"
     assert logged(root) == [row["images"] for row in history()]
 

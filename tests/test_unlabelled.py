@@ -66,7 +66,7 @@ def test_the_report_has_curves_pictures_and_no_accuracy(folder):
 
 
 def test_plots_and_metrics(folder):
-    assert json.loads((folder / "data/report/tiny/accuracy.json").read_text()) == []
+    assert json.loads((folder / "data/results/tiny.accuracy.json").read_text()) == []
     assert {row["run"] for row in json.loads((folder / "data/report/tiny/loss.json").read_text())} == {"simclr"}
     assert yaml.safe_load((folder / "data/results/tiny.yaml").read_text()) == {"Run": "random\nsimclr"}
 

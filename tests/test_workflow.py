@@ -32,11 +32,22 @@ def test_everything_once_then_nothing(ran, clone):
     assert after.children_user - before.children_user < 10, "two commands with nothing to do"
     assert not clone.run("git", "status", "--porcelain", "--ignored=no")
     assert (clone / "data/report/tiny/report.html").stat().st_size > 0
+    assert "0 of them out of date" in clone.run(sys.executable, "pipelines/dag.py")
+    assert ">simclr<" in (clone / "data/dag.svg").read_text()
+    # Whatever DVC keeps lies on the disk once: by a hard link, or by a reflink where the disk has them.
+    weights = ran.folder / "data/encoders/tiny/tiny-simclr/0/weights.safetensors"
+    copied = subprocess.run(["cp", "--reflink=always", weights, clone / "data/copied"], stderr=subprocess.DEVNULL).returncode
+    assert weights.stat().st_nlink > 1 or not copied
 
 
 def test_a_repetition_changes_nothing_that_git_sees(clone):
     """Seconds differ, and are those of the first time; and the environment's own dvc needs no activation."""
-    shutil.rmtree(clone / "data/runs")
+    unfinished = clone / "data/runs/tiny-gone-0-0123456789ab"  # of another experiment, or of no run any more
+    unfinished.mkdir()
+    assert list(clone.folder.glob("data/runs/tiny-simclr-0-*/checkpoint.pt"))
+    assert "MB are free again" in clone.run(sys.executable, "pipelines/clean.py")
+    assert [path for path in (clone / "data/runs").iterdir() if path.is_dir()] == [unfinished]
+    assert not (clone / "data/cache").exists()
     dvc = Path(sys.executable).with_name("dvc")
     printed = clone.run(dvc, "repro", "--force", "--single-item", "pretrain@tiny-simclr", PATH="/usr/bin:/bin")
     assert "Running stage 'pretrain@tiny-simclr'" in printed
@@ -99,6 +110,15 @@ def test_a_part_more_and_an_edited_parameter_make_nothing_else_stale(clone):
     assert {title for old, new in rows for title, a, b in zip(titles, old, new) if a != b} == {"supervised"}
     plots = json.loads(clone.run("dvc", "plots", "diff", "--json"))
     assert {"accuracy", "loss"} <= set(plots.get("data", plots))
+    assert not plots.get("errors")
+    # Without a network; and of a commit whose report is nowhere any more, what git has.
+    locked = yaml.safe_load(clone.run("git", "show", "HEAD:dvc.lock"))["stages"]["report@tiny"]["outs"]
+    md5 = next(out["md5"] for out in locked if out["path"] == "data/report/tiny")
+    (clone / f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}").unlink()
+    clone.run("dvc", "plots", "diff")
+    page = (clone / "dvc_plots/index.html").read_text()
+    assert "https://cdn" not in page and page.count("vegaEmbed('#") == 2
+    assert '"rev": "HEAD"' in page and not clone.run("git", "status", "--porcelain", "dvc_plots")
 
 
 def test_a_comment_changes_no_byte_of_an_encoder(clone):
@@ -132,15 +152,32 @@ def test_experiments_live_side_by_side(clone):
     assert clone.stale() == set()
 
 
-def test_a_variant_is_one_of_the_chosen_experiment(clone):
-    """The line in README, where the chosen experiment is not conf's own default."""
-    printed = clone.run("dvc", "exp", "run", "-S", "train.lr=0.002", "-S", "+runs.tiny-supervised.train.lr=0.004",
-                        "pretrain@tiny-simclr")  # of all, one is enough
-    assert "Running stage 'pretrain@tiny-simclr'" in printed
-    plan = yaml.safe_load((clone / "params.yaml").read_text())["plan"]["pretrain"]
-    assert [plan[f"tiny-{run}"]["run"]["train"]["lr"] for run in ("simclr", "supervised")] == [0.002, 0.004]
-    shown = clone.run("dvc", "exp", "show", "--csv")
-    assert "0.002" in shown
+def test_the_lines_on_variants_work_as_they_stand(clone, tmp_path):
+    """Those in README: they vary the chosen experiment, which is not conf's own default here. What DVC runs in a copy of the
+    repository, which it throws away, is in the repository's MLflow none the less."""
+    (block,) = re.findall(r"```sh\n(dvc exp run.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    lines = [line.partition("#")[0].strip() for line in block.replace("quick", "tiny").splitlines()]
+    assert [line.split()[2] for line in lines] == ["run", "run", "run", "diff", "apply", "push"]
+    clone.run("git", "init", "--quiet", "--bare", tmp_path / "origin")
+    clone.run("git", "remote", "add", "origin", tmp_path / "origin")
+    clone.run("dvc", "remote", "add", "--default", "team", tmp_path / "store")
+    clone.commit()
+    printed = []
+    for line in lines:
+        one = " pretrain@tiny-simclr" if "--set-param" in line else ""  # of all stages
+        printed.append(clone.run("bash", "-ec", line + one, SELFSUP_TRACKING="on", MLFLOW_TRACKING_URI=""))
+    assert "Running stage 'pretrain@tiny-simclr'" in printed[0]
+    assert "runs.tiny-simclr.train.lr" in printed[3] and "0.002" in printed[3] and "0.0005" in printed[3]
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    assert params["plan"]["pretrain"]["tiny-simclr"]["run"]["train"]["lr"] == 0.002
+    assert "refs/exps" in clone.run("git", "ls-remote", "origin")
+    assert any((tmp_path / "store").rglob("*.dir"))
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "params.seed = '0'")
+    assert {(run.data.tags["dvc.experiment"], run.data.params["train.lr"]) for run in runs} == {
+        ("faster", "0.002"), ("slower", "0.0005")}
 
 
 def test_snakemake_runs_what_dvc_finds_stale(clone):

@@ -1,12 +1,12 @@
 """`selfsup COMMAND`: the catalogue of methods, and what trained encoders are good for. Run it where data/ lies.
 
-Everything heavy is imported by the command that needs it, so that --help and `compare` answer at once.
+Everything heavy is imported by the command that needs it, so that --help answers at once, and
+`compare` unless it has to ask for a method's defaults.
 """
 
 import argparse
 import contextlib
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -14,6 +14,7 @@ import textwrap
 from pathlib import Path
 
 from selfsup import config, errors, process
+from selfsup.config import catalogue
 from selfsup.errors import UserError, elsewhere, nearest, nearest_path
 
 ENCODER = "a run's name, such as quick-simclr, or an encoder folder: a run's, or that of one of its seeds"
@@ -56,7 +57,7 @@ def parser():
     add = command(embed)
     add("encoder", metavar="ENCODER", help=ENCODER)
     add("folder", metavar="FOLDER", help="a folder of images, in folders or not")
-    add("-o", "--out", type=Path, required=True, help="the Parquet file to write")
+    add("-o", "--out", type=Path, required=True, help="the file to write: .parquet, .csv, .npz or .npy")
     add = command(neighbours)
     add("encoder", metavar="ENCODER", help=ENCODER)
     add("folder", metavar="FOLDER", help="a folder of images, in folders or not")
@@ -82,7 +83,7 @@ def methods(args):
     type and range."""
     from selfsup import methods
 
-    of = families()
+    of = catalogue.families()
     order = list(of)
     names = sorted(methods.names(), key=lambda name: order.index(name) if name in of else len(order))
     last = None
@@ -110,14 +111,16 @@ def train(args):
 
 
 def embed(args):
-    """Write the features of all images below a folder to a Parquet file, with the columns path and feature.
+    """Write the features of all images below a folder to a file, in the format that its ending says.
 
-    Images are decoded, resized and normalised exactly as for training and judging. Unreadable ones are left out and
+    .parquet has the columns path and feature, .csv a column a number, .npz the arrays path and feature; .npy has the
+    features alone, and a text file beside it the paths. Images are decoded, resized and normalised exactly as for training and judging. Unreadable ones are left out and
     named."""
+    from selfsup import embed
+
+    embed.writer(args.out)
     with whole(args.out) as part:
         encoder = load(args.encoder)
-        from selfsup import embed
-
         count = embed.write(encoder, args.folder, part)
     print(f"{args.out}: {count} images, {encoder.dim} numbers each")
 
@@ -193,7 +196,7 @@ def load(word, device=None):
 
     import selfsup
 
-    return selfsup.load(folder).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return selfsup.load(folder, frozen=True).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @contextlib.contextmanager
@@ -212,26 +215,12 @@ def whole(out):
             os.replace(file, out.parent / file.name)
 
 
-def families():
-    """{method: family} in the README's order; its table is the only list of families. {} where there is no README."""
-    readme = Path(__file__).parents[2] / "README.md"
-    found, family = {}, None
-    for line in readme.read_text(encoding="utf-8").splitlines() if readme.exists() else []:
-        if heading := re.match(r"\| \*\*(.+?)\*\* \|", line):
-            family = heading[1]
-        elif not line.startswith("|"):
-            family = None
-        elif family:
-            found |= dict.fromkeys(re.findall(r"`(\w+)`", line.split("|")[1]), family)
-    return found
-
-
 def entry(name, method, full):
     """A method's entry in the catalogue; `full` with all that its docstring says."""
     import inspect
 
-    summary = sys.modules[method.__module__].__doc__.strip()
-    paper, _, rest = inspect.getdoc(method).partition("\n\n")
+    summary, paper = catalogue.summary(method), catalogue.paper(method)
+    rest = inspect.getdoc(method).partition("\n\n")[2]
     known = config.arguments(method)
     parameters = [key if value is inspect.Parameter.empty else f"{key}={value!r}" for key, (_, value) in known.items()]
     lines = {"paper": paper, "inputs": f"{type(method.inputs).__name__} of {', '.join(method.inputs.columns)}"}

@@ -7,10 +7,12 @@ from pathlib import Path
 import yaml
 
 from selfsup import artefacts, config, encoder, tracking
+from selfsup.config import catalogue
 from selfsup.errors import UserError
 from selfsup.intervals import Value
+from selfsup.tracking import names
 
-ABSENT = "–"
+ABSENT, DEFAULT = "–", " (default)"
 
 
 @dataclass
@@ -22,6 +24,7 @@ class Side:
     seeds: list
     results: dict  # protocol -> {"accuracy", "low", "high", "seeds"}, percent
     files: dict  # of code that it was trained by, as dvc.lock has them -> hash
+    weights: list  # SHA-256 of each seed's
 
     @property
     def parameters(self):
@@ -50,7 +53,8 @@ def side(folder):
             result = {**result, "seeds": {str(seeds[0]): result}}
         if "accuracy" in result:  # cost.json has none
             results[file.stem] = result
-    return Side(f"{run}/{seeds[0]}" if one else run, infos[0], seeds, results, locked(root / "dvc.lock", run))
+    return Side(f"{run}/{seeds[0]}" if one else run, infos[0], seeds, results, locked(root / "dvc.lock", run),
+                [artefacts.sha256(place / "weights.safetensors") for place in places])
 
 
 def locked(path, run):
@@ -66,7 +70,8 @@ def locked(path, run):
 
 
 def rows(a, b):
-    """Yields (what, first, second, remark) as text: data and code always, parameters that differ, every result."""
+    """Yields (what, first, second, remark) as text: data and code always, parameters that differ, every result. What one of
+    the two leaves to its default is shown with that."""
     data = [side.info["data"] for side in (a, b)]
     same = data[0]["hash"] == data[1]["hash"]
     yield "data", *(f"{of['name']} {of['hash'][:12]}" for of in data), "the same" if same else "other data"
@@ -74,11 +79,27 @@ def rows(a, b):
     first, second = a.parameters, b.parameters
     for key in dict.fromkeys([*first, *second]):
         if first.get(key) != second.get(key):
-            yield key, first.get(key, ABSENT), second.get(key, ABSENT), ""
+            other = key.startswith("encoder.") and first["encoder.name"] != second["encoder.name"]  # another network's argument
+            shown = [own[key] if key in own else ABSENT if other else unset(side, key) for own, side in ((first, a), (second, b))]
+            if len({text.removesuffix(DEFAULT) for text in shown}) == 2:
+                yield key, *shown, ""
     for protocol in sorted({*a.results, *b.results}):
         pair = [side.results.get(protocol) for side in (a, b)]
         remark = "" if None in pair else difference(*pair) + ("" if same else ", on other data")
+        if same and a.weights == b.weights and pair[0] == pair[1]:  # of the same test samples: no chance is in it
+            remark = "0, the same encoder"
         yield f"{protocol} %", *map(interval, pair), remark
+
+
+def unset(side, key):
+    """What an argument is that a run does not set: the default of its method or network. Only that it is one, where other
+    code than the present one has trained, whose default may be another."""
+    part, _, name = key.partition(".")
+    info = names.full(side.info)
+    if name in info.get("defaults", {}).get(part, {}):
+        return f"{info['defaults'][part][name]}{DEFAULT}"
+    known = catalogue.of(side.info["method"]) if part == "args" else None
+    return DEFAULT.strip(" ()") if known and name in known["defaults"] else ABSENT
 
 
 def code(a, b):

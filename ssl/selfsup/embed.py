@@ -2,6 +2,7 @@
 or of the kind of column that the encoder takes."""
 
 import collections
+import csv
 import io
 import json
 import sys
@@ -119,25 +120,80 @@ def features(encoder, paths):
 
 
 def write(encoder, folder, out):
-    """Write the features of all images below `folder` to the Parquet file `out`; -> how many.
+    """Write the features of all images below `folder` to `out`, in the format that its ending says (`FORMATS`); -> how many.
 
-    Columns: path, relative to `folder`, and feature, float32 × encoder.dim. The file's metadata say whose features
-    they are, as JSON under "selfsup"."""
+    Of each image path, relative to `folder`, and feature, float32 × encoder.dim. Raises UserError for another ending."""
+    format = writer(out)
+    names = find(folder, reads(encoder)[1])
+    found = (([names[i] for i in positions], x.cpu().numpy()) for positions, x in
+             features(encoder, [Path(folder) / name for name in names]))
+    about = {key: encoder.info[key] for key in ("run", "method", "seed", "data", "code", "size")}
+    with files.naming(out):
+        return format(found, out, encoder.dim, about)
+
+
+def writer(out):
+    """What writes the format that the ending of `out` says; UserError for one that nobody here writes."""
+    ending = Path(out).suffix.lower()
+    if ending not in FORMATS:
+        raise UserError(f"{out}: features are written as {', '.join(FORMATS)}, and the ending says which")
+    return FORMATS[ending]
+
+
+def parquet(found, out, dim, about):
+    """Columns path and feature. The file's metadata say whose features they are, as JSON under "selfsup"."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = find(folder, reads(encoder)[1])
-    about = {key: encoder.info[key] for key in ("run", "method", "seed", "data", "code", "size")}
-    schema = pa.schema([("path", pa.string()), ("feature", pa.list_(pa.float32(), encoder.dim))],
-                       {"selfsup": json.dumps(about)})
+    schema = pa.schema([("path", pa.string()), ("feature", pa.list_(pa.float32(), dim))], {"selfsup": json.dumps(about)})
     count = 0
     # A dictionary of distinct values pays for repeated ones; these are all different.
-    with files.naming(out), pq.ParquetWriter(out, schema, use_dictionary=False) as file:
-        for positions, x in features(encoder, [Path(folder) / name for name in names]):
-            rows = pa.FixedSizeListArray.from_arrays(pa.array(x.cpu().numpy().ravel()), encoder.dim)
-            file.write_batch(pa.record_batch([pa.array([names[i] for i in positions]), rows], schema=schema))
-            count += len(positions)
+    with pq.ParquetWriter(out, schema, use_dictionary=False) as file:
+        for paths, x in found:
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), dim)
+            file.write_batch(pa.record_batch([pa.array(paths), rows], schema=schema))
+            count += len(paths)
     return count
+
+
+def comma_separated(found, out, dim, about):
+    """A row an image: path, and a column a number, f0 and on."""
+    count = 0
+    with open(out, "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", *(f"f{i}" for i in range(dim))])
+        for paths, x in found:
+            rows.writerows([path, *line] for path, line in zip(paths, x.astype(str)))
+            count += len(paths)
+    return count
+
+
+def numpy_array(found, out, dim, about):
+    """The array (n, dim), and beside it a text file of the paths, one a line."""
+    paths, x = gathered(found, dim)
+    with open(out, "wb") as file:
+        np.save(file, x)
+    Path(out).with_suffix(".txt").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    return len(paths)
+
+
+def numpy_archive(found, out, dim, about):
+    """The arrays path (n,) and feature (n, dim), and whose features they are as JSON, selfsup."""
+    paths, x = gathered(found, dim)
+    with open(out, "wb") as file:
+        np.savez(file, path=np.array(paths), feature=x, selfsup=json.dumps(about))
+    return len(paths)
+
+
+def gathered(found, dim):
+    paths, parts = [], [np.zeros((0, dim), np.float32)]
+    for names, x in found:
+        paths += names
+        parts.append(x)
+    return paths, np.concatenate(parts)
+
+
+FORMATS = {".parquet": parquet, ".csv": comma_separated, ".npy": numpy_array, ".npz": numpy_archive}
 
 
 def neighbours(encoder, folder, queries, k):

@@ -10,7 +10,7 @@ from selfsup.report.rows import judged
 
 
 def write(params, root=Path(".")):
-    """Write accuracy.json and loss.json into data/report/<experiment>, each a list of records."""
+    """Write data/results/<experiment>.accuracy.json and data/report/<experiment>/loss.json, each a list of records."""
     accuracy, loss = [], []
     for name, run in params.runs.items():
         short = name.removeprefix(params.experiment + "-")
@@ -20,7 +20,7 @@ def write(params, root=Path(".")):
             history = artefacts.rows(root / config.encoders(name) / str(seed) / "history.jsonl")
             rows = [row for row in history if "loss" in row]
             loss += [{"run": short, "seed": seed, "images": row["images"], "loss": row["loss"]} for row in rows]
-    folder = root / "data/report" / params.experiment
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, records in (("accuracy", accuracy), ("loss", loss)):
-        files.write(folder / f"{file}.json", json.dumps(records, indent=1) + "\n")
+    report = root / "data/report" / params.experiment
+    report.mkdir(parents=True, exist_ok=True)
+    for file, records in ((root / f"data/results/{params.experiment}.accuracy.json", accuracy), (report / "loss.json", loss)):
+        files.write(file, json.dumps(records, indent=1) + "\n")

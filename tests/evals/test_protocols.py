@@ -29,7 +29,7 @@ def test_the_choice_is_made_on_val_alone(protocol, encoder, data):
     chosen = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
     data.test.labels = data.test.labels[torch.randperm(len(data.test))]
     shuffled = dict(evals.run(protocol, encoder, data, **GRIDS[protocol]))
-    for name in chosen.keys() - {"accuracy", "low", "high", "layers"}:
+    for name in chosen.keys() - {"accuracy", "low", "high", "layers", "balanced"}:
         assert chosen[name] == shuffled[name], name
     assert shuffled["accuracy"] < chosen["accuracy"]
 
@@ -180,3 +180,12 @@ def test_the_labels_low_shot_buys_are_those_that_a_budget_shows(data):
     rows = low_shot.bought(part, part.values["label"], 7)
     assert part.index[rows].tolist() == order[:40].tolist()
     assert not torch.equal(order, low_shot.purchase(labels, 8))
+
+
+def test_balanced_accuracy_counts_every_class_alike():
+    labels = torch.tensor([0] * 80 + [1] * 20)
+    correct = torch.arange(100) < 85  # all of the large class, a quarter of the small one
+    ((name, found),) = evals.balanced(correct, labels, 500)
+    assert name == "balanced" and found["accuracy"] == 62.5
+    assert 50 < found["low"] < 58 and 67 < found["high"] < 75  # ± 2 · sqrt(.25 · .75 / 20) / 2
+    assert not [*evals.balanced(correct, torch.arange(100) % 2, 500)]

@@ -69,7 +69,8 @@ def test_equals_the_loops(encoder, data, parts):
     assert result["accuracy"] == accuracy["test", result["prompt"]]
     assert (result["ensemble"]["accuracy"], result["ensemble"]["val_accuracy"]) == (
         accuracy["test", "ensemble"], accuracy["val", "ensemble"])
-    assert result["chance"] == 25 and result["low"] > 25
+    largest = data.test.labels.bincount().max().item() / len(data.test)  # uneven classes: who always says it is right so often
+    assert result["chance"] == pytest.approx(100 * largest, abs=0.006) and result["low"] > 100 * largest > 25
     assert len(set(result["prompts"].values())) > 1       # the wording matters
     assert data.test.reads == 1
 

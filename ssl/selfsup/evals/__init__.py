@@ -222,6 +222,21 @@ def accuracy(correct, n):
     yield "high", percent(high)
 
 
+def uneven(counts):
+    """Whether the largest of some classes has more than half as many samples again as the smallest."""
+    counts = [count for count in counts if count]
+    return len(counts) > 1 and max(counts) > 1.5 * min(counts)
+
+
+def balanced(correct, labels, n):
+    """Yields `balanced`, the mean of the classes' accuracies with its interval, of answers to samples of `labels` (N,); where
+    classes are even nothing, since it is the accuracy then."""
+    counts = torch.bincount(labels.cpu())
+    if uneven(counts.tolist()):
+        weight = len(labels) / ((counts > 0).sum() * counts[labels.cpu()])
+        yield "balanced", dict(accuracy(correct.cpu() * weight, n))
+
+
 def students(values):
     """Mean of two values or more, and half its 95 % interval by Student's t."""
     from scipy.special import stdtrit

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup.arguments import Count, Positive, Range
-from selfsup.evals import accuracy, embed, in_blocks, percent
+from selfsup.evals import accuracy, balanced, embed, in_blocks, percent
 
 title = "kNN"
 
@@ -39,6 +39,7 @@ def test(encoder, data, chosen, bootstrap):
     yield "val_accuracy", chosen.val_accuracy
     yield "k", chosen.k
     yield "temperature", chosen.temperature
+    yield from balanced(predicted == truth, truth, bootstrap)
 
 
 def predict(bank, labels, classes, queries, ks, temperatures):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from selfsup.arguments import NotNegative, Range
-from selfsup.evals import accuracy, embed, percent
+from selfsup.evals import accuracy, balanced, embed, percent
 
 title = "Linear"
 BLOCK = 2**24                                            # numbers of a block of rows, of logits or in double (64, 128 MB)
@@ -22,9 +22,11 @@ def choose(encoder, data, weight_decay: Annotated[list[NotNegative], Range(min_l
 def test(encoder, data, chosen, bootstrap):
     """Yields accuracy, low, high (percent, test), val_accuracy and weight_decay."""
     features, truth = embed(encoder, data.test)
-    yield from accuracy(chosen.probe(features) == truth, bootstrap)
+    correct = chosen.probe(features) == truth
+    yield from accuracy(correct, bootstrap)
     yield "val_accuracy", chosen.val_accuracy
     yield "weight_decay", chosen.probe.decay
+    yield from balanced(correct, truth, bootstrap)
 
 
 class Probe:

@@ -42,7 +42,7 @@ def choose(encoder, data, image_head, text, prompts: Annotated[list[Text], Range
 def test(encoder, data, chosen, bootstrap):
     """Yields accuracy, low, high (percent, test) and val_accuracy of the chosen `prompt`; the val accuracy of every
     template in `prompts`; the test and val accuracy of the `ensemble`, the mean of all templates' text features; and
-    `chance`, the accuracy of guessing."""
+    `chance`, the accuracy of always guessing the largest class."""
     features, truth = shared(encoder, chosen.image_head, data.test)
     yield from accuracy(correct(features, chosen.texts, truth), bootstrap)
     yield "val_accuracy", chosen.val_accuracy
@@ -50,7 +50,7 @@ def test(encoder, data, chosen, bootstrap):
     yield "prompts", chosen.prompts
     together = accuracy(correct(features, chosen.together, truth), bootstrap)
     yield "ensemble", dict(together, val_accuracy=chosen.ensemble)
-    yield "chance", percent(1 / len(data.card["classes"]))
+    yield "chance", percent(torch.bincount(truth).max() / len(truth))
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from pathlib import Path
 import selfsup.data
 from selfsup.core import files
 from selfsup.data import tars
-from selfsup.report import clouds, films, label_curves
+from selfsup.report import clouds, films, label_curves, uneven
 from selfsup.report.depths import by_depth
 from selfsup.report.figures import ACCENT, BAD, GOOD, INK, MUTED, PALETTE, pyplot, svg
 from selfsup.report.numbers import metrics
@@ -35,10 +35,10 @@ def build(params, root="."):
                                               cache=root / "data/cache", columns=needed(rows, card)))
                for name, card in cards.items()}
     embed(rows, samples)
-    found = shown(params, rows) + label_curves.panels(params, rows, cards)
+    found = uneven.panel(params, rows) + shown(params, rows) + label_curves.panels(params, rows, cards)
     found += [panel for name, sample in samples.items() for kind in (films, clouds)
               if (panel := kind.panel(name, cards[name], sample))]
-    said = [*notes(params, rows, cards), *overlaps(rows, root)]
+    said = [*notes(params, rows, cards), *uneven.notes(cards), *overlaps(rows, root)]
     out = root / "data/report" / params.experiment
     out.mkdir(parents=True, exist_ok=True)
     files.write(out / "report.html", render(params, rows, cards, samples, told(samples, root), found, said))

@@ -110,6 +110,8 @@ class Row:
         if self.role:
             return self.role, []
         bound, name = (self.ceiling, SCRATCH) if self.few and self.ceiling else (self.floor, "floor")
+        if not bound and self.results:
+            return f"no {name} with {'these labels' if self.few else 'this encoder'}", []
         if not bound or not set(self.results) & set(bound.results):
             return "", []
         above = self.above(bound)

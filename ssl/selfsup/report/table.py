@@ -103,6 +103,11 @@ def notes(params, rows, cards):
         yield ("Verdict: above the floor if, on at least one protocol, the 95 % interval of the run's lead over "
                f"{FLOOR} initialisation with the same encoder, seed by seed, lies wholly above 0. The ceiling is the same "
                "encoder trained on all labels, for as many images seen.")
+    if any(row.verdict[0].startswith("no ") for row in rows):
+        yield (f"No floor with this encoder, or with these labels: what {FLOOR} initialisation of the same encoder, data and labels "
+               f"is worth was not measured, so nothing can be said of a lead over it; a run of `method: {FLOOR}` with them has it "
+               "measured.")
+    yield from two_seeds(params, rows)
     if any(row.few for row in rows):
         yield ("Labels: how many of train a run and its judges see, as balanced as the classes; the same for every run "
                "of a seed. Choices are made by all labels of val, or by as many as of train, since who has few labels "
@@ -125,6 +130,24 @@ def notes(params, rows, cards):
     if any(row.note for row in rows):
         yield ("What is said of a single run, as why it is not above the floor or what others have published, is its author's "
                "word, not an experiment.")
+
+
+def two_seeds(params, rows):
+    """Why intervals over two seeds are wide, and what they are by test samples alone; nothing where there are none."""
+    found = []
+    for row in rows:
+        for protocol in panels.columns(params, rows):
+            seeds = list(row.results.get(protocol, {}).get("seeds", {}).values())
+            if len(seeds) == 2:
+                low, high = (sum(seed[end] for seed in seeds) / 2 for end in ("low", "high"))
+                found.append(f"{row.title} {panels.title(protocol)} [{low:.1f}, {high:.1f}]")
+    if found:
+        from scipy.special import stdtrit  # imported here: it takes a second
+
+        two, three, five = (stdtrit(seeds - 1, 0.975) for seeds in (2, 3, 5))
+        yield (f"Two seeds leave an interval wide, whatever was found: Student's t takes their standard error times {two:.1f}, "
+               f"that of three seeds times {three:.1f}, of five times {five:.1f}. A third one (`seeds: [0, 1, 2]`) narrows it most. "
+               f"By test samples alone, without what another seed would change, it is {', '.join(found)}.")
 
 
 def overlaps(rows, root):

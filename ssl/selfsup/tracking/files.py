@@ -7,7 +7,7 @@ from statistics import fmean
 
 from selfsup import artefacts, config, encoder
 from selfsup.errors import UserError, refuse_conflict
-from selfsup.tracking import names, store
+from selfsup.tracking import names, runs as mlruns, store, view
 
 
 def sync(params, runs=None, root="."):
@@ -25,47 +25,64 @@ def sync(params, runs=None, root="."):
     found = {name: files for name, files in found.items() if files}
     if not found:
         return 0
-    hashes = _dvc_hashes(root / "dvc.lock")
+    hashes, opened = _dvc_hashes(root / "dvc.lock"), {}
     with store.client(root) as client:
         for name, files in found.items():
             md5 = hashes.get(str(config.encoders(name)))
             with store.lock(root):  # for each run anew, so that a training which ends waits for one alone
-                experiment = params.experiment if name in params.runs else name.partition("-")[0]
-                experiment = store.experiment(client, root, experiment)
+                of = params.experiment if name in params.runs else name.partition("-")[0]
+                experiment, judged = opened.setdefault(of, (mlruns.experiment(client, root, of), set()))
                 for seeds in _trainings(files):
-                    _complete(client, experiment, root, name, seeds, md5)
+                    judged |= _complete(client, experiment, root, name, seeds, md5, _options(params))
+        with store.lock(root):
+            for of, (experiment, judged) in opened.items():
+                view.shape(client, experiment, of, judged)
+                if of == params.experiment:
+                    view.attach(client, experiment, root, of)
     return len(found)
+
+
+def _options(params):
+    """protocol -> names of the hyper-parameters that it chooses on val: those of which params give it several."""
+    return {name: {key.rpartition(".")[2] for key, value in names.flat(options.model_dump(), ".") if isinstance(value, list)}
+            for name, options in params.protocols.items()}
 
 
 def _trainings(files):
     """encoder.json of each seed of a run -> [{folder: contents}], one unless somebody mixed several trainings."""
     found = {}
     for file in files:
-        info = artefacts.encoder(file.parent, *artefacts.TRAINED)
+        info = names.full(artefacts.encoder(file.parent, *artefacts.TRAINED))
         found.setdefault(names.fingerprint(names.whole(info)), {})[file.parent] = info
     return found.values()
 
 
-def _complete(client, experiment, root, name, seeds, md5):
-    """Make or complete the MLflow run of one training, and nested in it those of its seeds, {folder: encoder.json}."""
+def _complete(client, experiment, root, name, seeds, md5, options):
+    """Make or complete the MLflow run of one training, and nested in it those of its seeds, {folder: encoder.json}. Returns
+    the names of its accuracies."""
     results = _results(root / config.results(name))
     cost = results.get("cost", {}).get("seeds", {})
     seconds = {str(info["seed"]): cost.get(str(info["seed"]), {}).get("seconds") or 0 for info in seeds.values()}
     info = names.whole(next(iter(seeds.values())))
-    parent = store.open_run(client, experiment, root, info, age=sum(seconds.values()))
+    parent = mlruns.open_run(client, experiment, root, info, age=sum(seconds.values()))
     # Results of other seeds than these are of a training before this one, or of one mixed from several.
-    summaries = {key: _mean(content.get("seeds", {})) if key == "cost" else _summary(content)
-                 for key, content in results.items() if content.get("seeds", {}).keys() <= seconds.keys()}
+    valid = {key: content for key, content in results.items() if content.get("seeds", {}).keys() <= seconds.keys()}
+    summaries = {key: _mean(content.get("seeds", {})) if key == "cost" else _summary(content) for key, content in valid.items()}
     metrics, tags = names.finals(summaries)
-    _log(client, parent, 0, metrics, tags | _origin(info))  # at step 0 alone: drawn as bars, a run beside the other
+    picked = {}
     for folder, info in seeds.items():
         seed = str(info["seed"])
-        own = {key: content.get("seeds", {}).get(seed, {}) for key, content in results.items()}
-        row = store.open_run(client, experiment, root, info, parent, seconds[seed])
+        own, chosen = names.chosen({key: content.get("seeds", {}).get(seed, {}) for key, content in results.items()}, options)
+        row = mlruns.open_run(client, experiment, root, info, parent, seconds[seed], chosen)
         _complete_seed(client, row, folder, info, own, seconds[seed], md5)
         if row.info.status != "FINISHED":
             client.set_terminated(row.info.run_id)
-    store.settle(client, experiment, parent)
+        for key, value in chosen.items():
+            picked.setdefault(f"selfsup.{key}", {})[value] = None
+    tags |= {key: ", ".join(values) for key, values in picked.items()}  # not a parameter, since a seed more may change it
+    _log(client, parent, metrics, tags | _origin(info))
+    mlruns.settle(client, experiment, parent)
+    return {f"{key}_accuracy" for key in summaries} & metrics.keys()
 
 
 def _complete_seed(client, row, folder, info, results, seconds, md5):
@@ -79,20 +96,26 @@ def _complete_seed(client, row, folder, info, results, seconds, md5):
     }
     have = row.data.tags
     if have.get("selfsup.history") != tags["selfsup.history"]:
-        known, start = store.known(client, row), row.info.start_time
+        known, start = mlruns.known(client, row), row.info.start_time
         points = names.points(line for file in curves for line in artefacts.rows(file))
-        store.log(client, row, [point for point in points if (point[0], point[2]) not in known],
-                  when=lambda images: start + 1000 * seconds * images / max(info["images"], 1))
+        mlruns.log(client, row, [point for point in points if (point[0], point[2]) not in known],
+                   when=lambda images: start + 1000 * seconds * images / max(info["images"], 1))
     if have.get("selfsup.pictures") != tags["selfsup.pictures"] and (folder / "pictures").is_dir():
         client.log_artifacts(row.info.run_id, str(folder / "pictures"), "pictures")
-    store.register(client, row, folder.parent.name, info["seed"], tags["selfsup.encoder"], md5)
-    _log(client, row, info["images"], metrics, tags)  # last: these tags say that all the above is there
+    mlruns.register(client, row, info, tags["selfsup.encoder"], md5)
+    _log(client, row, metrics, tags)  # last: these tags say that all the above is there
 
 
-def _log(client, row, images, metrics, tags):
-    """What of these an MLflow run does not hold yet. The latest of two values at one step is the one that it shows."""
-    points = [(key, float(value), images) for key, value in metrics.items() if row.data.metrics.get(key) != value]
-    store.log(client, row, points, tags={key: value for key, value in tags.items() if row.data.tags.get(key) != value})
+def _log(client, row, metrics, tags):
+    """What of these an MLflow run does not hold yet. Final figures stand at step 0 alone, by which MLflow draws them as bars,
+    a run beside the other; where an earlier version of this code put them at a later step, there, as the latest is shown."""
+    points = []
+    for key, value in metrics.items():
+        have = row.data.metrics.get(key)
+        if have != value:
+            before = [] if have is None else client.get_metric_history(row.info.run_id, key)
+            points.append((key, float(value), max((point.step for point in before), default=0)))
+    mlruns.log(client, row, points, tags={key: value for key, value in tags.items() if row.data.tags.get(key) != value})
 
 
 def _origin(info):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from selfsup import artefacts
 from selfsup.errors import UserError
-from selfsup.tracking import names, store
+from selfsup.tracking import names, runs, store
 
 CLOSE = 30  # seconds that the end of a training waits for its last rows to be recorded
 
@@ -51,7 +51,7 @@ class Tracker:
             [sys.executable, "-m", "selfsup.tracking"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
             cwd=root, env={**os.environ, "PYTHONPATH": library}, start_new_session=True,  # Ctrl-C is for the trainer
         )
-        self.log([{"experiment": params.experiment, "info": info}])
+        self.log([{"experiment": params.experiment, "info": names.full(info)}])
 
     def log(self, rows):
         """rows: of the history, each with `images` (the step axis) and numbers by name. Costs microseconds."""
@@ -98,23 +98,24 @@ def record():
     try:
         with store.client(root) as client:
             with store.lock(root):
-                experiment = store.experiment(client, root, header["experiment"])
-                parent = store.open_run(client, experiment, root, names.whole(header["info"]))
-                row = store.open_run(client, experiment, root, header["info"], parent)
+                experiment = runs.experiment(client, root, header["experiment"])
+                parent = runs.open_run(client, experiment, root, names.whole(header["info"]))
+                row = runs.open_run(client, experiment, root, header["info"], parent)
                 client.update_run(row.info.run_id, status="RUNNING")
-                store.settle(client, experiment, parent)
-            known, status = store.known(client, row), None
+                runs.settle(client, experiment, parent)
+            known, status = runs.known(client, row), None
             ready.set()
-            while status is None:
-                batch = _take(rows)
-                status = batch[-1].get("status")
-                points = names.points(row for row in batch if "status" not in row)
-                store.log(client, row, [point for point in points if (point[0], point[2]) not in known])
-            found = names.points([{**batch[-1], "images": 0}])  # as sync has them
+            with runs.machine(client, row):
+                while status is None:
+                    batch = _take(rows)
+                    status = batch[-1].get("status")
+                    points = names.points(row for row in batch if "status" not in row)
+                    runs.log(client, row, [point for point in points if (point[0], point[2]) not in known])
+            found = [(key, value, 0) for key, value in batch[-1].items() if names.number(value)]  # at 0, as sync has them
             with store.lock(root):
-                store.log(client, parent, found)
+                runs.log(client, parent, found)
                 client.set_terminated(row.info.run_id, status)
-                store.settle(client, experiment, parent)
+                runs.settle(client, experiment, parent)
     except UserError as error:
         _warn(error)
 

@@ -4,10 +4,28 @@ import hashlib
 import json
 import math
 import re
+from types import SimpleNamespace
 
 LATER = ("init", "from", "labels")  # of a run that has them; without one nothing changes
 ORIGIN = ("init_hash", "from_hash")  # of the weights that a seed started from, each seed its own
+PRETEXT = re.compile("(val_)?accuracy")
 ALL = "all"  # the seed of a run's own MLflow run, in which those of its seeds are nested
+
+
+def full(info):
+    """Contents of encoder.json, with two keys more: `defaults`, {"args", "encoder"} of what was not given, {} where other
+    code than the present one has trained, whose defaults are not known; `about`, the method's family and description."""
+    from selfsup import nets
+    from selfsup.config import catalogue
+    from selfsup.training.code import code_hash
+
+    about, encoder = catalogue.of(info["method"]), info["parts"]["encoder"]
+    if about is None:
+        return info
+    defaults = {"args": about.pop("defaults"), "encoder": catalogue.defaults(nets.network(encoder["name"]))}
+    defaults = json.loads(json.dumps(defaults, default=str))  # as they would be given
+    same = info["code"] == code_hash(SimpleNamespace(method=info["method"], encoder=encoder))
+    return {**info, "defaults": defaults if same else {}, "about": about}
 
 
 def whole(info):
@@ -28,10 +46,38 @@ def fingerprint(info):
 
 
 def parameters(info):
-    """Flat names to text, as MLflow searches them: method, data, seed, encoder.width, args.temperature, train.lr …"""
-    parts = {**info["parts"], "args": info["args"], "train": _train(info), **_given(info, LATER)}
+    """Flat names to text, as MLflow searches them: method, data, seed, encoder.width, args.temperature, train.lr … With
+    the defaults of what was not given, if `info` is `full`."""
+    told = info.get("defaults", {})
+    parts = {**info["parts"], "encoder": {**told.get("encoder", {}), **info["parts"]["encoder"]},
+             "args": {**told.get("args", {}), **info["args"]}, "train": _train(info), **_given(info, LATER)}
     return {"method": info["method"], "data": info["data"]["name"], "seed": str(info["seed"])} | {
         key: str(value)[:6000] for key, value in flat(parts, separator=".")}
+
+
+def tags(info):
+    """What runs are filtered and grouped by beside their parameters, in the words that people use."""
+    family = info.get("about", {}).get("family")
+    return {**({"family": family} if family else {}), "encoder": info["parts"]["encoder"]["name"], "data": info["data"]["name"]}
+
+
+def chosen(results, options):
+    """Nested results of a seed by protocol -> (the same without what was chosen on val, that, as flat parameters).
+
+    options: protocol -> names of what it chooses."""
+    rest, found = {}, {}
+    for key, result in results.items():
+        on_other_data = max((protocol for protocol in options if key.endswith(f"_{protocol}")), key=len, default=None)
+        mine = options.get(key) or options.get(on_other_data, ())
+        rest[key] = _without(result, mine)
+        found |= {f"{key}.{path}": str(value) for path, value in flat(result, separator=".")
+                  if path.rpartition(".")[2] in mine and number(value)}
+    return rest, found
+
+
+def _without(result, names):
+    return {key: _without(value, names) if isinstance(value, dict) else value for key, value in result.items()
+            if isinstance(value, dict) or key not in names}
 
 
 def _train(info):
@@ -65,8 +111,9 @@ def number(value):
 
 
 def points(rows):
-    """Rows of a history -> (name, value, images seen)."""
+    """Rows of a history -> (name, value, images seen). How often a pretext task is solved, 0 to 1, is named apart from the
+    accuracies of judges, which are percent."""
     for row in rows:
         for key, value in row.items():
             if key not in ("step", "images") and isinstance(value, (int, float)):
-                yield key, float(value), row["images"]
+                yield f"pretext_{key}" if PRETEXT.match(key) else key, float(value), row["images"]

@@ -1,0 +1,47 @@
+"""What code and README say of a method, beside what params do: its family, its paper, the defaults of its arguments."""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+
+def families():
+    """{method: family} in the README's order; its table is the only list of families. {} where there is no README."""
+    readme = Path(__file__).parents[3] / "README.md"
+    found, family = {}, None
+    for line in readme.read_text(encoding="utf-8").splitlines() if readme.exists() else []:
+        if heading := re.match(r"\| \*\*(.+?)\*\* \|", line):
+            family = heading[1]
+        elif not line.startswith("|"):
+            family = None
+        elif family:
+            found |= dict.fromkeys(re.findall(r"`(\w+)`", line.split("|")[1]), family)
+    return found
+
+
+def summary(method):
+    """What its file says first, in a line or two."""
+    return " ".join(sys.modules[method.__module__].__doc__.split())
+
+
+def paper(method):
+    return inspect.getdoc(method).partition("\n\n")[0]
+
+
+def of(name):
+    """Of the method `name`: family, None where README has none; description; defaults of what a run's `args` can set.
+    None for a method that is not here, as of another checkout."""
+    from .. import config, methods
+
+    if name not in methods.names():
+        return None
+    method = methods.load(name)
+    known = {key: default for key, (_, default) in config.arguments(method).items() if default is not inspect.Parameter.empty}
+    return {"family": families().get(name), "description": f"{summary(method)}\n\n{paper(method)}", "defaults": known}
+
+
+def defaults(make):
+    """{argument: default} of a function or class; those without one are left out, as are all of None."""
+    given = inspect.signature(make).parameters.values() if make else ()
+    return {one.name: one.default for one in given if one.default is not inspect.Parameter.empty}
