@@ -131,3 +131,29 @@ def test_a_cut_jpeg_is_unreadable(seed, share):
     data = jpeg(seed, (16, 16))
     with pytest.raises(images.Unreadable):
         images.decode(data[:int(len(data) * share)], 8)
+
+
+@pytest.mark.parametrize("options", [
+    *[{"subsampling": kind, "progressive": way} for kind in (0, 1, 2) for way in (False, True)], {"quality": 100},
+    {"quality": 5}, {"restart_marker_blocks": 3}, {"icc_profile": b"colours"}])
+def test_the_extra_decoder_of_jpegs_gives_the_same_pixels(options, monkeypatch):
+    pytest.importorskip("simplejpeg")
+    for size in (7, 8, 96):
+        photo = picture(size, (9, 9)).resize((size, size), Image.Resampling.BICUBIC)
+        data = encoded(photo, "JPEG", **options)
+        assert images._jpeg(data, size) is not None
+        quick = images.decode(data, size)
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "simplejpeg", None)
+            assert (quick == images.decode(data, size)).all()
+
+
+def test_the_extra_decoder_leaves_other_jpegs_to_pillow():
+    pytest.importorskip("simplejpeg")
+    turned = Image.Exif()
+    turned[images.ORIENTATION] = 6
+    photo, whole = picture(0, (16, 16)), jpeg(0, (16, 16))
+    assert images._jpeg(whole, 16) is not None and images._jpeg(whole, 8) is None
+    for other in (encoded(photo, "JPEG", exif=turned), encoded(photo.convert("L"), "JPEG"), whole[:-80],
+                  encoded(photo.convert("CMYK"), "JPEG"), encoded(photo, "JPEG", keep_rgb=True), whole[:3]):
+        assert images._jpeg(other, 16) is None
