@@ -31,7 +31,8 @@ def test_every_kind_of_image_becomes_rgb(mode, kind, size):
     data = encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {}))
     extension, stored, pixels = images.encode(data, 8)
     assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
-    assert (images.decode(stored, 8) == pixels).all()
+    back = images.decode(stored, 8).astype(int)
+    assert np.abs(back - pixels).max() <= (8 if extension == "jpg" and stored != data else 0)
     assert Image.open(io.BytesIO(stored)).mode == "RGB" and Image.open(io.BytesIO(stored)).size == (8, 8)
     assert extension == ("jpg" if kind in ("JPEG", "WEBP") else "png")
     if size == (8, 8) and mode not in ("1", "P"):  # those are dithered
@@ -93,7 +94,7 @@ def test_photos_stand_upright():
     exif[images.ORIENTATION] = 3  # upside down
     data = encoded(Image.fromarray(pixels), "JPEG", exif=exif, quality=95)
     _, stored, shown = images.encode(data, 8)
-    assert shown[:4].max() < 50 and shown[4:].min() > 200 and (images.decode(stored, 8) == shown).all()
+    assert shown[:4].max() < 50 and shown[4:].min() > 200 and np.abs(images.decode(stored, 8).astype(int) - shown).max() < 9
     assert images.ORIENTATION not in Image.open(io.BytesIO(stored)).getexif()
 
 

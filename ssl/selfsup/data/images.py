@@ -70,7 +70,8 @@ def _jpeg(data, size):
 
 
 def encode(image, size, fit="crop", channels=None):
-    """What a shard stores of an image, and its pixels: (extension, bytes, (size, size, C)).
+    """What a shard stores of an image, and the pixels that it is stored of: (extension, bytes, (size, size, C)). Those
+    that are read back are the same but of a JPEG that was encoded anew.
 
     `image` is file bytes, a Pillow image or an array (H, W, C) or (H, W). channels None: it becomes uint8 RGB. An
     upright RGB JPEG or PNG of the right size keeps its bytes. All else is encoded anew: as PNG, or if lossy before or a
@@ -92,7 +93,7 @@ def encode(image, size, fit="crop", channels=None):
     file = io.BytesIO()
     if lossy:
         image.save(file, "JPEG", quality=95, subsampling=0)
-        return "jpg", file.getvalue(), decode(file.getvalue(), size)
+        return "jpg", file.getvalue(), np.asarray(image)
     image.save(file, "PNG")
     return "png", file.getvalue(), np.asarray(image)
 
