@@ -5,7 +5,7 @@ import importlib
 
 from selfsup import errors
 
-ALL = ("views", "reading", "scale", "simclr", "recipes", "kill")
+ALL = ("views", "reading", "shard", "scale", "simclr", "recipes", "kill")
 GPU = "gpu"  # where there is one: not among `all`
 
 

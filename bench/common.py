@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn as nn
 from accelerate.state import AcceleratorState
@@ -24,6 +25,23 @@ def shards():
         if Path("data/shards", name, "card.json").exists():
             return Path("data/shards", name)
     raise errors.UserError("no shards to measure on: run `dvc repro shard@scenes`, or make cifar10's")
+
+
+def photos(folder, count, seed=0):
+    """So many JPEGs of 500 x 375 pixels, of quality 85 and all different, in two class folders: crops of the two
+    photographs that scikit-learn brings along."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    pictures, generator = [Image.fromarray(pixels) for pixels in load_sample_images().images], np.random.default_rng(seed)
+    for i in range(count):
+        picture, share = pictures[i % 2], generator.uniform(0.6, 0.99)
+        width, height = (side * share for side in picture.size)
+        left, top = generator.uniform(0, [picture.width - width, picture.height - height])
+        path = folder / "ab"[i % 2] / f"{i:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        box = (left, top, left + width, top + height)
+        picture.resize((500, 375), Image.Resampling.BICUBIC, box=box).save(path, "JPEG", quality=85)
 
 
 def opened():

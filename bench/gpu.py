@@ -123,8 +123,10 @@ def images_a_second(run, shards, folder, scratch, profile=False):
     split = data.open(shards, "train", **read, labels=run.labels, seed=0)
     start = Start(run, 0, folder / "encoders", split.card)
     training = loop.Training(run, 0, accelerator, split, start, scratch / "runs")
-    batches = split.batches(0, run.train.batch, run.train.images, workers=run.train.workers, order=training.method.order)
-    step, wait = training.stepper(), torch.cuda.synchronize if accelerator.device.type == "cuda" else lambda: None
+    cuda = accelerator.device.type == "cuda"
+    reading = {"workers": training.workers, "order": training.method.order, "pin": cuda}
+    batches = split.batches(0, run.train.batch, run.train.images, **reading)
+    step, wait = training.stepper(), torch.cuda.synchronize if cuda else lambda: None
     training.method.train()
     for number, batch in enumerate(itertools.islice(batches, WARM)):
         if number == 0:
@@ -187,7 +189,7 @@ def at_224(folder, scratch, results):
     where = folder / "shards/large"
     for name, encoder in LARGE.items():
         run = simclr(f"gpu-{name}-224", where, encoder, {"augment": {"crop": [0.08, 1.0], "flip": 0.5}}, batch=256,
-                     reader="streaming", workers=os.cpu_count())  # fmt: skip
+                     reader="streaming", workers="auto")  # fmt: skip
         found = attempt(run.name, results, images_a_second, run, where, folder, scratch, profile=True)
         if found:
             print(f"{run.name:44} {found[0]:10.1f} images/s; the GPU idles {found[1]:.0%} of the time", flush=True)

@@ -15,6 +15,7 @@ import torch  # noqa: E402
 import selfsup  # noqa: E402
 from selfsup import config, errors, evals  # noqa: E402
 from selfsup.core import files  # noqa: E402
+from selfsup.data.columns import JUDGES  # noqa: E402
 
 
 @errors.main
@@ -62,9 +63,13 @@ def judge(protocol, run, seed, shards, item):
     columns = dict.fromkeys((encoder.takes, *["label"] * labels, *further))
     budget = {"labels": item.get("labels"), "val_labels": item.get("val_labels"), "seed": seed}
     data = evals.Data(shards, needed=labels, **budget, reader=run.train.reader, columns=tuple(columns))
-    if parts["encoder"].size != data.card["size"]:
-        raise errors.UserError(f"{run.name} was trained at {parts['encoder'].size} pixels and {shards} has "
-                               f"{data.card['size']}: it can be judged at its own size alone")
+    stored = selfsup.encoder.stored(encoder)
+    if stored != data.card["size"]:
+        raise errors.UserError(f"{run.name} was trained at {stored} pixels and {shards} has {data.card['size']}: it can be "
+                               "judged at its own size alone")
+    if encoder.size != stored and not set(further).isdisjoint(JUDGES):
+        raise errors.UserError(f"{protocol} asks for places in whole images, of which {run.name} sees the middle: its "
+                               f"views have {encoder.size} pixels and {shards} {stored}; leave out its args.size")
     if "source" in inspect.signature(module.choose).parameters:
         parts["source"] = evals.Data(shards.with_name(run.data), **budget, reader=run.train.reader, columns=tuple(columns))
     found = dict(evals.run(protocol, data=data, **parts, **item["options"]))

@@ -363,3 +363,36 @@ def test_moments_are_exact(sizes, seed):
     pixels = np.concatenate([p.reshape(-1, 3) for p in pictures]) / 255
     np.testing.assert_allclose(mean, pixels.mean(0), atol=1e-12)
     np.testing.assert_allclose(std, np.maximum(pixels.std(0), 1 / 255), atol=1e-12)
+
+
+@pytest.mark.parametrize("carved", [True, False])
+def test_an_image_more_changes_one_tar(tmp_path, monkeypatch, carved):
+    monkeypatch.setattr(shards, "SHARD", 4)
+    for split in () if carved else ("train", "val", "test"):
+        image_folder(tmp_path / "raw" / split, 90)
+    image_folder(tmp_path / "raw" if carved else tmp_path / "raw/train", 90)
+    first = shards.write("toy", folder_spec(tmp_path / "raw"), tmp_path / "out", workers=1)
+    before = digests(tmp_path / "out")
+    assert 11 <= len(first["shards"]["train"]) <= 32 and min(first["counts"].values()) > 0
+    assert max(entry["count"] for entry in first["shards"]["train"]) <= 12
+    for i in range(900, 903):
+        (tmp_path / "raw" / ("" if carved else "train") / f"cat/{i}.png").write_bytes(encoded(picture(i)))
+        card = shards.write("toy", folder_spec(tmp_path / "raw"), tmp_path / "out", workers=1)
+        after = digests(tmp_path / "out")
+        changed = {name for name in before | after if before.get(name) != after.get(name)}
+        split = next(iter(changed - {"card.json"})).split(".")[0].split("-")[0]
+        assert len(changed) == 3 and changed > {"card.json", f"{split}.hashes.npy"}
+        assert sum(card["counts"].values()) == sum(first["counts"].values()) + i - 899
+        before = after
+    monkeypatch.setattr(shards, "SHARD", 2)  # as if there were twice as many
+    assert len(shards.write("toy", folder_spec(tmp_path / "raw"), tmp_path / "out", workers=1)["shards"]["train"]) > 20
+
+
+def test_the_order_of_a_folder_does_not_depend_on_how_it_is_cut(tmp_path, monkeypatch):
+    image_folder(tmp_path / "raw", 60)
+    keys = []
+    for size in (3, 7, 1000):
+        monkeypatch.setattr(shards, "SHARD", size)
+        card = shards.write("toy", folder_spec(tmp_path / "raw"), tmp_path / "out", workers=1)
+        keys.append([key for entry in card["shards"]["train"] for key, _ in tars.members(tmp_path / "out", entry)])
+    assert keys[0] == keys[1] == keys[2]

@@ -8,6 +8,8 @@ import tarfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from selfsup import data, shards, sources
 from selfsup.data import tars
@@ -24,6 +26,34 @@ def written(folder, *samples, name="a.tar", **changes):
     (folder / "raw").mkdir(exist_ok=True)
     write_tar(folder / "raw" / name, samples)
     return shards.write("toy", tar_spec(folder / "raw", **changes), folder / "out", workers=1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=120),
+       size=st.integers(0, 9 * 2**30), kind=st.sampled_from([b"0", b"\0", b"5", b"2", b"x", b"S"]),
+       form=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT]),
+       change=st.none() | st.tuples(st.integers(0, 511), st.integers(0, 255)), sums=st.booleans())
+def test_a_header_is_read_as_tarfile_reads_it(name, size, kind, form, change, sums):
+    """The quick way for plain files; also where a byte is another one, and the checksum then right or not."""
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    try:
+        header = bytearray(member.tobuf(form)[-512:])
+    except ValueError:  # too long or too large for this format
+        return
+    if change:
+        header[change[0]] = change[1]
+        if sums:
+            header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+
+    def told(kind):
+        try:
+            found = kind.frombuf(bytes(header), "utf-8", "surrogateescape")
+        except Exception as error:
+            return type(error)
+        return found.name, found.size, found.type, found.isreg(), found.issparse()
+
+    assert told(tars._Member) == told(tarfile.TarInfo)
 
 
 # Columns

@@ -18,7 +18,9 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
 import selfsup
-from selfsup import config, data, methods
+from selfsup import config, data, embed, evals, methods
+from selfsup.core import files
+from selfsup.training.publish import _png
 from selfsup.training import code, loop, measure, setup
 from selfsup.training.start import digest
 from selfsup.core import curves
@@ -624,3 +626,25 @@ def test_labels_that_a_run_may_not_see_change_neither_its_encoder_nor_its_judgem
     assert found[0] == found[1]
     whole, _ = pretrain(make_run("supervised"), scenes, tmp_path / "whole")
     assert (whole / "weights.safetensors").read_bytes() != found[0][0]
+
+
+def test_views_of_a_size_of_their_own(tmp_path):
+    """From images of 24 pixels to the features of a file: all see views of 16."""
+    scenes = tmp_path / "tiny"
+    shards.write("tiny", {**SPEC, "size": 24, "train": 64}, scenes, workers=1)
+    vit = {"name": "vit", "dim": 32, "depth": 1, "heads": 2}
+    run = make_run("simclr", args={"size": 16, "augment": "crop_flip"}, encoder=vit, images=64, judge_every=32)
+    watched = []
+    out, cost = pretrain(run, scenes, tmp_path, judge=lambda net, step: watched.append(net.size) or {"knn": 1.0})
+    assert cost["flops_per_image"] < pretrain(make_run("simclr", encoder=vit, images=64), scenes, tmp_path / "whole")[1][
+        "flops_per_image"]
+    net = selfsup.load(out)
+    assert watched == [16, 16] and net.size == net.config["size"] == net.info["size"] == 16
+    assert selfsup.encoder.stored(net) == 24
+    val = data.open(scenes, "val", cache=tmp_path / "cache")
+    features, _ = evals.embed(net, val)
+    assert torch.equal(features, net(net.prepare(val.values["image"])))
+    (tmp_path / "pictures").mkdir()
+    files.write(tmp_path / "pictures/a.png", _png(val.values["image"][3] / 255))
+    (positions, found), = embed.features(net, [tmp_path / "pictures/a.png"])
+    torch.testing.assert_close(found[0], features[3])

@@ -8,7 +8,8 @@ from selfsup.core import rng
 from selfsup.errors import UserError
 from selfsup.inputs import views
 from selfsup.inputs.augment import AUGMENTS
-from selfsup.inputs.views import Pair, View, Views
+from selfsup.inputs.views import MultiCrop, Pair, Taken, View, Views
+from selfsup.layers import ImageEncoder
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 
@@ -138,9 +139,41 @@ def test_small_views_show_a_small_part():
 def test_a_judge_that_trains_feeds_an_encoder_the_column_that_it_takes():
     images, sound = pictures(), torch.arange(24 * 8, dtype=torch.int16).view(24, 8)
     data = batch(images, sound=sound)
-    seeing = SimpleNamespace(takes="image", mean=MEAN, std=STD)
+    seeing = SimpleNamespace(takes="image", mean=MEAN, std=STD, size=None)
     view = View("crop_flip")(data, 3, MEAN, STD)["image"]
     assert torch.equal(views.trained_on(data, seeing, 3)["image"], view)
     hearing = SimpleNamespace(takes="sound", prepare=lambda column: column / 2)
     out = views.trained_on(data, hearing, 3)
     assert torch.equal(out["sound"], sound / 2) and torch.equal(out["image"], images)
+
+
+def test_a_view_has_a_size_of_its_own():
+    images = pictures(40, size=32)
+    large, small = (Views(2, size=size)(batch(images), 1, MEAN, STD)["image"] for size in (None, 16))
+    assert large.shape == (40, 2, 3, 32, 32) and small.shape == (40, 2, 3, 16, 16)
+    # The same crops of the whole stored image, in fewer pixels.
+    halved = torch.nn.functional.avg_pool2d(large.flatten(0, 1), 2).view_as(small)
+    assert torch.corrcoef(torch.stack([small.flatten(), halved.flatten()]))[0, 1] > 0.95
+    crops = MultiCrop(3, size=16)(batch(images), 1, MEAN, STD)
+    assert crops["image"].shape[-1] == 16 and crops["small"].shape == (40, 3, 3, 8, 8)
+    for inputs in (View(size=16), Pair(size=16), Taken(size=16)):
+        assert inputs(batch(images), 1, MEAN, STD)["image"].shape == (40, 3, 16, 16)
+    same = View(size=32)(batch(images), 1, MEAN, STD)["image"]
+    assert torch.equal(same, View()(batch(images), 1, MEAN, STD)["image"])
+
+
+@pytest.mark.parametrize("size, part", [(28, slice(2, 30)), (30, slice(1, 31)), (32, slice(0, 32))])
+def test_a_judge_sees_the_middle_of_larger_images(size, part):
+    images, encoder = pictures(10, size=32), ImageEncoder()
+    encoder.mean, encoder.std, encoder.size = MEAN, STD, None
+    whole = encoder.prepare(images)
+    encoder.size = size
+    assert torch.equal(encoder.prepare(images), whole[..., part, part])
+
+
+@pytest.mark.parametrize("size", [14, 28, 48])
+def test_a_view_without_a_crop_is_what_a_judge_sees(size):
+    images, encoder = pictures(10, size=32), ImageEncoder()
+    encoder.mean, encoder.std, encoder.size = MEAN, STD, size
+    view = View("none", size=size)(batch(images), 1, MEAN, STD)["image"]
+    torch.testing.assert_close(view, encoder.prepare(images), atol=1e-4, rtol=0)

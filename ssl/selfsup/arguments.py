@@ -37,6 +37,7 @@ Batch = Annotated[int, Range(ge=2, le=2**20)]  # losses, norms and what is measu
 Width = Annotated[int, Range(ge=1, le=2**20)]  # of a layer, an embedding, a queue
 Depth = Annotated[int, Range(ge=1, le=256)]  # layers, blocks; heads of one
 Pixels = Annotated[int, Range(ge=1, le=2**14)]
+Side = Annotated[int, Range(ge=16, le=2**14)]  # pixels, of a view that has a size of its own
 Channels = Annotated[int, Range(ge=1, le=2**10)]
 Clusters = Annotated[int, Range(ge=2, le=2**30)]
 Vocabulary = Annotated[int, Range(ge=5, le=2**20)]  # tokens, four of which stand for no word

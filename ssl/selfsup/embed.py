@@ -64,7 +64,8 @@ def read(path, column):
     Raises Unreadable."""
     data = content(path)
     with blamed():
-        return column.encode(data)[1]
+        stored, _ = column.encode(data)
+        return column.decode(column.parse(column.find(stored)))
 
 
 def decoded(paths, column, ahead):

@@ -70,6 +70,13 @@ def load(folder, seed=None, part="encoder"):
     return net.eval().requires_grad_(False)
 
 
+def stored(net):
+    """Pixels a side of the images that a loaded encoder was trained from, of which its views may be smaller; None where
+    it takes none."""
+    column = net.info.get("column") if net.takes == "image" else None
+    return column["shape"][-1] if column else net.size
+
+
 def vouch(folder):
     """Hold the weights of an encoder folder to their hash in the results, data/results/<experiment>/<run>/cost.json,
     which git keeps: DVC's storage is shared, and whoever may write to it could change what it holds.

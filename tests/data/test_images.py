@@ -31,7 +31,8 @@ def test_every_kind_of_image_becomes_rgb(mode, kind, size):
     data = encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {}))
     extension, stored, pixels = images.encode(data, 8)
     assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
-    assert (images.decode(stored, 8) == pixels).all()
+    back = images.decode(stored, 8).astype(int)
+    assert np.abs(back - pixels).max() <= (8 if extension == "jpg" and stored != data else 0)
     assert Image.open(io.BytesIO(stored)).mode == "RGB" and Image.open(io.BytesIO(stored)).size == (8, 8)
     assert extension == ("jpg" if kind in ("JPEG", "WEBP") else "png")
     if size == (8, 8) and mode not in ("1", "P"):  # those are dithered
@@ -93,7 +94,7 @@ def test_photos_stand_upright():
     exif[images.ORIENTATION] = 3  # upside down
     data = encoded(Image.fromarray(pixels), "JPEG", exif=exif, quality=95)
     _, stored, shown = images.encode(data, 8)
-    assert shown[:4].max() < 50 and shown[4:].min() > 200 and (images.decode(stored, 8) == shown).all()
+    assert shown[:4].max() < 50 and shown[4:].min() > 200 and np.abs(images.decode(stored, 8).astype(int) - shown).max() < 9
     assert images.ORIENTATION not in Image.open(io.BytesIO(stored)).getexif()
 
 
@@ -131,3 +132,29 @@ def test_a_cut_jpeg_is_unreadable(seed, share):
     data = jpeg(seed, (16, 16))
     with pytest.raises(images.Unreadable):
         images.decode(data[:int(len(data) * share)], 8)
+
+
+@pytest.mark.parametrize("options", [
+    *[{"subsampling": kind, "progressive": way} for kind in (0, 1, 2) for way in (False, True)], {"quality": 100},
+    {"quality": 5}, {"restart_marker_blocks": 3}, {"icc_profile": b"colours"}])
+def test_the_extra_decoder_of_jpegs_gives_the_same_pixels(options, monkeypatch):
+    pytest.importorskip("simplejpeg")
+    for size in (7, 8, 96):
+        photo = picture(size, (9, 9)).resize((size, size), Image.Resampling.BICUBIC)
+        data = encoded(photo, "JPEG", **options)
+        assert images._jpeg(data, size) is not None
+        quick = images.decode(data, size)
+        with monkeypatch.context() as patch:
+            patch.setattr(images, "simplejpeg", None)
+            assert (quick == images.decode(data, size)).all()
+
+
+def test_the_extra_decoder_leaves_other_jpegs_to_pillow():
+    pytest.importorskip("simplejpeg")
+    turned = Image.Exif()
+    turned[images.ORIENTATION] = 6
+    photo, whole = picture(0, (16, 16)), jpeg(0, (16, 16))
+    assert images._jpeg(whole, 16) is not None and images._jpeg(whole, 8) is None
+    for other in (encoded(photo, "JPEG", exif=turned), encoded(photo.convert("L"), "JPEG"), whole[:-80],
+                  encoded(photo.convert("CMYK"), "JPEG"), encoded(photo, "JPEG", keep_rgb=True), whole[:3]):
+        assert images._jpeg(other, 16) is None

@@ -1,5 +1,8 @@
+import gzip
 import json
 import multiprocessing
+import os
+import shutil
 
 import pytest
 import torch
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 import selfsup.data as data
 from selfsup import shards
-from selfsup.data import streaming
+from selfsup.data import streaming, streams, tars, workers
 from selfsup.errors import UserError
 from tests.data.making import encoded, img2dataset, picture, tar_spec, write_tar
 
@@ -146,8 +149,6 @@ def test_lanes(even):
 
 
 def test_an_error_in_a_worker_stays_one_sentence(uneven, tmp_path):
-    import shutil
-
     shutil.copytree(uneven, tmp_path / "toy")
     path = tmp_path / "toy" / "train-000002.tar"
     path.write_bytes(path.read_bytes()[:3000])
@@ -176,3 +177,61 @@ def test_the_size_decides(even, tmp_path):
     (huge / "card.json").write_text(json.dumps({**card, "columns": ["image"], "schema": schema}))
     assert data.open(huge, "train", cache=tmp_path).reader == "streaming"
     assert data.open(even, "train", cache=tmp_path).reader == "resident"
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_no_step_waits_for_a_whole_block(even, tmp_path, monkeypatch, gzipped):
+    """Blocks all end at the same step; read when they are wanted, it would read 48 samples and the others none."""
+    if gzipped:
+        card = json.loads((even / "card.json").read_text())
+        for entry in card["shards"]["train"]:
+            (tmp_path / f"{entry['file']}.gz").write_bytes(gzip.compress((even / entry["file"]).read_bytes()))
+            entry["file"] += ".gz"
+        (tmp_path / "card.json").write_text(json.dumps(card))
+    read, members = [], tars.members
+
+    def counted(*args, **options):
+        for each in members(*args, **options):
+            read.append(each)
+            yield each
+
+    monkeypatch.setattr(tars, "members", counted)
+    batches, each = opened(tmp_path if gzipped else even).batches(1, 8, 48 * 3), []
+    for _ in batches:
+        each.append(len(read))
+        read.clear()
+    assert each == [48] + [8] * 17
+
+
+def test_of_a_local_tar_only_what_is_handed_out_is_read(even, monkeypatch):
+    sizes, read = [], streams.Piece.read
+    monkeypatch.setattr(streams.Piece, "read", lambda piece: sizes.append(piece.size) or read(piece))
+    split = data.open(even, "train", "streaming", columns=["image"])
+    next(split.batches(1, 8, 48))
+    assert len(sizes) == 8
+
+
+def test_a_tar_that_is_cut_while_it_is_read(even, tmp_path):
+    shutil.copytree(even, tmp_path / "toy")
+    batches = opened(tmp_path / "toy").batches(1, 8, 48)
+    next(batches)
+    for path in (tmp_path / "toy").glob("train*.tar"):
+        os.truncate(path, 600)
+    with pytest.raises(UserError, match="^the shard .*train-00000.*tar is torn [(]unexpected end of data[)].*checkout"):
+        next(batches)
+
+
+def test_the_workers_that_auto_stands_for(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert [workers.chosen("auto", *where) for where in ((True, "cuda"), (True, "cpu"), (False, "cuda"))] == [8, 0, 0]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
+    assert workers.chosen("auto", True, "cuda") == 1
+    assert workers.chosen(3, False, "cpu") == 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where there is no GPU torch refuses to pin, which is seen here")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_pinned_where_asked(even, workers):
+    with pytest.raises(RuntimeError, match="[Pp]in|accelerator|driver"):
+        next(opened(even).batches(1, 8, 48, workers=workers, pin=True))

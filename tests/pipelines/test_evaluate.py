@@ -118,6 +118,20 @@ def test_what_cannot_be_done_is_one_sentence(protocol, run, sentence, here, caps
     assert stopped.value.code == 1 and sentence in out and out.count("error:") == 1 and "Traceback" not in out
 
 
+def test_places_are_not_judged_where_the_middle_alone_is_seen(here):
+    encoders = config.encoders("tiny-random") / "0/encoder.json"
+    whole = encoders.read_text()
+    column = {"kind": "image", "shape": [3, 32, 32], "dtype": "uint8"}
+    encoders.write_text(json.dumps(json.loads(whole) | {"size": 28, "column": column}))
+    run, shards = config.run(config.load(), "tiny-random"), Path("data/shards/scenes")
+    try:
+        assert evaluate.judge("knn", run, 0, shards, {"options": {"k": [5], "temperature": [0.1]}})["accuracy"] > 0
+        with pytest.raises(errors.UserError, match="linear_segmentation asks for places in whole.* views have 28 pixels"):
+            evaluate.judge("linear_segmentation", run, 0, shards, {"options": {}})
+    finally:
+        encoders.write_text(whole)
+
+
 def test_a_missing_encoder_is_said_by_the_script(here):
     (config.encoders("tiny-random") / "0/encoder.json").rename("hidden")
     try:

@@ -90,6 +90,8 @@ def check(params: Params) -> None:
         if entry.from_ and "teacher" not in inspect.signature(method.__init__).parameters:
             raise UserError(f"runs.{entry.name}.from: method {entry.method} has no use for another run's encoder")
         augmentation(entry.args.get("augment", getattr(method.inputs, "augment", "none")), f"runs.{entry.name}.args.augment")
-        size = params.datasets[entry.data].size
+        size, whose = params.datasets[entry.data].size, f"data set {entry.data}"
+        if entry.args.get("size"):
+            size, whose = entry.args["size"], "its views"
         if entry.encoder.get("size", size) != size:
-            raise UserError(f"runs.{entry.name}.encoder: size {entry.encoder['size']} is not that of data set {entry.data}, {size}")
+            raise UserError(f"runs.{entry.name}.encoder: size {entry.encoder['size']} is not that of {whose}, {size}")

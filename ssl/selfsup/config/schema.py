@@ -41,7 +41,7 @@ class Train(Section):
     clip: NotNegative  # largest gradient norm; 0 does not clip
     precision: Literal["fp32", "bf16"]
     threads: typed(int, ge=1, le=1024)  # pinned, since the order of sums depends on it
-    workers: typed(int, ge=0, le=1024)
+    workers: typed(int, ge=0, le=1024) | Literal["auto"]  # processes that read; see data/workers.py
     reader: Literal["auto", "resident", "streaming"]
     checkpoint_every: Positive  # seconds
     judge_every: Count | None = None  # images between two looks at kNN on val

@@ -96,7 +96,7 @@ class Split:
     def __len__(self):
         return self.card["counts"][self.name]
 
-    def batches(self, seed, batch, images, rank=0, world=1, start=0, workers=0, order=None):
+    def batches(self, seed, batch, images, rank=0, world=1, start=0, workers=0, order=None, pin=False):
         """Iterate over this rank's part of the training steps `start` … images // batch - 1, each a dict of tensors
 
         of the columns, as `columns` shapes them: image uint8 (n, C, H, W), label int64 (n,) (-1 where it is missing) …;
@@ -105,10 +105,13 @@ class Split:
         order: who is in a batch (data.order), by default `Shuffled()`: each pair (epoch, sample) comes once, nothing is
         dropped, a batch may span the border of two epochs. The streaming reader, which sees a shard at a time, has an
         order of its own and no other: any other one is a UserError. The samples are a pure function of seed, batch and
-        step: `start` only says where to begin, rank and workers who reads."""
+        step: `start` only says where to begin, rank and workers who reads. `pin`: see workers.joined."""
+        from selfsup.data.workers import joined
+
         if batch % world:
             raise UserError(f"train.batch: {batch} images cannot be split evenly over {world} processes")
-        return self._batches(seed, batch, images // batch, rank, world, start, workers, order)
+        pieces = self._batches(seed, batch, images // batch, rank, world, start, workers, order)
+        return (joined(some, pin) for some in pieces)
 
     def numbers(self, column):
         """A column of numbers of all samples in split order, whether it is read or not: int64 (N,)."""
@@ -133,4 +136,5 @@ class Split:
         raise NotImplementedError
 
     def _batches(self, seed, batch, steps, rank, world, start, workers, order):
+        """Of each step the pieces of its batch, a list."""
         raise NotImplementedError

@@ -69,7 +69,10 @@ class Column:
 
     def stack(self, values):
         """(n, *shape) of parsed values. Raises Unreadable."""
-        return np.stack([self.decode(value) for value in values])
+        out = np.empty((len(values), *self.shape), self.dtype)
+        for row, value in zip(out, values):  # each to where it belongs, so that no two copies of a batch are held
+            row[...] = self.decode(value)
+        return out
 
     def member(self, extension):
         return extension if self.name in self.bare else f"{self.name}.{extension}"

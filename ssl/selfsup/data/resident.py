@@ -42,8 +42,8 @@ class Resident(Split):
     def _batches(self, seed, batch, steps, rank, world, start, workers, order):
         dataset = Steps(self, order or Shuffled(), seed, batch, rank, world)
         if not workers:
-            return (dataset[step] for step in range(start, steps))
-        return read_by(dataset, workers, range(start, steps))
+            return ([dataset[step]] for step in range(start, steps))
+        return ([batch] for batch in read_by(dataset, workers, range(start, steps)))
 
     def in_order(self, batch=512):
         for first in range(0, len(self), batch):

@@ -10,7 +10,16 @@ A rank reads some of the lanes, each of its workers some of those. What follows:
 - Every pair (epoch, sample) comes exactly once. Lanes go on to their next shard by themselves: where shards are equal
   and the lanes divide their number, epochs end together; else lanes run ahead of others, by a shard or so.
 - To resume, whole shards are passed over unread, and part of one undecoded.
+
+Of a local tar a block is where its samples lie, and they are read as they are wanted; of a remote or gzipped one it is
+their encoded bytes. Either way a lane reads as much of the next block as it hands out of this one, so that no step
+waits for a whole one.
 """
+
+import collections
+import itertools
+import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -22,7 +31,7 @@ from selfsup.data.workers import batches as read_by
 from selfsup.errors import UserError
 
 LANES = 16  # at most, unless there are more processes than that
-BLOCK = 1000  # samples of encoded images that a lane holds in memory
+BLOCK = 1000  # samples that a lane shuffles
 
 
 class Streaming(Split):
@@ -51,8 +60,8 @@ class Streaming(Split):
         parts = [part.tolist() for part in np.array_split(mine, min(max(workers, 1), len(mine)))]
         dataset = _Lanes(self, seed, batch // lanes, lanes, parts, start, steps)
         if not workers:
-            return iter(dataset)
-        return _joined(read_by(dataset, len(parts)), len(parts))
+            return ([batch] for batch in dataset)
+        return _in_pieces(read_by(dataset, len(parts)), len(parts))
 
     def in_order(self, batch=512):
         def samples():
@@ -70,7 +79,7 @@ class Streaming(Split):
             yield self.collate(some)
 
     def collate(self, items):
-        """The batch of (epoch, entry, position in the shard, encoded sample) items."""
+        """The batch of (epoch, entry, position in the shard, parsed sample) items."""
         out = {}
         for name, column in self.schema.items():
             values = [(entry, sample[name]) for _, entry, _, sample in items]
@@ -80,32 +89,56 @@ class Streaming(Split):
         return out | {name: numbers[out["index"]] for name, numbers in self.hidden.items() if name in out}
 
     def lane(self, seed, lane, lanes, skip):
-        """The endless stream of one lane, from its `skip`-th sample on."""
-        turn = lane  # place in the sequence of the shards of all epochs
-        order, ordered = None, -1
-        while True:
-            epoch = turn // len(self.entries)
-            if epoch != ordered:
-                order, ordered = rng.permutation(len(self.entries), seed, epoch).tolist(), epoch
-            shard = order[turn % len(self.entries)]
-            entry = self.entries[shard]
-            if skip < entry["count"]:
-                for position, sample in self.shuffled(entry, skip, seed, epoch, shard):
-                    yield epoch, entry, position, sample
-            skip = max(0, skip - entry["count"])
-            turn += lanes
+        """The endless stream of one lane, from its `skip`-th sample on: (epoch, entry, position in the shard, parsed
+        sample). While one block is handed out the next one is read, a sample of it for each of the other."""
+        known, known_too = itertools.tee(self.blocks(seed, lane, lanes, skip))
+        reading = self.read(known)
+        held = None
+        for block, following in itertools.pairwise(known_too):
+            held = held or list(itertools.islice(reading, block.count))
+            order = rng.permutation(block.count, seed, block.epoch, block.shard, block.first // BLOCK).tolist()
+            ahead, order = [], order[block.skip:]
+            for given, at in enumerate(order, 1):
+                (key, group), held[at] = held[at], None
+                sample = tars.parsed(self.folder, block.entry, key, group, self.schema)
+                yield block.epoch, block.entry, block.first + at, sample
+                ahead += itertools.islice(reading, following.count * given // len(order) - len(ahead))
+            held = ahead
 
-    def shuffled(self, entry, skip, *key):
-        """(position, encoded sample) of one shard in the order of `key`, from the `skip`-th on."""
-        block = []
-        for position, sample in enumerate(tars.samples(self.folder, self.card, entry, self.schema)):
-            block.append((position, sample))
-            if len(block) == BLOCK or position == entry["count"] - 1:
-                first = position + 1 - len(block)
-                if skip <= position:
-                    order = rng.permutation(len(block), *key, first // BLOCK).tolist()
-                    yield from (block[i] for i in order[max(0, skip - first):])
-                block = []
+    def blocks(self, seed, lane, lanes, skip):
+        """The endless sequence of the blocks of one lane, from that on in which its `skip`-th sample is."""
+        for turn in itertools.count(lane, lanes):  # place in the sequence of the shards of all epochs
+            epoch, place = divmod(turn, len(self.entries))
+            if turn - lanes < epoch * len(self.entries):  # the lane's first shard of this epoch
+                order = rng.permutation(len(self.entries), seed, epoch).tolist()
+            shard = order[place]
+            entry = self.entries[shard]
+            for first in range(0, entry["count"], BLOCK):
+                count = min(BLOCK, entry["count"] - first)
+                if skip < count:
+                    yield _Block(epoch, shard, entry, first, count, skip)
+                skip = max(0, skip - count)
+
+    def read(self, blocks):
+        """(key, members) of each sample of the blocks, in the order of their tars."""
+        tar, at = None, 0
+        for block in blocks:
+            if tar is None:
+                tar, at = tars.members(self.folder, block.entry, self.schema.values(), later=True), 0
+            yield from itertools.islice(tar, block.first - at, block.first - at + block.count)
+            at = block.first + block.count
+            if at == block.entry["count"]:
+                collections.deque(tar, maxlen=0)  # it says at its end whether it is what the card says
+                tar = None
+
+
+class _Block(typing.NamedTuple):
+    epoch: int
+    shard: int
+    entry: dict
+    first: int  # position in the shard of its first sample
+    count: int
+    skip: int  # how many of its samples were handed out before
 
 
 class _Lanes(torch.utils.data.IterableDataset):
@@ -119,22 +152,31 @@ class _Lanes(torch.utils.data.IterableDataset):
         worker = torch.utils.data.get_worker_info()
         mine = sum(self.parts, []) if worker is None else self.parts[worker.id]
         streams = [self.split.lane(self.seed, lane, self.lanes, self.start * self.share) for lane in mine]
+        if self.start >= self.steps:
+            return
         try:
-            for _ in range(self.start, self.steps):
-                yield self.split.collate([next(stream) for stream in streams for _ in range(self.share)])
+            with ThreadPoolExecutor(len(streams)) as pool:  # a remote tar's answer is waited for: for all at once
+                items = list(pool.map(self.some, streams))
+            for step in range(self.start, self.steps):
+                yield self.split.collate([item for some in items for item in some])
+                items = [self.some(stream) for stream in streams] if step + 1 < self.steps else []
         except UserError as error:
             if worker is None:
                 raise
             yield error  # the loader would wrap it into a traceback
 
+    def some(self, stream):
+        """What one lane has in a batch."""
+        return list(itertools.islice(stream, self.share))
 
-def _joined(loader, workers):
-    """Whole batches from the pieces of `workers` workers, which the loader hands out in turn."""
+
+def _in_pieces(loader, workers):
+    """The pieces of each batch from `workers` workers, which the loader hands out in turn."""
     pieces = []
     for piece in loader:
         if isinstance(piece, UserError):
             raise piece
         pieces.append(piece)
         if len(pieces) == workers:
-            yield {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+            yield pieces
             pieces = []

@@ -13,6 +13,26 @@ from selfsup.errors import UserError
 PATIENCE = 600  # seconds that a batch may take
 
 
+def chosen(workers, streaming, device):
+    """How many processes of a rank read its batches: `workers`, or for "auto" as many as it has cores where it streams to
+    a GPU; elsewhere none, since they would take the cores from what trains, or have nothing to do."""
+    if workers != "auto":
+        return workers
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # ranks on this machine, as torchrun says
+    return max(1, len(os.sched_getaffinity(0)) // here) if streaming and device == "cuda" else 0
+
+
+def joined(pieces, pin=False):
+    """One batch of its pieces, dicts of tensors. `pin`: in memory that a GPU copies from while the host goes on."""
+    whole = {}
+    for name, first in pieces[0].items():
+        parts, place = [piece[name] for piece in pieces], None
+        if pin and not first.is_cuda:
+            place = torch.empty(sum(map(len, parts)), *first.shape[1:], dtype=first.dtype, pin_memory=True)
+        whole[name] = torch.cat(parts, out=place) if place is not None or len(parts) > 1 else first
+    return whole
+
+
 def batches(dataset, workers, sampler=None):
     """What `dataset` has for each of `sampler`, in order, read by so many worker processes. Raises UserError where one
     dies, or none answers for PATIENCE seconds."""

@@ -167,8 +167,9 @@ def augmentation(value, where="augment"):
     return specs if isinstance(specs, tuple) else (specs,)
 
 
-def draw(key, spec, height, width):
-    """The random parameters of one view for each key (N,): a dict of tensors with N rows, see `apply`."""
+def draw(key, spec, height, width, view=None):
+    """The random parameters of one view for each key (N,) of images of so many pixels: a dict of tensors with N rows, see
+    `apply`. view: height and width of what it becomes, if others."""
     u = rng.uniform(key, 14)  # one column for each decision; columns never change their meaning
     p = {"flip": u[:, 0] < spec.flip}
     if spec.crop:
@@ -188,7 +189,7 @@ def draw(key, spec, height, width):
     p["sigma"] = SIGMA[0] + u[:, 12] * (SIGMA[1] - SIGMA[0])
     p["solarize"] = u[:, 13] < spec.solarize
     if spec.shift:
-        most = [int(spec.shift * side) for side in (height, width)]
+        most = [int(spec.shift * side) for side in view or (height, width)]
         steps = zip(rng.uniform(key, 2, salt=5).unbind(1), most)
         p["shift"] = torch.stack([(u * (2 * reach + 1)).long() - reach for u, reach in steps], 1)
     if spec.rand:

@@ -4,7 +4,8 @@ A view is a pure function of (seed, epoch, sample index, view number), see `rng`
 point do not matter. A method declares its inputs with `View`, `Views`, `MultiCrop`, `Pair` or `Taken`, and those of
 other signals with what `tokens`, `sound`, `frames` and `points` beside this file have; the trainer calls them on each
 batch. `augment` is a name, an Augment, a mapping of its fields, or a list of these for the views in turn, see
-`augment.augmentation`.
+`augment.augmentation`. `size`: pixels a side of a view, those of the stored image unless said; a random crop is cut from
+all of the image, and where there is none a view shows its middle (core/middle.py), as judges then see it.
 """
 
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from typing import Annotated
 
 import torch
 
-from ..arguments import Count, Crop, Range
+from ..arguments import Count, Crop, Range, Side
 from ..core import rng
+from ..core.middle import middle
 from . import mix
 from .augment import Augment, apply, augmentation, draw
 
@@ -24,10 +26,12 @@ class View:
 
     augment: str | dict | list | Augment = "crop_flip"
     columns: tuple = ("image",)
+    size: Side | None = None
 
     def __call__(self, batch, seed, mean, std):
         key = keys(batch, seed)
-        return {**batch, "image": _views(batch["image"], key, self.augment, 1, mean, std)[:, 0], "key": key}
+        views = _views(batch["image"], key, self.augment, 1, mean, std, size=self.size)
+        return {**batch, "image": views[:, 0], "key": key}
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,12 @@ class Views:
     count: Count = 2
     augment: str | dict | list | Augment = "simclr"
     columns: tuple = ("image",)
+    size: Side | None = None
 
     def __call__(self, batch, seed, mean, std):
         key = keys(batch, seed)
-        return {**batch, "image": _views(batch["image"], key, self.augment, self.count, mean, std), "key": key}
+        views = _views(batch["image"], key, self.augment, self.count, mean, std, size=self.size)
+        return {**batch, "image": views, "key": key}
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,13 @@ class MultiCrop:
     large_crop: Crop = (0.14, 1.0)  # shares of the area, SwAV's appendix A
     small_crop: Crop = (0.05, 0.14)
     columns: tuple = ("image",)
+    size: Side | None = None  # of the large ones
 
     def __call__(self, batch, seed, mean, std):
         key, image = keys(batch, seed), batch["image"]
-        large = _views(image, key, self.augment, 2, mean, std, crop=self.large_crop)
-        small = _views(image, key, self.augment, self.small, mean, std, first=2, crop=self.small_crop, scale=0.5)
+        large = _views(image, key, self.augment, 2, mean, std, size=self.size, crop=self.large_crop)
+        cut = {"crop": self.small_crop, "scale": 0.5}
+        small = _views(image, key, self.augment, self.small, mean, std, first=2, size=self.size, **cut)
         return {**batch, "image": large, "small": small, "key": key}
 
 
@@ -69,13 +77,14 @@ class Pair:
     first: str = "image"
     second: str = "caption"
     augment: str | dict | list | Augment = "crop_flip"
+    size: Side | None = None
 
     @property
     def columns(self):
         return (self.first, self.second)
 
     def __call__(self, batch, seed, mean, std):
-        return View(self.augment)(batch, seed, mean, std)
+        return View(self.augment, size=self.size)(batch, seed, mean, std)
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ class Taken:
     column: str = "image"
     augment: str | dict | list | Augment = "crop_flip"
     more: tuple = ()  # columns that belong to it and stay as they are
+    size: Side | None = None  # of an image's view
 
     @property
     def columns(self):
@@ -92,7 +102,7 @@ class Taken:
 
     def __call__(self, batch, seed, mean, std):
         if self.column == "image":
-            return View(self.augment)(batch, seed, mean, std)
+            return View(self.augment, size=self.size)(batch, seed, mean, std)
         return {**batch, self.column: batch[self.column], "key": keys(batch, seed)}
 
 
@@ -106,7 +116,7 @@ def trained_on(batch, encoder, seed, augment="crop_flip"):
     """What a judge that trains the encoder feeds it: batch[encoder.takes] becomes one augmented view of images; any other
     column is as the encoder prepares it."""
     if encoder.takes == "image":
-        return View(augment)(batch, seed, encoder.mean, encoder.std)
+        return View(augment, size=encoder.size)(batch, seed, encoder.mean, encoder.std)
     return {**batch, encoder.takes: encoder.prepare(batch[encoder.takes])}
 
 
@@ -115,15 +125,19 @@ def keys(batch, seed):
     return rng.key(seed, batch["epoch"], batch["index"])
 
 
-def _views(images, key, augment, count, mean, std, first=0, **changes):
-    """Views number `first` and on, float (N, count, C, h, w), of integer images (N, C, H, W); changes to Augment."""
+def _views(images, key, augment, count, mean, std, first=0, size=None, **changes):
+    """Views number `first` and on, float (N, count, C, h, w), of integer images (N, C, H, W), of `size` times the
+    augmentation's scale; changes to Augment."""
     specs = [replace(spec, **changes) for spec in augmentation(augment)]
-    size = [round(specs[0].scale * side) for side in images.shape[2:]]
-    views = torch.empty(len(images), count, images.shape[1], *size, device=images.device)
+    sides = [round(specs[0].scale * (size or side)) for side in images.shape[2:]]
+    views = torch.empty(len(images), count, images.shape[1], *sides, device=images.device)
     for number in range(count):
         spec = specs[number % len(specs)]
         own = rng.key(key, first + number)
-        params = draw(own, spec, *images.shape[2:])
+        params = draw(own, spec, *images.shape[2:], sides)
+        if size and not spec.crop:
+            for axis, side in enumerate(images.shape[2:]):
+                params["box"][:, axis], params["box"][:, 2 + axis] = middle(side, size)
         apply(images, params, spec, mean, std, out=views[:, number])
         if spec.mixup:
             share = mix.shares(own, spec.mixup)

@@ -72,6 +72,8 @@ def build(name, card=None, **kwargs):
                         f"{card['channels']}")
     if "size" in card and hasattr(net, "can_encode"):
         net.can_encode(card["size"])
+    if column == "image":
+        net.size = card.get("size")
     normalise(net, card)
     return net
 

@@ -4,11 +4,13 @@
 on the run nor on the number of worker processes.
 """
 
+import bisect
 import contextlib
 import dataclasses
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -30,7 +32,7 @@ from selfsup.shards.index import index
 from selfsup.shards.tally import SHOWN, count_bad, count_good, finish, moments, part_of
 from selfsup.sources import SPLITS
 
-SHARD = 1000  # items a shard
+SHARD = 1000  # items a shard, at most where it is by position and on average where by hash
 
 
 def write(name, spec, out, workers=None):
@@ -119,8 +121,7 @@ def _pack(name, source, spec, folder, workers):
     fit = {"fit": spec["fit"]} if spec.get("fit") else {}
     schema = {column.name: dataclasses.replace(column, **fit) if hasattr(column, "fit") else column
               for column in source.columns}
-    tasks = [(split, start, min(start + SHARD, source.counts[split]))
-             for split in SPLITS for start in range(0, source.counts[split], SHARD)]
+    tasks = [(split, *cut) for split in SPLITS for cut in _cuts(source, split, spec.get("limit"))]
     limit = spec["max_bad"] * sum(source.counts.values())
     work = functools.partial(_pack_one, TarWriter, source, schema, folder)
     found = []
@@ -137,10 +138,22 @@ def _pack(name, source, spec, folder, workers):
     return listed, schema, found
 
 
+def _cuts(source, split, limit=None):
+    """The shards of a split: (number, first item, the one after the last). Where the source has items `spread`, by that
+    number, into a power of two of them, so that an item more changes one shard, and all only where there are twice as
+    many; else, or of a trial's `limit`, by position."""
+    count = source.counts[split]
+    if source.spread is None or limit:
+        return [(start // SHARD, start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
+    parts = 1 << (max(0, count - 1) // SHARD).bit_length()
+    bounds = [bisect.bisect_left(source.spread[split], number / parts) for number in range(parts)] + [count]
+    return [(number, *cut) for number, cut in enumerate(itertools.pairwise(bounds)) if cut[0] < cut[1]]
+
+
 def _pack_one(writer, source, schema, folder, task):
-    split, start, stop, *leave = task
+    split, number, start, stop, *leave = task
     leave = leave[0][split] if leave else ()
-    part = part_of(split, f"{split}-{start // SHARD:06d}.tar", schema)
+    part = part_of(split, f"{split}-{number:06d}.tar", schema)
     part["images"] = stop - start
     path = folder / part["file"]
     with files.naming(path), open(path, "wb") as file:

@@ -46,6 +46,8 @@ class Source:
     skipped: list = field(default_factory=list)  # what lies under root and is no sample, in words
     carved: tuple = ()  # the splits that were carved out of one pool: `divide` gives them
     concepts: tuple = ()  # words of its texts that say what is seen
+    # Of what may grow: {split: a number in 0 … 1 of each item, ascending and evenly spread, from its key alone}.
+    spread: dict | None = None
 
 
 @dataclass

@@ -8,8 +8,9 @@ from selfsup.arguments import Count, Share, Text
 from selfsup.data import columns
 from selfsup.data.files import content
 from selfsup.data.images import EXTENSIONS, Unreadable, bands
+from selfsup.data.tars import fraction
 from selfsup.errors import UserError, nearest, nearest_path
-from selfsup.sources import Source, phrases, scan
+from selfsup.sources import SPLITS, Source, carve, phrases, scan
 from selfsup.sources._layout import arranged, ends
 
 TXT = "txt"  # as `captions`: a text file for each image
@@ -42,7 +43,18 @@ def source(root: Text, size: Count, val_share: Share, test_share: Share | None =
             except Unreadable as error:
                 yield f"{root}/{path}", error
 
-    return Source(str(root), found.counts, read, kinds, found.classes, skipped=found.skipped, carved=found.carved)
+    return Source(str(root), found.counts, read, kinds, found.classes, skipped=found.skipped, carved=found.carved,
+                  spread=_spread(found, {} if new_classes or unlabelled else carve(
+                      val_share, test_share, have={*SPLITS} - {*found.carved})))
+
+
+def _spread(found, ranges):
+    """Source.spread: the hash of each key, within the range of hashes that its split was given."""
+    def numbers(split):
+        low, high = ranges.get(split, (0.0, 1.0))
+        return [(fraction(key) - low) / (high - low) for key, *_ in found.items[split]]
+
+    return {split: numbers(split) for split in SPLITS}
 
 
 def files(top, extensions=EXTENSIONS):

@@ -85,7 +85,7 @@ def fingerprint(run, seed, card, code, origin=None):
     what changes nothing that is learned.
     """
     what = run.model_dump(include={"method", "encoder", "args"}) | {"train": settings(run.train)}
-    for name in ("checkpoint_every", "judge_every", "capture"):
+    for name in ("checkpoint_every", "judge_every", "capture", "workers"):
         what["train"].pop(name, None)
     if origin:
         what["origin"] = origin

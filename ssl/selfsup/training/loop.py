@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from .. import data
 from ..core import curves, distributed, rng
-from ..data.workers import deaths
+from ..data.workers import chosen, deaths
 from ..errors import UserError
 from ..process import sole_writer
 from . import accumulate, optim
@@ -97,7 +97,8 @@ class Training:
             optimizer = optim.build(method, train, self.captured)
             self.model, self.optimizer = accelerator.prepare(method, optimizer, device_placement=[False, False])
             self.steps = train.images // train.batch
-        if device.type == "cuda" and split.reader == "resident" and not train.workers:  # a worker has no GPU
+        self.workers = chosen(train.workers, split.reader == "streaming", device.type)
+        if device.type == "cuda" and split.reader == "resident" and not self.workers:  # a worker has no GPU
             split.hold(device, torch.cuda.get_device_properties(device).total_memory)
         parts = (method, self.model, train.accumulate, accelerator.autocast)
         self.accumulation = accumulate.Accumulation(*parts) if train.accumulate and self.steps else None
@@ -120,8 +121,8 @@ class Training:
         every = max(1, self.steps // LOGGED)
         place, batches = (distributed.rank(), distributed.world()), ()
         if self.steps:
-            asked = self.seed, train.batch, train.images, *place, first, train.workers, self.method.order
-            batches = self.split.batches(*asked)
+            asked = self.seed, train.batch, train.images, *place, first, self.workers, self.method.order
+            batches = self.split.batches(*asked, pin=self.device.type == "cuda")
         title = f"{self.run.name} seed {self.seed}"
         bar = tqdm(batches, title, self.steps, initial=first, disable=not self.main, mininterval=1)
         self.method.train()

@@ -124,11 +124,11 @@ def embed(net, split, batch=512):
 
 
 def judged(judge, net, card, step):
-    """What judge(net, step) says of an encoder in training, which has `mean`, `std` and `size` as a loaded one does.
+    """What judge(net, step) says of an encoder in training, which has `mean` and `std` as a loaded one does.
 
     Leaves every generator of random numbers as it was; `net` is in evaluation mode afterwards.
     """
-    net.mean, net.std, net.size = card["mean"], card["std"], card["size"]
+    net.mean, net.std = card["mean"], card["std"]
     numbers, python = np.random.get_state(), random.getstate()
     with torch.random.fork_rng():
         said = judge(net.eval(), step)

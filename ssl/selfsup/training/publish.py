@@ -11,14 +11,16 @@ from .. import data, encoder
 from ..core import distributed, files
 from ..data import columns
 from .checkpoint import settings
+from .setup import seen
 
 
 def describe(run, seed, card, method, steps, code, start):
     """The facts of encoder.json."""
     taken = columns.of(card).get(method.encoder.takes)
-    ordinary = taken in (None, columns.picture(card["size"]))  # else `embed` needs to know how its files are read
+    size = seen(run, card)["size"]
+    ordinary = taken in (None, columns.picture(size))  # else `embed` needs to know how its files are read
     info = {} if ordinary else {"column": taken.entry()}
-    info |= {"dim": method.encoder.dim, "mean": card["mean"], "std": card["std"], "size": card["size"]}
+    info |= {"dim": method.encoder.dim, "mean": card["mean"], "std": card["std"], "size": size}
     info |= {"run": run.name, "method": run.method, "seed": seed, "data": {"name": run.data, "hash": card["hash"]}}
     info |= {"args": run.args, "train": settings(run.train), "images": steps * run.train.batch, "steps": steps}
     info |= {"code": code, "classes": card["classes"]} | ({} if run.labels is None else {"labels": run.labels})

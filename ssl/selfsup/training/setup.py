@@ -21,12 +21,19 @@ def accelerator(train, cpu=False):
     return Accelerator(cpu=cpu, mixed_precision="bf16" if train.precision == "bf16" else "no", kwargs_handlers=kept)
 
 
+def seen(run, card):
+    """The data card as what a run trains sees it: `size` is that of its views, where these have one of their own."""
+    size = getattr(inputs_of(run), "size", None)
+    return {**card, "size": size} if size else card
+
+
 def build(run, seed, card, start=None):
     """The method of `run` around a fresh encoder, initialised from the seed alone, and by `start` if it has weights.
 
     An argument may be one of its `__init__`, a field of its `inputs`, as in {augment: moco_v1}, or both.
     """
     torch.manual_seed(seed)
+    card = seen(run, card)
     cls = methods.load(run.method)
     takes = inspect.signature(cls.__init__).parameters
     extra = {"card": card} if "card" in takes else {}

@@ -8,6 +8,7 @@ import torch
 
 from .. import encoder, nets
 from ..errors import UserError
+from .setup import seen
 
 
 class Start:
@@ -22,7 +23,7 @@ class Start:
     def __init__(self, run, seed, encoders="data/encoders", card=None):
         self.run, self.weights, self.teacher, self.fits, self.parts = run, None, None, None, {}
         if init := run.init:
-            self.weights = pretrained(run, card or {}) if init == "timm" else self._load(init, seed, encoders).state_dict()
+            self.weights = pretrained(run, seen(run, card or {})) if init == "timm" else self._load(init, seed, encoders).state_dict()
         if from_ := run.from_:
             self.teacher = self._load(from_, seed, encoders)
             further = [part for part in self.teacher.info["parts"] if part != "encoder"]
