@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from selfsup import evals, nets, report
+import selfsup.data
+from selfsup import evals, nets, report, shards
 from selfsup.data.order import purchase
 from selfsup.errors import UserError
 from selfsup.evals import finetune, linear, low_shot
@@ -60,7 +61,7 @@ def test_only_the_labels_bought_matter_and_they_are_every_encoders(net, data):
     assert [part.index.tolist() for part in subsets] == [sorted(order[:n].tolist()) for n in (8, 40)]
     for part in subsets:
         assert torch.equal(part.values["label"], data.train.labels[part.index])
-        assert torch.equal(part.values["image"], data.train.images[part.index])
+        assert torch.equal(next(part.in_order(400))["image"], data.train.images[part.index])
         assert part.values["label"].bincount().unique().numel() == 1
     assert first == dict(evals.run("low_shot", net, data, **OPTIONS))
 
@@ -121,6 +122,25 @@ def test_a_subset_is_dealt_as_a_split_is(data):
     assert sorted(batch["index"].tolist()) == [3, 3, 3, 7, 7, 7, 300, 300, 300]
     assert batch["epoch"].tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert torch.equal(batch["image"], data.train.images[batch["index"]])
+
+
+def test_a_subset_holds_no_pixels(tmp_path):
+    """Of either reader the same samples: where they are, or from a file that has no name."""
+    spec = dict(source="scenes", size=8, train=40, val=9, test=7, seed=0, max_bad=0)
+    shards.write("toy", spec, tmp_path / "toy", workers=1)
+    rows = torch.tensor([30, 2, 17, 5])
+    found = []
+    for reader in ("resident", "streaming"):
+        split = selfsup.data.open(tmp_path / "toy", "train", reader, cache=tmp_path / "cache", labels=20)
+        some, labelled = evals.Subset(split, rows), evals.Subset(split)
+        assert some.index.tolist() == [2, 5, 17, 30] and len(labelled) == 20 and labelled.values["label"].min() >= 0
+        nested = evals.Subset(labelled, torch.tensor([3, 1]))
+        assert nested.index.tolist() == labelled.index[[1, 3]].tolist()
+        found.append([batch for part in (some, labelled, nested) for batch in (*part.batches(1, 8, 40), *part.in_order(3))])
+        mapped = [line for line in open("/proc/self/maps") if str(tmp_path / "cache") in line]
+        assert any("(deleted)" in line for line in mapped) == (reader == "streaming")
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_more_labels_are_better_and_the_choice_is_made_on_val(net, data):

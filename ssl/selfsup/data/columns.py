@@ -59,8 +59,7 @@ class Column:
         return _told(group["json"], self.name) if found is None and "json" in group and self.owns("json") else found
 
     def parse(self, raw):
-        """A value, still encoded. Raises Unreadable where it is none or not what it should be, or `raw` if that says
-        why there is none."""
+        """A value, still encoded. Raises Unreadable where it is not what it should be, or `raw` if that says why."""
         if raw is None:
             raise Unreadable(f"no {self.name}")
         if isinstance(raw, Unreadable):
@@ -167,8 +166,7 @@ class Sound(Column):
     kind, extensions, bare = "sound", ("wav", "flac"), ("sound",)
 
     def encode(self, value):
-        """-> ({member: bytes}, (channels, samples)) of file bytes, or of an array (samples,) or (channels, samples)
-        that has the right rate."""
+        """-> ({member: bytes}, (channels, samples)) of file bytes, or of an array of that shape or (samples,)."""
         if isinstance(value, bytes):
             pcm = self.decode(value)
         else:
@@ -213,8 +211,7 @@ class Frames(Column):
         return [frames[i] for i in np.linspace(0, len(frames) - 1, self.shape[0]).round().astype(int)]
 
     def encode(self, value):
-        """-> ({member: bytes}, (T, 3, H, W)) of the bytes of a video file, or a list of what an Image is encoded
-        from."""
+        """-> ({member: bytes}, (T, 3, H, W)) of a video file's bytes, or a list of what an Image is encoded from."""
         frames = self.spaced(video.frames(value) if isinstance(value, bytes) else value)
         encoded = [images.encode(frame, self.shape[-1], self.fit) for frame in frames]
         members = {self.member(f"{i:03d}.{extension}"): data for i, (extension, data, _) in enumerate(encoded)}

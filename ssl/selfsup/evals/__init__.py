@@ -16,9 +16,11 @@ it is shown what it found on data that are not a run's own, too; and, each given
 results and the protocol's options, sentences on how the numbers were made, `notes`, and a table or figure of its own, `panel`.
 """
 
+import contextlib
 import functools
 import importlib
 import pkgutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -121,23 +123,25 @@ def unfit(protocol, card):
 
 
 class Subset:
-    """Samples of a split, held in memory and dealt as a Split deals its own: those at the positions `rows` (n,), by default
-    those that have a label. Each keeps its `index` (n,) in the whole split, by which it is augmented."""
+    """Samples of a split, dealt as a Split deals its own: those at the positions `rows` (n,), by default those that have a
+    label. Each keeps its `index` (n,) in the whole split, by which it is augmented. They stay where a resident split has
+    them; of another one they are copied to disk."""
 
     def __init__(self, split, rows=None):
-        self.card, self.columns, kept, start = split.card, list(split.columns), [], 0
-        for part in split.in_order():
-            keep = part["label"] >= 0 if rows is None else torch.isin(torch.arange(start, start + len(part["label"])), rows)
-            start += len(part["label"])
-            kept.append({name: part[name][keep] for name in (*self.columns, "index")})
-        self.values = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
-        self.index = self.values["index"]
+        self.card, self.columns = split.card, list(split.columns)
+        self.source = split if hasattr(split, "take") else _Copy(split, rows)
+        labels = self.source.values.get("label")
+        if self.source is not split:
+            rows = torch.arange(len(self.source.index))
+        self.rows = (labels >= 0).nonzero()[:, 0] if rows is None else rows.sort().values
+        self.index = self.rows if self.source is split and not isinstance(split, Subset) else self.source.index[self.rows]
+        self.values = {} if labels is None else {"label": labels[self.rows]}
 
     def __len__(self):
         return len(self.index)
 
     def take(self, rows, epoch):
-        return {name: values[rows] for name, values in self.values.items()} | {"epoch": epoch}
+        return self.source.take(self.rows[rows], epoch)
 
     def in_order(self, batch=512):
         for rows in torch.arange(len(self)).split(batch):
@@ -149,6 +153,32 @@ class Subset:
         for start in range(0, images // batch * batch, batch):
             position = torch.arange(start, start + batch)
             yield self.take(order[position], position // n)
+
+
+class _Copy:
+    """Of a split that is read in sequence the samples of a Subset, mapped from files that nobody else sees: pixels of a
+    tenth of ImageNet are more than many a machine's memory."""
+
+    def __init__(self, split, rows):
+        start, self.values, names = 0, {}, (*split.columns, "index")
+        cache = getattr(split, "cache", None)
+        Path(cache or ".").mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            written = {name: stack.enter_context(tempfile.TemporaryFile(dir=cache)) for name in names}
+            for part in split.in_order():
+                there = torch.arange(start, start + len(part["index"]))
+                keep, start = part["label"] >= 0 if rows is None else torch.isin(there, rows), start + len(there)
+                for name, file in written.items():
+                    file.write(part[name][keep].contiguous().numpy().data)
+            for name, file in written.items():
+                file.flush()
+                values = part[name].numpy()
+                whole = np.memmap(file, values.dtype, "c") if file.tell() else np.empty(0, values.dtype)
+                self.values[name] = torch.from_numpy(whole.reshape(-1, *values.shape[1:]))
+        self.index = self.values["index"]
+
+    def take(self, rows, epoch):
+        return {name: values[rows] for name, values in self.values.items()} | {"epoch": epoch}
 
 
 class Batch:
