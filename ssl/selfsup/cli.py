@@ -114,11 +114,12 @@ def embed(args):
     """Write the features of all images below a folder to a file, in the format that its ending says.
 
     .parquet has the columns path and feature, .csv a column a number, .npz the arrays path and feature; .npy has the
-    features alone, and a text file beside it the paths. Images are decoded, resized and normalised exactly as for training and judging. Unreadable ones are left out and
-    named."""
+    features alone, and a text file beside it the paths. Images are decoded, resized and normalised exactly as for
+    training and judging. Unreadable ones are left out and named."""
     from selfsup import embed
 
-    embed.writer(args.out)
+    if not args.out.is_dir():
+        embed.writer(args.out)  # before an encoder is loaded
     with whole(args.out) as part:
         encoder = load(args.encoder)
         count = embed.write(encoder, args.folder, part)

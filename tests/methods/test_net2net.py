@@ -78,12 +78,12 @@ def test_deeper_is_the_same_function_in_evaluation_and_on_the_batch_that_set_it(
 
     assert apart(first, False) < tolerance and apart(first, True) > 1e-3  # BatchNorm knows of no batch yet
     statistics = {name: value.clone() for name, value in larger.named_buffers() if name.split(".")[3] == "1"}
-    larger.before_epoch(SimpleNamespace(epoch=0, batch={"image": first}))
+    larger.before_epoch(SimpleNamespace(epoch=0, first=lambda: {"image": first}))
     assert apart(first, True) < tolerance and apart(first, False) < tolerance
     assert apart(other, False) < tolerance and apart(other, True) > 1e-3
     assert all(torch.equal(larger.get_buffer(name), value) for name, value in statistics.items())  # the parent's stay
     before = copy.deepcopy(larger.state_dict())
-    larger.before_epoch(SimpleNamespace(epoch=1, batch={"image": other}))  # it is set once
+    larger.before_epoch(SimpleNamespace(epoch=1, first=lambda: {"image": other}))  # it is set once
     assert all(torch.equal(before[name], value) for name, value in larger.state_dict().items())
 
 
@@ -104,7 +104,7 @@ def test_copies_stay_copies_without_noise(parent, card, prepare):
 def test_starts_where_its_parent_stopped(parent, card, prepare):
     batch = prepare(parent, 32)
     larger = child(parent, card, 0.05, width=6, convs=2)
-    larger.before_epoch(SimpleNamespace(epoch=0, batch=batch))
+    larger.before_epoch(SimpleNamespace(epoch=0, first=lambda: batch))
     fresh = copy.deepcopy(larger)
     for module in fresh.modules():
         if hasattr(module, "reset_parameters"):

@@ -29,6 +29,8 @@ MEMBER = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # key and extensio
 UNNAMED, SPECIAL = "member{s} of hidden names or without an ending", "link{s} or special file{s}"
 # Size, time and checksum in a header as nearly all programs write them.
 PLAIN = re.compile(rb"[0-7]{11}[\0 ].{12}[0-7]{6}[\0 ]{2}", re.DOTALL).fullmatch
+# So mode, user, group, time and device: nobody here uses them, but where they are no numbers tarfile refuses the header.
+NUMBERS = re.compile(rb"(?:[0-7]{6}[0-7 ][\0 ]){3}[0-7]{11}[\0 ](?:\0{8}|[0-7]{6}[0-7 ][\0 ]){2}").fullmatch
 HEADER = 1 << 20  # bytes; most of what a tar says about a member beside it, as a long name, and where it does:
 ABOUT = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
@@ -43,7 +45,8 @@ class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf, encoding, errors):
         """Of a plain file nothing but what is used, in a quarter of the time."""
-        if len(buf) == tarfile.BLOCKSIZE and buf[156:157] == tarfile.REGTYPE and not buf[345] and PLAIN(buf[124:156]):
+        plain = len(buf) == tarfile.BLOCKSIZE and buf[156:157] == tarfile.REGTYPE and not buf[345]
+        if plain and PLAIN(buf[124:156]) and NUMBERS(buf[100:124] + buf[136:148] + buf[329:345]):
             if int(buf[148:154], 8) == 256 + sum(buf[:148]) + sum(buf[156:]):
                 member = cls(buf[:100].partition(b"\0")[0].decode(encoding, errors))
                 member.size = int(buf[124:135], 8)

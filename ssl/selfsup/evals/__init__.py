@@ -259,12 +259,16 @@ def uneven(counts):
 
 
 def balanced(correct, labels, n):
-    """Yields `balanced`, the mean of the classes' accuracies with its interval, of answers to samples of `labels` (N,); where
-    classes are even nothing, since it is the accuracy then."""
-    counts = torch.bincount(labels.cpu())
+    """Yields `balanced`, the mean of the classes' accuracies with its interval, of answers to samples of `labels` (N,) and n
+    bootstrap resamples of each class; where classes are even nothing, since it is the accuracy then."""
+    labels, correct = labels.cpu(), correct.cpu().double()
+    counts = torch.bincount(labels)
     if uneven(counts.tolist()):
-        weight = len(labels) / ((counts > 0).sum() * counts[labels.cpu()])
-        yield "balanced", dict(accuracy(correct.cpu() * weight, n))
+        there = counts > 0
+        size, right = counts[there].numpy(), torch.bincount(labels, correct)[there].numpy()
+        drawn = np.random.default_rng(0).binomial(size, right / size, (n, len(size))) / size
+        low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
+        yield "balanced", {"accuracy": percent((right / size).mean()), "low": percent(low), "high": percent(high)}
 
 
 def students(values):
