@@ -4,7 +4,7 @@ import os
 import stat
 
 from selfsup.data.images import Unreadable
-from selfsup.errors import UserError
+from selfsup.data.remote import Remote
 
 BYTES = 1 << 29  # most of a sample: of a file, or of all its members in a tar
 
@@ -24,18 +24,5 @@ def content(path):
 
 
 def opened(path):
-    """A local file, or a URL through urllib (http, https) or fsspec (s3, gs, …): never through a shell, since a card
-    may come from somebody else."""
-    path = str(path)
-    if "://" not in path:
-        return open(path, "rb")
-    try:
-        if path.startswith(("http://", "https://")):
-            from urllib.request import urlopen
-
-            return urlopen(path, timeout=60)
-        import fsspec
-
-        return fsspec.open(path, "rb").open()
-    except Exception as error:  # each of fsspec's back ends has errors of its own
-        raise UserError(f"could not open {path}: {error}") from None
+    """A local file, or what lies at a URL, see Remote."""
+    return Remote(str(path)) if "://" in str(path) else open(path, "rb")
