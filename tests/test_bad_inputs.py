@@ -17,6 +17,8 @@ import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from selfsup.data import remote
+
 ROOT = Path(__file__).parent.parent
 TRAIN = {
     "images": 64, "batch": 32, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "warmup": 0.1, "clip": 1.0,
@@ -282,6 +284,7 @@ def test_one_sentence_and_exit_status_1(row, good, tmp_path, monkeypatch, capfd)
     shutil.copytree(good, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(remote, "WAITS", (0.01,))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setenv("SELFSUP_TRACKING", "on" if command == ("track",) else "off")
     threads = torch.get_num_threads()

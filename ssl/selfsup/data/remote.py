@@ -1,5 +1,6 @@
 """The bytes of a URL, though the connection breaks now and then."""
 
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -7,6 +8,8 @@ import urllib.request
 from selfsup.errors import UserError
 
 WAITS = (0.5, 1, 2, 4, 8, 16, 32)  # seconds between one attempt and the next, until it gives up
+AT_FIRST = 4  # so many of them while nothing has come: an address may be wrong
+TOLD = 4  # seconds of a wait that is said
 TIMEOUT = 60  # seconds without an answer
 AGAIN = (408, 425, 429)  # HTTP's 4xx that do not last; of 5xx all
 
@@ -32,7 +35,7 @@ class Remote:
             self.stream.close()
 
     def _insist(self, do, *args):
-        for wait in (*WAITS, None):
+        for wait in (*(WAITS if self.at else WAITS[:AT_FIRST]), None):
             try:
                 if self.stream is None and do != self._open:
                     self._open()
@@ -45,6 +48,8 @@ class Remote:
                 if wait is None or lasting(error):
                     where = f"read {self.url} from byte {self.at:,} on" if self.at else f"open {self.url}"
                     raise UserError(f"could not {where}: {error or type(error).__name__}") from None
+                if wait >= TOLD:
+                    print(f"{self.url}: {error or type(error).__name__}; again in {wait:g} s", file=sys.stderr)
                 time.sleep(wait)
 
     def _read(self, size):
