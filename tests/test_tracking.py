@@ -306,7 +306,7 @@ def test_a_model_version_is_loaded_from_the_checkout_and_then_from_dvc(root, mon
 
 
 def test_a_variant_of_dvc_is_recorded_in_the_repositorys_store(root, monkeypatch):
-    copy = root / ".dvc/tmp/exps/tmp1"
+    copy = root.joinpath(".dvc", "tmp", "exps", "one")
     encoder(copy)
     monkeypatch.setenv("DVC_ROOT", str(root))
     monkeypatch.setenv("DVC_EXP_NAME", "drier-wort")

@@ -40,6 +40,7 @@ class Captured:
                 self.replay, self.out = self.record()
             except RuntimeError as error:
                 self.made = -1
+                self.step.optimizer.zero_grad()  # whatever was recorded of them holds no numbers
                 said = "the step cannot be captured as a CUDA graph, and is made as usual"
                 print(f"{self.name}: {said}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
                 return self.step.work(batch)
