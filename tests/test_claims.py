@@ -9,6 +9,7 @@ import yaml
 
 from selfsup import claims, config, intervals, verdicts
 from selfsup.errors import UserError
+from tests import quick
 
 
 @pytest.fixture
@@ -290,7 +291,7 @@ def base():
 def test_claims_are_checked_with_the_params(tmp_path, expected, sentence):
     from pathlib import Path
 
-    raw = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    raw = quick.params()
     raw["claims"] = {"c": {"says": "so", "expect": [expected], "figure": ["linear"]}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(UserError, match=sentence):

@@ -21,6 +21,7 @@ from selfsup import encoder
 from selfsup.data import tars
 from selfsup.report import figures, panels, pictures
 from selfsup import shards
+from tests import quick
 
 REPOSITORY = Path(__file__).parents[1]
 ACCURACY = {"random": (20, 17, 23), "supervised": (80, 77, 83), "simclr": (40, 36, 44), "rotation": (24, 21, 27),
@@ -30,9 +31,8 @@ ACCURACY = {"random": (20, 17, 23), "supervised": (80, 77, 83), "simclr": (40, 3
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
-    raw = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    raw = quick.params()
     scenes = {"source": "scenes", "size": 32, "train": 20, "val": 60, "test": 20, "seed": 0, "max_bad": 0}
-    del raw["plan"]
     raw.update(experiment="tiny", fetch=[], datasets={"scenes": scenes}, encoder={"name": "convnet", "width": 4})
     for protocol in raw["protocols"].values():
         if "runs" in protocol:

@@ -28,6 +28,7 @@ from selfsup.core.colour import rgb_to_lab
 from selfsup import shards
 from selfsup.errors import UserError
 from selfsup.inputs import operations
+from tests import quick
 from tests.recorded import OnHost
 
 ROOT = Path(__file__).parent.parent
@@ -542,8 +543,7 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
         "tiny-moco": {"method": "moco", "args": {"queue": 50}},
         "tiny-context_encoder": {"method": "context_encoder", "args": {"norm": "group"}},
     }
-    params = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"experiment": "tiny", "train": TRAIN}
-    del params["plan"]
+    params = quick.params() | {"experiment": "tiny", "train": TRAIN}
     params["encoder"] = {"name": "convnet", "width": 4, "norm": "group"}
     params["runs"] = {name: {**entry, "data": "tiny", "seeds": [0]} for name, entry in runs.items()}
     for protocol in params["protocols"].values():

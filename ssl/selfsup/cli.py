@@ -89,8 +89,8 @@ def methods(args):
     last = None
     for name in [args.name] if args.name else names:
         method = methods.load(name)
-        if of.get(name) != last:
-            last = of.get(name)
+        if of and of.get(name, "one's own") != last:
+            last = of.get(name, "one's own")
             print(f"{last}\n")
         print(entry(name, method, full=bool(args.name)), end="\n\n")
 

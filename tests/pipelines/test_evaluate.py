@@ -14,6 +14,7 @@ import selfsup
 from selfsup import config, errors, evals, methods, nets
 from selfsup import encoder
 from selfsup import shards
+from tests import quick
 
 REPOSITORY = Path(__file__).parents[2]
 JUDGES = ["knn", "linear", "finetune", "low_shot", "layerwise", "retrieval", "zero_shot"]  # others: tests/evals
@@ -25,12 +26,11 @@ RUNS = {"tiny-clip": {"method": "clip", "data": "scenes", "seeds": [0, 1]},
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
-    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    params = quick.params()
     scenes = {"source": "scenes", "size": 32, "train": 60, "val": 40, "test": 40, "seed": 0, "max_bad": 0}
     sets = {"scenes": scenes, "other": {**scenes, "seed": 5}, "small": {**scenes, "size": 16}}
     params.update(experiment="tiny", fetch=[], datasets=sets, runs=RUNS)
     params["protocols"]["knn"]["on"] = ["other", "small"]
-    del params["plan"]
     params["encoder"] = {"name": "convnet", "width": 4}
     params["train"].update(threads=1, reader="resident")
     for protocol in ("finetune", "low_shot", "layerwise", "retrieval", "zero_shot"):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import quick
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
@@ -22,8 +24,7 @@ def script(folder, name, *words):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    del params["plan"]
+    params = quick.params()
     params["datasets"] = {"tiny": {"source": "scenes", "size": 16, "train": 80, "val": 40, "test": 40, "seed": 0, "max_bad": 0.0}}
     params["train"] |= {"images": 256, "batch": 32, "threads": 1}
     params["encoder"] = {"name": "convnet", "width": 4}

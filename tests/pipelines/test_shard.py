@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import quick
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -17,8 +19,7 @@ def run(folder, script, *words):
 
 
 def project(folder, **changes):
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    del params["plan"]
+    params = quick.params()
     params["datasets"]["scenes"] |= {"train": 12, "val": 4, "test": 4, **changes}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
