@@ -6,6 +6,12 @@ export PYTHONPATH := ssl
 # DVC asks for it, and the system knows no name for some users.
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 
+define WHERE
+@echo
+@echo "Report:  $(CURDIR)/data/report/$(EXPERIMENT)/report.html"
+@echo "MLflow:  make ui, which says the address"
+endef
+
 .PHONY: help repro parallel test bench ui track dag clean-scratch claims pictures experiment params tune
 .DEFAULT_GOAL := help
 
@@ -14,12 +20,11 @@ help: ## list the targets
 
 repro: .git .venv/installed ## install what is needed, run every stage that is not up to date, say where the report is
 	dvc repro; status=$$?; python pipelines/experiment.py --save && exit $$status
-	@echo
-	@echo "Report:  $(CURDIR)/data/report/$(EXPERIMENT)/report.html"
-	@echo "MLflow:  make ui, which says the address"
+	$(WHERE)
 
 parallel: .git .venv/installed ## the same by Snakemake, independent stages at the same time
 	snakemake --profile profiles/local; status=$$?; python pipelines/experiment.py --save && exit $$status
+	$(WHERE)
 
 test: .venv/installed ## all tests
 	OMP_NUM_THREADS=1 python -m pytest -n logical --dist loadfile --no-loadscope-reorder  # a second thread only waits

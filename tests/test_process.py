@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from selfsup import launch, process
@@ -134,7 +134,7 @@ open("ready", "w")
 
 @pytest.mark.parametrize("what, last", [
     ("a stage with workers", None),
-    ("the trainer of a launcher", "time.sleep(60)"),
+    ("the trainer of a launcher", "process.goes_on('it goes on from step 7'); time.sleep(60)"),
     ("one that forked a worker", "from multiprocessing import Process as P; P(target=time.sleep, args=(60,)).start(); open('started', 'w')"),
     ("one that is busy in C", "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"),
 ])
@@ -152,8 +152,8 @@ def test_ctrl_c_is_one_line_and_status_130(folder, what, last):
     status = running.wait(30)
     assert time.monotonic() - asked < 5 and status == 130
     printed = running.communicate()[0].splitlines()
-    others = re.compile("images/s|`accelerate launch`|`--|To avoid")
-    assert [line for line in printed if line and not others.search(line)] == ["interrupted"]
+    said = "interrupted: it goes on from step 7" if "launcher" in what else "interrupted"
+    assert [line for line in printed if line and "images/s" not in line] == [said]
     eventually(lambda: not those_in(folder))
     assert not list((folder / "data").rglob("*.tar"))
 
@@ -178,6 +178,29 @@ def test_a_launcher_ends_as_its_trainer_without_a_traceback(folder):
         running = start(folder, sys.executable, "-m", "selfsup.launch", "-m", "accelerate.commands.launch", "stage.py")
         printed = running.communicate(timeout=60)[0]
         assert running.returncode == status and said in printed and "Traceback" not in printed
+    (folder / "stage.py").write_text("import os, sys; os.environ['RANK'] == '0' and print('error: so'); sys.exit(3)")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]  # as accelerate does for several GPUs
+    running = start(folder, sys.executable, "-m", "selfsup.launch", *torchrun, "stage.py")
+    assert running.communicate(timeout=60)[0] == "error: so\n" and running.returncode == 3
+
+
+def test_accelerate_has_nothing_to_warn_of(monkeypatch):
+    from accelerate.commands import launch as theirs
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(theirs, "default_config_file", "/nowhere")
+    warnings = []
+    monkeypatch.setattr(theirs.logger, "warning", warnings.append)
+
+    def asked(*words):
+        args = theirs.launch_command_parser().parse_args([*words, "stage.py"])
+        theirs._validate_launch_command(args)
+        return args.multi_gpu, args.num_processes
+
+    assert asked(*launch.chosen(2)) == (True, 2) and not warnings
+    assert asked() == (True, 2) and len(warnings) == 1, "or it need not be told"
 
 
 @pytest.mark.parametrize("config, said", [

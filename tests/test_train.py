@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
 import selfsup
-from selfsup import config, data, embed, evals, methods
+from selfsup import config, data, embed, evals, methods, process
 from selfsup.core import files
 from selfsup.training.publish import _png
 from selfsup.training import code, loop, measure, setup
@@ -100,6 +100,7 @@ def test_a_killed_run_ends_with_the_same_bytes(method, scenes, tmp_path):
     for at in (3, 6, 6):  # within the first epoch and twice later: 100 images are 3.1 steps of 32
         with pytest.raises(KeyboardInterrupt):
             pretrain(run, scenes, tmp_path / "killed", Killer(at))
+    assert b"goes on from step 5 of 10 when it is run again" in process._kept
     resumed, cost = pretrain(run, scenes, tmp_path / "killed")
     assert content(resumed) == content(whole)
     assert cost["steps"] == 10 and cost["flops_per_image"] > 0

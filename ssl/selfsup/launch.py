@@ -3,6 +3,7 @@
 `python -m selfsup.launch -m MODULE …` runs one, as pipelines/python does for a stage.
 """
 
+import logging
 import os
 import runpy
 import signal
@@ -28,21 +29,30 @@ def run(module, words):
     if trainer:
         _end(os.waitstatus_to_exitcode(os.waitpid(trainer, 0)[1]))
     check_accelerate_config()
-    if light and _devices() < 2:
+    devices = _devices() if light else 0
+    if light and devices < 2:
         if signal.getsignal(signal.SIGINT) == _interrupted:
             signal.signal(signal.SIGINT, process.interrupted)
         sys.argv = words
         runpy.run_path(words[0], run_name="__main__")
         return
-    sys.argv = [module, *words]
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").disabled = True  # it says that they ended
+    sys.argv = [module, *(chosen(devices) if light else ()), *words]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except subprocess.CalledProcessError as error:
         _end(error.returncode)
-    except Exception as error:
-        if getattr(error, "sigval", None) == signal.SIGINT:  # torchrun's, which has a handler of its own
+    except Exception as error:  # torchrun's are known by what they have, since torch takes a second to import
+        if getattr(error, "sigval", None) == signal.SIGINT:  # it has a handler of its own
             sys.exit(process.INTERRUPTED)
+        if hasattr(error, "get_first_failure"):
+            _end(error.get_first_failure()[1].exitcode)
         raise
+
+
+def chosen(devices):
+    """What `accelerate launch` takes where nobody has said anything: said, it does not warn of it in six lines a stage."""
+    return ["--multi_gpu", "--num_processes", str(devices), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
 def config_file():

@@ -208,6 +208,15 @@ def _leave():
     os._exit(INTERRUPTED)
 
 
+def goes_on(sentence):
+    """What Ctrl-C says beside that it has ended this process, from here on."""
+    global _kept
+    _kept = f": {sentence}".encode()
+
+
+_kept = b""
+
+
 def _say():
     if os.environ.get("RANK", "0") == "0":
-        os.write(2, b"\ninterrupted\n")  # print is not safe here; a progress bar has left its line open
+        os.write(2, b"\ninterrupted" + _kept + b"\n")  # print is not safe here; a progress bar has left its line open

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from selfsup import artefacts, process
+from selfsup.core import progress
 from selfsup.data import columns, files
 from selfsup.data.files import BYTES
 from selfsup.data.images import Unreadable, blamed
@@ -244,10 +245,8 @@ def cores():
 def parallel(work, tasks, title, total=None, workers=None):
     """Yield work(task) for each task, in order, from `workers` processes (by default one a core), with a progress bar
     that counts the tasks, or up to `total` by the results' "images". Forked: `work` may hold anything."""
-    from tqdm import tqdm
-
     workers = min(workers or cores(), len(tasks))
-    with tqdm(total=total or len(tasks), desc=title, unit=" images" if total else " tars", file=sys.stderr) as bar:
+    with progress.bar(None, title, total or len(tasks), unit=" images" if total else " tars") as bar:
         if workers <= 1:
             for task in tasks:
                 result = work(task)

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Callable
 
 import torch
-from tqdm import tqdm
-
 from .. import data
-from ..core import curves, distributed, rng
+from ..core import curves, distributed, progress as bars, rng
 from ..data.workers import chosen, deaths
 from ..errors import UserError
-from ..process import sole_writer
+from ..process import goes_on, sole_writer
 from . import accumulate, optim
 from .capture import Captured, wanted
 from .checkpoint import Checkpoint, fingerprint
@@ -106,6 +104,7 @@ class Training:
         self.checkpoint = Checkpoint(folder, method, self.optimizer, train.checkpoint_every, self.main)
         self.progress = self.checkpoint.load(device)
         self.started, self.warned = time.monotonic() - self.progress.seconds, False
+        self.tell()
         if tracker:
             tracker.log(self.progress.history)
             tracker.log(self.progress.judged)
@@ -124,7 +123,7 @@ class Training:
             asked = self.seed, train.batch, train.images, *place, first, self.workers, self.method.order
             batches = self.split.batches(*asked, pin=self.device.type == "cuda")
         title = f"{self.run.name} seed {self.seed}"
-        bar = tqdm(batches, title, self.steps, initial=first, disable=not self.main, mininterval=1)
+        bar = bars.bar(batches, title, self.steps, initial=first, disable=not self.main)
         self.method.train()
         for number, batch in enumerate(bar, first):
             epoch = number * train.batch // len(self.split)
@@ -256,6 +255,12 @@ class Training:
     def save(self):
         self.progress.seconds = time.monotonic() - self.started
         self.checkpoint.save(self.progress)
+        self.tell()
+
+    def tell(self):
+        """Whoever is stopped by Ctrl-C, what has not to be done again."""
+        if self.steps:
+            goes_on(f"{self.run.name} seed {self.seed} goes on from step {self.progress.step} of {self.steps} when it is run again")
 
 
 @dataclass
