@@ -20,6 +20,8 @@ if workflow.is_main_process:
         fcntl.flock(sole, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise WorkflowError("another Snakemake runs in this working tree: wait for it, or stop it")
+    except OSError:  # a disk without locks
+        pass
     for left in [*Path(".snakemake/locks").glob("*.lock"), *Path(".snakemake/incomplete").rglob("*")]:
         if left.is_file():
             left.unlink()

@@ -3,7 +3,6 @@ trainings that stand in dvc.lock, decoded images (data/cache), drawn plots. What
 
 import argparse
 import contextlib
-import fcntl
 import shutil
 from pathlib import Path
 
@@ -31,10 +30,7 @@ def done(params):
 def busy(folder):
     """Whether a training holds the lock of its folder."""
     with contextlib.suppress(FileNotFoundError), open(folder / "lock") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+        return not process.taken(file)
     return False
 
 

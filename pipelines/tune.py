@@ -5,7 +5,6 @@ Run again, it goes on where it was; `make tune E=NAME` chooses the experiment an
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -35,9 +34,8 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     with process.locked(folder / "lock", 5, f"{params.experiment} is being tuned"):
         table = tune.Table(params, only=args.runs)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         threads = max(run.train.threads for run in table.runs.values())
-        side_by_side(table, folder, max(1, args.jobs or cores // threads))
+        side_by_side(table, folder, max(1, args.jobs or process.cores() // threads))
         changed = tune.settle(table)
     print(f"the trials are at {table.file.with_suffix('.md')}; runs changed in conf/: {changed}")
 

@@ -4,6 +4,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from selfsup.core import precision
 from selfsup.training.capture import Captured
 
 SHAPES = ("t_", "transpose_", "squeeze_", "unsqueeze_")  # change a tensor's shape, nothing in memory
@@ -15,10 +16,11 @@ class Recording(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.made = []
+        self.made, self.wide = [], set()  # wide: what gives float64
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
+        self.wide |= {str(function) for x in tree_leaves(out) if isinstance(x, torch.Tensor) and x.dtype == torch.float64}
         if function.overloadpacket.__name__ not in SHAPES:
             own = tree_map_only(torch.Tensor, lambda value: value.detach(), out)  # whatever its shape will be later
             self.made.append((function, args, kwargs or {}, own))
@@ -45,6 +47,7 @@ class OnHost(Captured):
         before, generator, recording = [value.detach().clone() for value in state], torch.get_rng_state(), Recording()
         with recording:
             out = self.step.work(self.batch)
+        assert not recording.wide or precision.wide("cpu") == torch.float64, f"Apple's GPUs have no float64: {recording.wide}"
         with torch.no_grad():
             for value, was in zip(state, before, strict=True):
                 value.copy_(was)

@@ -1,5 +1,7 @@
 """A second trainer is refused, orphans die, Ctrl-C is one line, and what a launcher cannot do is noticed."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -169,6 +171,15 @@ def test_ctrl_c_in_the_middle_of_a_fork_is_not_the_workers(folder):
         "print(signal.pthread_sigmask(signal.SIG_BLOCK, []))\n")  # in the parent nothing stays blocked
     running = start(folder, sys.executable, "stage.py")
     assert running.communicate(timeout=60)[0].split() == ["7", "set()"] and running.returncode == 0
+
+
+def test_on_a_disk_without_locks_one_trusts(tmp_path, monkeypatch):
+    def lacking(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", lacking)
+    with process.sole_writer(tmp_path, "it", patience=0):
+        assert (tmp_path / "lock").exists()
 
 
 def test_a_launcher_ends_as_its_trainer_without_a_traceback(folder):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 from selfsup import evals
-from selfsup.core import files, progress
+from selfsup.core import bars, files
 from selfsup.data import columns, images
 from selfsup.data.files import content
 from selfsup.data.images import Unreadable, blamed
@@ -102,7 +102,7 @@ def features(encoder, paths):
         batch = torch.from_numpy(np.stack(values))  # which keeps the order of an image's axes in memory
         return positions, evals.embed(encoder, evals.Batch({encoder.takes: batch, "label": torch.zeros(len(batch))}))[0]
 
-    for position, value in progress.bar(decoded(paths, column, 2 * batch), "embed", len(paths)):
+    for position, value in bars.bar(decoded(paths, column, 2 * batch), "embed", len(paths)):
         if isinstance(value, Unreadable):
             bad.append(f"{paths[position]}: {value}")
             continue

@@ -79,6 +79,8 @@ def _end(status):
 
 
 def _interrupted(number, frame):
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:  # there is no trainer yet

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import functools
 import os
@@ -16,6 +17,7 @@ from .errors import UserError
 GRACE = 1.5  # seconds from Ctrl-C to the end of a process, however busy it is
 INTERRUPTED = 130  # exit status, as a shell has it of a program that SIGINT ended
 ABOVE = ("dvc", "snakemake")  # those who start stages
+LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of a disk that has no locks, as some shared ones
 
 
 @contextlib.contextmanager
@@ -32,21 +34,28 @@ def locked(path, patience, what):
     process still has it after `patience` seconds."""
     with open(path, "a+") as file:
         deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    file.seek(0)
-                    holder = file.read(20).strip()
-                    who = f"another process{holder and f' ({holder})'}"
-                    raise UserError(f"{what} by {who}, which holds {path}") from None
-                time.sleep(0.1)
+        while not taken(file):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                holder = file.read(20).strip()
+                raise UserError(f"{what} by another process{holder and f' ({holder})'}, which holds {path}")
+            time.sleep(0.1)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def taken(file):
+    """Whether the lock of an open file is this process's now; on a disk that has no locks it always is."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in LOCKLESS:
+            raise
+    return True
 
 
 class _Late(BaseException):
@@ -72,6 +81,11 @@ def limit(seconds, what):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 # Started and ended with others

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from selfsup.core import rng
+from selfsup.core import precision, rng
 from selfsup.inputs import operations
 from selfsup.training import capture, optim
 from selfsup.training.step import Step
@@ -42,6 +42,13 @@ def trained(method, warm, monkeypatch, train=TRAIN):
     return torch.stack(losses), {**method.state_dict(), **state}
 
 
+@pytest.fixture
+def without_float64(monkeypatch):
+    """As Apple's GPUs are, where recording asks what has it all the same."""
+    monkeypatch.setitem(precision.WIDE, "cpu", torch.float32)
+
+
+@pytest.mark.usefixtures("without_float64")
 @pytest.mark.parametrize("name, args", [(name, args) for name in LEARN for args in ({}, *VARIANTS.get(name, []))])
 def test_a_replayed_step_is_the_step(name, args, monkeypatch):
     usual, state = trained(build(name, args=args), 9, monkeypatch)

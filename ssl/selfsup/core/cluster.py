@@ -4,7 +4,7 @@ import torch
 
 from . import rng
 from .distributed import most, total
-from .precision import float32
+from .precision import float32, wide
 
 
 @float32
@@ -96,7 +96,7 @@ def sinkhorn(scores, epsilon=0.05, iterations=3):
     """Codes (n, k) of samples over prototypes from their scores (n, k): each row sums to 1, and over all processes'
     rows each column to (samples / k), as nearly as `iterations` allow (Caron et al. 2020, eq. 3-5 and Algorithm 1).
     A row whose scores are all -inf stands for no sample: its code is 0, and others' are as without it."""
-    q = scores.double() / epsilon  # in double: exp(1 / 0.05) times many is beyond what float32 adds up well
+    q = scores.to(wide(scores.device)) / epsilon  # in double: exp(1 / 0.05) times many is beyond what float32 adds up well
     q = (q - most(q.amax())).exp()
     for _ in range(iterations):
         q = q / total(q.sum(0)).clamp(min=torch.finfo(q.dtype).tiny)

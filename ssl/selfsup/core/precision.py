@@ -12,6 +12,14 @@ import torch
 import torch.nn.functional as F
 
 
+WIDE = {"mps": torch.float32}  # Apple's GPUs have no other
+
+
+def wide(device):
+    """The type in which sums of many numbers, and shares of the budget, are kept on a device."""
+    return WIDE.get(torch.device(device).type, torch.float64)
+
+
 def float32(function):
     """`function` without autocast, given float32 where its arguments, or lists of them, are tensors of 16 bits.
     Other types stay as they are, float64 too."""
@@ -19,7 +27,7 @@ def float32(function):
     @functools.wraps(function)
     def exact(*args, **kwargs):
         with contextlib.ExitStack() as stack:
-            for device in ("cpu", "cuda"):
+            for device in ("cpu", "cuda", "mps"):
                 if torch.is_autocast_enabled(device):
                     stack.enter_context(torch.autocast(device, enabled=False))
             return function(*map(_widened, args), **{name: _widened(value) for name, value in kwargs.items()})

@@ -103,7 +103,7 @@ def _sums(path):
 
 def _checksums(path):
     """CRC-32 of each block of a file, one after the other."""
-    with open(path, "rb") as file, ThreadPoolExecutor(tars.cores()) as pool:
+    with open(path, "rb") as file, ThreadPoolExecutor(process.cores()) as pool:
         starts = range(0, os.fstat(file.fileno()).st_size, BLOCK)
         found = pool.map(lambda at: zlib.crc32(os.pread(file.fileno(), BLOCK, at)), starts)
         return np.fromiter(found, "<u4", len(starts)).tobytes()

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from selfsup import artefacts, process
-from selfsup.core import progress
+from selfsup.core import bars
 from selfsup.data import columns, files
 from selfsup.data.files import BYTES
 from selfsup.data.images import Unreadable, blamed
@@ -238,15 +238,11 @@ def fraction(key):
 # Processes
 
 
-def cores():
-    return len(os.sched_getaffinity(0))
-
-
 def parallel(work, tasks, title, total=None, workers=None):
     """Yield work(task) for each task, in order, from `workers` processes (by default one a core), with a progress bar
     that counts the tasks, or up to `total` by the results' "images". Forked: `work` may hold anything."""
-    workers = min(workers or cores(), len(tasks))
-    with progress.bar(None, title, total or len(tasks), unit=" images" if total else " tars") as bar:
+    workers = min(workers or process.cores(), len(tasks))
+    with bars.bar(None, title, total or len(tasks), unit=" images" if total else " tars") as bar:
         if workers <= 1:
             for task in tasks:
                 result = work(task)

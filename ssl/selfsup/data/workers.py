@@ -7,6 +7,7 @@ from multiprocessing.queues import Queue
 
 import torch
 
+from selfsup import process
 from selfsup.core.files import naming
 from selfsup.errors import UserError
 
@@ -19,7 +20,7 @@ def chosen(workers, streaming, device):
     if workers != "auto":
         return workers
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # ranks on this machine, as torchrun says
-    return max(1, len(os.sched_getaffinity(0)) // here) if streaming and device == "cuda" else 0
+    return max(1, process.cores() // here) if streaming and device == "cuda" else 0
 
 
 def joined(pieces, pin=False):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..core import rng
+from ..core.precision import wide
 from .views import keys
 
 PAD, START, END = range(3)
@@ -41,7 +42,7 @@ def masked(tokens, key, vocabulary, share=0.15, most=20):
     """
     words, places = tokens >= WORDS, tokens.shape[1]
     count = words.sum(1, keepdim=True)
-    count = torch.minimum((count.double() * share).round().long().clamp(1, most), count)
+    count = torch.minimum((count.to(wide(count.device)) * share).round().long().clamp(1, most), count)
     order = rng.uniform(key, places, salt=MASK).masked_fill(~words, 2).argsort(1)
     chosen = order.argsort(1) < count
     what = rng.uniform(key, places, salt=REPLACE)

@@ -7,7 +7,6 @@ on the run nor on the number of worker processes.
 import bisect
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import itertools
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selfsup import data, sources
+from selfsup import data, process, sources
 from selfsup.core import files
 from selfsup.data import columns, images, text
 from selfsup.data.images import Unreadable, blamed
@@ -227,14 +226,10 @@ def replacing(out, patience=5.0):
     lock = os.open(part, os.O_RDONLY)
     try:
         deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(f"another process is writing {out}: wait for it, or stop it first") from None
-                time.sleep(0.1)
+        while not process.taken(lock):
+            if time.monotonic() > deadline:
+                raise UserError(f"another process is writing {out}: wait for it, or stop it first")
+            time.sleep(0.1)
         try:
             for old in part.iterdir():
                 shutil.rmtree(old) if old.is_dir() else old.unlink()

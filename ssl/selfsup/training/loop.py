@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Callable
 
 import torch
+
 from .. import data
-from ..core import curves, distributed, progress as bars, rng
+from ..core import bars, curves, distributed, rng
+from ..core.precision import wide
 from ..data.workers import chosen, deaths
 from ..errors import UserError
 from ..process import goes_on, sole_writer
@@ -135,7 +137,7 @@ class Training:
             self.first = out["loss"].detach() if number == 0 else self.first
             progress.step += 1
             for name, value in scalars(out).items():
-                progress.sums[name] = progress.sums.get(name, 0) + value.detach().double()
+                progress.sums[name] = progress.sums.get(name, 0) + value.detach().to(wide(self.device))
             if progress.step % every == 0 or progress.step == self.steps:
                 loss = self.record_steps(out, number % every + 1, optim.learning_rate(number, self.steps, train))
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)

@@ -5,12 +5,14 @@ import inspect
 import math
 import random
 import resource
+import sys
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ..core import distributed
+from ..core.precision import wide
 from ..errors import UserError
 
 MEASURED = "embedding"  # what a method's output calls the tensor (n, d) whose spread is to be recorded
@@ -24,7 +26,7 @@ def spread(z):
     same (Chen & He 2021, figure 2). rank: RankMe, the effective rank exp(entropy of the normalised singular values), at
     most min(n, d) (Garrido et al. 2023, eq. 1-2, https://arxiv.org/abs/2210.02885). Both are NaN where an embedding is.
     """
-    z = distributed.gather_rows(z).double()
+    z = distributed.gather_rows(z).to(wide(z.device))
     number = z.isfinite().all()
     z = z.nan_to_num(0, 0, 0)  # of what is no number there is no decomposition
     std = F.normalize(z, dim=1).std(0).mean() * z.shape[1] ** 0.5
@@ -105,7 +107,7 @@ def validate(forward, batches, prepare):
     for part in batches:
         out = forward(prepare(part))
         for name, value in {**scalars(out), **spread_of(out)}.items():
-            sums[name] = sums.get(name, 0) + distributed.mean(value.double())
+            sums[name] = sums.get(name, 0) + distributed.mean(value.to(wide(value.device)))
         n += 1
     return {f"val_{name}": float(value) / n for name, value in sums.items()}
 
@@ -156,4 +158,5 @@ def peak_memory(device):
     """Most memory held, in MB: of the GPU where there is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10  # bytes there, KiB elsewhere

@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn as nn
 
+from ..core.precision import wide
 from ..errors import UserError
 
 
@@ -118,7 +119,7 @@ class Teacher(nn.Module):
 def rising(start, progress):
     """Momentum of a target network, from `start` to 1 along a cosine (Grill et al. 2020, section 3.1): a tensor, as
     `progress` is, in 0..1, that `Method.after_step` is given."""
-    return 1 - (1 - start) * ((math.pi * torch.as_tensor(progress, dtype=torch.float64)).cos() + 1) / 2
+    return 1 - (1 - start) * ((math.pi * exact(progress)).cos() + 1) / 2
 
 
 def ramp_up(progress, share):
@@ -129,8 +130,14 @@ def ramp_up(progress, share):
 
 def risen(progress, start, full):
     """What rises evenly from 0 to 1 between two shares of the budget; a tensor, as `progress` is."""
-    progress = torch.as_tensor(progress, dtype=torch.float64)
-    return ((progress - start) / (full - start)).clamp(0, 1) if full > start else (progress >= full).double()
+    progress = exact(progress)
+    return ((progress - start) / (full - start)).clamp(0, 1) if full > start else (progress >= full).to(progress.dtype)
+
+
+def exact(progress):
+    """A share of the budget, a number or a tensor, as a tensor."""
+    progress = torch.as_tensor(progress)
+    return progress.to(wide(progress.device))
 
 
 @contextlib.contextmanager

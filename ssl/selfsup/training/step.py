@@ -3,6 +3,7 @@
 import torch
 
 from ..core import distributed, rng
+from ..core.precision import wide
 from . import optim
 from .measure import sound
 
@@ -31,7 +32,8 @@ class Step:
                  prepare=lambda batch: batch):
         self.net, self.forward, self.optimizer, self.accumulation = net, forward, optimizer, accumulation
         self.train, self.seed, self.steps, self.after, self.prepare = train, seed, steps, after, prepare
-        self.progress = torch.zeros((), dtype=torch.float64, device=next(net.parameters()).device)
+        device = next(net.parameters()).device
+        self.progress = torch.zeros((), dtype=wide(device), device=device)
 
     def __call__(self, number, batch):
         """Step `number`, from 0; returns what `forward` did. torch's generators are seeded by (seed, number, rank)."""
