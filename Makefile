@@ -1,5 +1,5 @@
-# `make repro` on a bare machine with Python 3.11: environment, pipeline, where to look. `make help` lists the rest.
-PYTHON ?= python3.11
+# `make repro` on a bare machine with Python 3.11, 3.12 or 3.13: environment, pipeline, where to look. `make help` lists the rest.
+PYTHON ?= $(firstword $(foreach minor,11 12 13,$(shell command -v python3.$(minor))))
 EXPERIMENT = $(shell sed -n 's/^experiment: //p' params.yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPATH := ssl
@@ -67,6 +67,8 @@ params: .venv/installed ## after an edit of params.yaml by hand: renew what it d
 	(a ZIP of one has no .git): clone it, or run \`git init && git add --all && git commit -m start\` here" >&2; exit 1; }
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: there is no python3.11, python3.12 or python3.13 here: install one, or say where it is, \
+	make PYTHON=/a/python $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --requirement requirements.txt
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .  # the command selfsup
