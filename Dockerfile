@@ -1,7 +1,7 @@
 # docker build -t selfsup .
 # docker run --rm -it -v "$PWD/data:/selfsup/data" selfsup                      # make repro; add --gpus all
-# PyTorch comes with CUDA, some 6.7 GB to download. For CPUs alone name the index of its builds for them, which stands on its
-# site under "Get started": docker build --build-arg PIP_EXTRA_INDEX_URL=... -t selfsup .
+# PyTorch comes with CUDA, 4 of 6.7 GB. For CPUs alone name the index of its builds for them, which stands on its page "Get
+# started": docker build --build-arg PIP_EXTRA_INDEX_URL=... -t selfsup .
 ARG PYTHON=3.13
 FROM python:${PYTHON}-slim
 ARG PIP_EXTRA_INDEX_URL
