@@ -10,7 +10,7 @@ from selfsup.core import bars
 
 def test_in_a_log_it_is_lines(capsys, monkeypatch):
     monkeypatch.setattr(bars, "EVERY", (1, 0))
-    assert list(bars.bar(range(3), "training", 3, miniters=1)) == [0, 1, 2]
+    assert list(bars.bar(range(3), "training", 3)) == [0, 1, 2]
     said = capsys.readouterr().err
     assert "\r" not in said and said.endswith("\n")
     assert [*dict.fromkeys(line.split("%")[0] for line in said.splitlines())] == [f"training: {n:3}" for n in (0, 33, 67, 100)]

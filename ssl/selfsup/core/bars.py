@@ -22,5 +22,7 @@ def bar(batches=None, title=None, total=None, **more):
     """tqdm's bar, on stderr."""
     from tqdm import tqdm  # here: who shows none need not import it
 
-    kind = {"mininterval": EVERY[0]} if sys.stderr.isatty() else {"mininterval": EVERY[1], "file": Lines()}
+    kind = {"mininterval": EVERY[0]}
+    if not sys.stderr.isatty():
+        kind = {"mininterval": EVERY[1], "miniters": 1, "file": Lines()}  # 1: else a thread of tqdm's adds lines
     return tqdm(batches, title, total, **kind, **more)
