@@ -310,7 +310,7 @@ def test_rows_of_neighbours_are_in_line(built):
     text = built[2].read_text()
     section = text[text.index('<h3 id="simclr"'):text.index('<h3 id="lonely"')]
     columns = re.search(r"grid-template-columns: ([\d fr]+);", section)[1]
-    pictures = re.findall(r'<img class="pixels" src="data:image/png;base64,([^"]+)" alt="(?:images|nearest)', section)
+    pictures = re.findall(r'<img class="pixels" src="data:image/png;base64,([^"]+)" alt="(?:query|nearest)', section)
     sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in pictures]
     assert len({height for _, height in sizes}) == 1
     widths = [int(part.removesuffix("fr")) for part in columns.split()]

@@ -73,13 +73,16 @@ def stacked(figure):
             grown = max(grown, 0.18 * len(entries[0]))
         for text in axis.texts:
             if getattr(text, "xycoords", " ")[0] == "axes fraction" and text.xyann[0] > 1:
-                text.set(x=0.99, ha="right")
-        axis.set_title(textwrap.fill(axis.get_title(loc="left"), 48 // across))
+                text.set(x=0.99, ha="right", va=text.get_va() if "\n" in text.get_text() else "bottom")
     figure.set_size_inches(NARROW, lines * (min(height, NARROW) + grown))
     for axis, place in zip(figure.axes, figure.add_gridspec(lines, across)):
         axis.set_subplotspec(place)
         if across == 1 and columns > 1:  # what it shared with the panel to its left
             axis.tick_params(labelleft=True)
+    figure.tight_layout(h_pad=1.5)
+    for axis in figure.axes:  # titles begin where the axis does: about so many letters are as wide
+        letters = 13 * NARROW * axis.get_position().width
+        axis.set_title(textwrap.fill(axis.get_title(loc="left"), max(8, int(letters))))
     figure.tight_layout(h_pad=1.5)
     return figure
 
