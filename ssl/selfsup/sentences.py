@@ -62,7 +62,7 @@ def difference(first, second, found, by, than_by, margin):
     """What a difference was found to be and was expected to be. first, second: of which runs."""
     mean = found.interval[0]
     other = second if than_by == by else f"{measured(than_by)} of {second}"
-    least = f" by {amount(margin, by)} or more" if margin else ""
+    least = f", and less than {amount(margin, by)} would not matter" if margin else ""
     way = "above" if mean >= 0 else "below"
     return _capital(f"{measured(by)}: {first} is {amount(abs(mean), by)} {way} {other} {interval(found, by)}; expected was above{least}")
 

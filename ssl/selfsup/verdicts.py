@@ -174,7 +174,7 @@ def _ranked_apart(root, first, second, runs, margin):
     drawn = (table[rng.integers(len(table), size=len(table))] for _ in range(RESAMPLES))
     apart = [np.subtract(*correlations(rows)) for rows in drawn if np.ptp(rows, axis=0).all()]
     low, high = np.quantile(apart, [0.025, 0.975])
-    least = f" by {margin:g} or more" if margin else ""
+    least = f", and less than {margin:g} would not matter" if margin else ""
     says = (f"Rank correlation over {len(pairs)} runs is {within:.2f} between seeds of {names[0]} or of {names[1]}, and {between:.2f} "
             f"between seeds of the two: {within - between:.2f} lower (95 % interval {low:.2f} to {high:.2f}); expected was lower{least}")
     verdict = decide(low, high, above=0, margin=margin)
