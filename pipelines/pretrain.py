@@ -71,8 +71,8 @@ def watch(params, run, seed, shards):
 
 def repeated(cost, before, encoder):
     """What a seed cost, with the hash of its weights. Where the same weights were trained `before`, the entry of that time
-    stays: git then sees no change in a repetition, which differs in seconds and date alone (the stage's output persists, so that
-    it is still there)."""
+    stays: git then sees no change in a repetition, which differs in seconds and date alone (the stage's output persists,
+    so that it is still there)."""
     cost = cost | {"weights": artefacts.sha256(encoder / "weights.safetensors")}
     return before if before.get("weights") == cost["weights"] else cost
 

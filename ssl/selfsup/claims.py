@@ -155,6 +155,7 @@ def markdown(found):
         lines.append(f"| [{one.name}](#{one.name}) | {report.literal(one.claim.says)} | {one.verdict} | {cost} |")
     for one in found:
         lines += ["", f"## {one.name}", "", f"{report.literal(one.claim.says)} **{one.verdict.capitalize()}.**", "", *(
-            f"- {report.literal(finding.says)}: {finding.verdict}. {finding.decides}".rstrip() for finding in one.findings), "",
+            f"- {report.literal(finding.says)}: {finding.verdict}. {finding.decides}".rstrip()
+            for finding in one.findings), "",
             f"{report.literal(one.budget)}. `{one.command}`"]
     return "\n".join(lines) + "\n"

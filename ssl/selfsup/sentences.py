@@ -55,7 +55,8 @@ def interval(found, by):
     count = f"{len(found.seeds)} seed{'s' * (len(found.seeds) > 1)}"
     if low is None:
         return f"({count}, without an interval)"
-    return f"(95 % interval {number(low, by)} to {number(high, by)}, {count})".replace("-", "−").replace("−0.0 ", "0.0 ").replace("−0.0,", "0.0,")
+    shown = f"(95 % interval {number(low, by)} to {number(high, by)}, {count})".replace("-", "−")
+    return re.sub(r"−(0\.0[ ,])", r"\1", shown)
 
 
 def difference(first, second, found, by, than_by, margin):
@@ -63,15 +64,16 @@ def difference(first, second, found, by, than_by, margin):
     mean = found.interval[0]
     other = second if than_by == by else f"{measured(than_by)} of {second}"
     least = f", and less than {amount(margin, by)} would not matter" if margin else ""
-    way = "above" if mean >= 0 else "below"
-    return _capital(f"{measured(by)}: {first} is {amount(abs(mean), by)} {way} {other} {interval(found, by)}; expected was above{least}")
+    lead = f"{amount(abs(mean), by)} {'above' if mean >= 0 else 'below'} {other} {interval(found, by)}"
+    return _capital(f"{measured(by)}: {first} is {lead}; expected was above{least}")
 
 
 def bounded(which, found, by, above, below):
     """What a measure was found to be and was expected to be."""
     unit = " %" * percent(by)
     bound = f"above {above:g}{unit}" if above is not None else f"below {below:g}{unit}"
-    return _capital(f"{measured(by)}: {which} is {number(found.interval[0], by)}{unit} {interval(found, by)}; expected was {bound}")
+    shown = f"{number(found.interval[0], by)}{unit} {interval(found, by)}"
+    return _capital(f"{measured(by)}: {which} is {shown}; expected was {bound}")
 
 
 def nothing(which, by):
@@ -96,7 +98,8 @@ def decides(found, bound=0.0, margin=None):
     spread = (high - low) / 2 * math.sqrt(n) / stdtrit(n - 1, 0.975)
     enough = next((k for k in range(n + 1, SEEDS + 1) if stdtrit(k - 1, 0.975) * spread / math.sqrt(k) < gap), None)
     if enough is None:
-        return f"No number of seeds up to {SEEDS} would decide it, if mean and spread stay as they are: it takes another budget."
+        return (f"No number of seeds up to {SEEDS} would decide it, if mean and spread stay as they are: it takes another "
+                "budget.")
     what = "that there is no difference of that size" if small else f"that it is {'above' if mean > bound else 'below'}"
     return f"{enough} seeds in place of {n} would decide it, if mean and spread stay as they are: {what}."
 

@@ -30,8 +30,10 @@ def write(root, pages):
     root, pages = Path(root), Path(pages)
     shutil.rmtree(pages, ignore_errors=True)
     places = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
-    places |= {f"docs/{file.name}": file.name for kind in ("*.md", "*.png") for file in sorted((root / "docs").glob(kind))}
-    places |= {file.relative_to(root).as_posix(): f"tune/{file.parent.name}.md" for file in sorted(root.glob("data/results/*/tune.md"))}
+    for kind in ("*.md", "*.png"):
+        places |= {f"docs/{file.name}": file.name for file in sorted((root / "docs").glob(kind))}
+    for file in sorted(root.glob("data/results/*/tune.md")):
+        places[file.relative_to(root).as_posix()] = f"tune/{file.parent.name}.md"
     for source, place in places.items():
         (pages / place).parent.mkdir(parents=True, exist_ok=True)
         if place.endswith(".md"):
@@ -65,7 +67,8 @@ def page(text, source, places):
         there = places.get(os.path.normpath(os.path.join(os.path.dirname(source), path)))
         if there is None:
             return words
-        return f"{picture}[{words}]({os.path.relpath(there, os.path.dirname(places[source]) or '.')}{'#' * bool(anchor)}{anchor})"
+        there = os.path.relpath(there, os.path.dirname(places[source]) or ".")
+        return f"{picture}[{words}]({there}{'#' * bool(anchor)}{anchor})"
 
     parts = FENCE.split(text)
     for i, part in enumerate(parts):
@@ -77,7 +80,7 @@ def page(text, source, places):
 def cell(found):
     """The first cell of a row, with the methods in it as links."""
     known = methods.names()
-    return re.sub(r"`(\w+)`", lambda name: f"[`{name[1]}`](methods/{name[1]}.md)" if name[1] in known else name[0], found[0])
+    return re.sub(r"`(\w+)`", lambda one: f"[{one[0]}](methods/{one[1]}.md)" if one[1] in known else one[0], found[0])
 
 
 def coded(block):
@@ -92,15 +95,17 @@ def coded(block):
 def grouped():
     """{family: names of methods}, in README's order; those that it does not name are one's own."""
     found, families = {}, catalogue.families()
-    for name in sorted(methods.names(), key=lambda name: list(families).index(name) if name in families else len(families)):
-        found.setdefault(families.get(name, "one's own"), []).append(name)
-    return found
+    for name in [name for name in families if name in methods.names()]:
+        found.setdefault(families[name], []).append(name)
+    own = [name for name in methods.names() if name not in families]
+    return found | ({"one's own": own} if own else {})
 
 
 def runs(root):
     """{experiment: {run: its entry}} of conf/experiment, the lectures' first."""
-    found = {file.stem: yaml.safe_load(file.read_text()).get("runs", {}) for file in sorted((root / "conf/experiment").glob("*.yaml"))}
-    return {name: found[name] for name in sorted(found, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))}
+    found = {file.stem: yaml.safe_load(file.read_text()).get("runs", {})
+             for file in sorted((root / "conf/experiment").glob("*.yaml"))}
+    return {name: found[name] for name in dict.fromkeys([*FIRST, *found]) if name in found}
 
 
 def claims(root, trained):
@@ -118,19 +123,20 @@ def method_page(name, root, pages, trained, claimed):
     """What there is to say of a method."""
     method = methods.load(name)
     told, rest = arguments(method)
-    lines = [f"# {name}", "", catalogue.summary(method), "", linked(catalogue.paper(method)), "", rest, "", "## Arguments", "",
-             f"It reads {', '.join(f'`{column}`' for column in method.inputs.columns)}, as {type(method.inputs).__name__}.", "",
-             *told, "", "## Pictures", "", *pictures(name, method, root, pages, trained), "## Results", "",
+    reads = ", ".join(f"`{column}`" for column in method.inputs.columns)
+    lines = [f"# {name}", "", catalogue.summary(method), "", linked(catalogue.paper(method)), "", rest, "",
+             "## Arguments", "", f"It reads {reads}, as {type(method.inputs).__name__}.", "", *told, "",
+             "## Pictures", "", *pictures(name, method, root, pages, trained), "## Results", "",
              *results(name, root, trained)]
-    listed = [f'<a href="../{FIGURES}#{claim}">{claim}</a>' for claim in claimed.get(name, {})] if (pages / FIGURES).exists() else []
-    if listed:
+    listed = [f'<a href="../{FIGURES}#{claim}">{claim}</a>' for claim in claimed.get(name, {})]
+    if listed and (pages / FIGURES).exists():
         lines += ["", f"What the lectures claim of it, what was found, and its figures: {', '.join(listed)}."]
     return "\n".join(lines) + "\n"
 
 
 def arguments(method):
-    """The table of a method's arguments; and what its docstring says after the paper, with a paragraph where a line begins with
-    an argument's name, as in `hidden, dim: of the head`."""
+    """The table of a method's arguments; and what its docstring says after the paper, with a paragraph where a line begins
+    with an argument's name, as in `hidden, dim: of the head`."""
     known = config.arguments(method)
     table = ["| argument | unless given | may be |", "| --- | --- | --- |"]
     for name, (kind, default) in known.items():
@@ -153,7 +159,7 @@ def linked(text):
 
 def pictures(name, method, root, pages, trained):
     """What a method draws, in words, and its first run's that is here, which DVC keeps."""
-    here = [folder for experiment, entries in trained.items() for run, entry in entries.items() if entry.get("method") == name
+    here = [folder for entries in trained.values() for run, entry in entries.items() if entry.get("method") == name
             for folder in sorted((root / config.encoders(run)).glob("*/pictures"))]
     for title, says in catalogue.pictures(method).items():
         drawn = next((folder / f"{title}.png" for folder in here if (folder / f"{title}.png").exists()), None)
@@ -164,7 +170,8 @@ def pictures(name, method, root, pages, trained):
             continue  # of another encoder, as attention is of ViTs, or never drawn
         yield from (f"**{title.replace('_', ' ').capitalize()}.** {says}", "")
     if not here:
-        yield from ("They are drawn by a training and kept by DVC: after `dvc pull`, or a run of it, `make docs` shows them here.", "")
+        yield from ("They are drawn by a training and kept by DVC: after `dvc pull`, or a run of it, `make docs` shows them "
+                    "here.", "")
 
 
 def copied(drawn, out):
@@ -187,8 +194,8 @@ def results(name, root, trained):
                          and all(one.get(key) == entry.get(key) for key in ("data", "encoder", "labels"))]
                 floor = next(filter(None, (accuracies(root, other) for other in alike)), {})
                 where = f"[{experiment}](../{experiment}.md)" if experiment in told else experiment
-                lines.append(f"| {where} | {run.removeprefix(f'{experiment}-')} | "
-                             f"{'<br>'.join(found.values())} | {'<br>'.join(floor.get(protocol, '') for protocol in found)} |")
+                ours, random = ("<br>".join(of.get(protocol, "") for protocol in found) for of in (found, floor))
+                lines.append(f"| {where} | {run.removeprefix(f'{experiment}-')} | {ours} | {random} |")
     if not lines:
         return ["None are committed yet."]
     return ["Accuracy on test in percent, and its 95 % interval; beside it what the same encoder is worth at random.", "",
@@ -199,16 +206,17 @@ def accuracies(root, run):
     """{protocol: Linear 72.4 [70.5, 74.3]} of a run, of those that have a column in a report's table."""
     found = {}
     for protocol in evals.names():
-        file = root / config.results(run) / f"{protocol}.json"
-        if file.exists() and getattr(evals.load(protocol), "column", True) and "accuracy" in (content := artefacts.result(file)):
-            found[protocol] = f"{evals.load(protocol).title} {interval(content)}"
+        file, module = root / config.results(run) / f"{protocol}.json", evals.load(protocol)
+        content = artefacts.result(file) if file.exists() and getattr(module, "column", True) else {}
+        if "accuracy" in content:
+            found[protocol] = f"{module.title} {interval(content)}"
     return found
 
 
 def overview(families):
     """The catalogue's first page."""
-    lines = ["# Methods", "", "Every method of the lectures, by what it is taught by: its paper, its arguments, what its pictures show, and "
-             "what it was found to be worth."]
+    lines = ["# Methods", "", "Every method of the lectures, by what it is taught by: its paper, its arguments, what its "
+             "pictures show, and what it was found to be worth."]
     for family, names in families.items():
         lines += ["", f"## {family[0].upper()}{family[1:]}", "", "| method | is |", "| --- | --- |"]
         lines += [f"| [`{name}`]({name}.md) | {literal(catalogue.summary(methods.load(name)))} |" for name in names]

@@ -122,7 +122,8 @@ def check(root, expected, runs):
 
 def _finding(says, value, above=None, below=None, margin=None):
     verdict = decide(*value.interval[1:], above, below, margin)
-    return Finding(says, verdict, sentences.decides(value, below if above is None else above, margin) if verdict == UNDECIDED else "")
+    bound = below if above is None else above
+    return Finding(says, verdict, sentences.decides(value, bound, margin) if verdict == UNDECIDED else "")
 
 
 def margin(expected):
@@ -175,10 +176,12 @@ def _ranked_apart(root, first, second, runs, margin):
     apart = [np.subtract(*correlations(rows)) for rows in drawn if np.ptp(rows, axis=0).all()]
     low, high = np.quantile(apart, [0.025, 0.975])
     least = f", and less than {margin:g} would not matter" if margin else ""
-    says = (f"Rank correlation over {len(pairs)} runs is {within:.2f} between seeds of {names[0]} or of {names[1]}, and {between:.2f} "
-            f"between seeds of the two: {within - between:.2f} lower (95 % interval {low:.2f} to {high:.2f}); expected was lower{least}")
+    says = (f"Rank correlation over {len(pairs)} runs is {within:.2f} between seeds of {names[0]} or of {names[1]}, and "
+            f"{between:.2f} between seeds of the two: {within - between:.2f} lower (95 % interval {low:.2f} to {high:.2f}); "
+            f"expected was lower{least}")
     verdict = decide(low, high, above=0, margin=margin)
-    return Finding(says, verdict, sentences.decides_ranks(low, high, len(pairs), margin) if verdict == UNDECIDED else "")
+    more = sentences.decides_ranks(low, high, len(pairs), margin) if verdict == UNDECIDED else ""
+    return Finding(says, verdict, more)
 
 
 def verdict(findings):

@@ -30,8 +30,8 @@ def paper(method):
 
 
 def pictures(method):
-    """{picture: what it shows} of a method's class, from the docstrings of its `pictures` and of its bases': of lines such as
-    `views, affinity: A row is …`, each of which goes on to the next one or to an empty line."""
+    """{picture: what it shows} of a method's class, from the docstrings of its `pictures` and of its bases': of lines
+    such as `views, affinity: A row is …`, each of which goes on to the next one or to an empty line."""
     found = {}
     for kind in reversed(method.__mro__):
         said = inspect.cleandoc(getattr(vars(kind).get("pictures"), "__doc__", None) or "")

@@ -42,4 +42,5 @@ def panel(name, card, sample):
     plt.close(figure)
     two = " Blue and orange: two scans from different places, brought together by the known transform." * (move is not None)
     picture = f'<img class="drawn" src="{uri(file.getvalue())}" width="{110 * SHOWN}" alt="sets of points of {name}">'
-    return Panel(f"points-{name}", f"Points of {name}", f"A column is a sample, a row the side that it is looked at from, a dot one of its points.{two}", figure=Markup(picture))
+    text = f"A column is a sample, a row the side that it is looked at from, a dot one of its points.{two}"
+    return Panel(f"points-{name}", f"Points of {name}", text, figure=Markup(picture))

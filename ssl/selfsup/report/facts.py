@@ -30,13 +30,16 @@ def encoder(row):
 
 def trained(row):
     """Its budget and recipe."""
-    train, info, seeds = row.run.train, row.info, f"seed{'s' * (len(row.run.seeds) > 1)} {', '.join(map(str, row.run.seeds))}"
+    train, info = row.run.train, row.info
+    seeds = f"seed{'s' * (len(row.run.seeds) > 1)} {', '.join(map(str, row.run.seeds))}"
     if info and not info["images"]:
         return f"not at all; {seeds}"
-    parts = [f"on {info.get('images', train.images):,} images, {train.batch} a step", f"{train.optimizer}, rate {train.lr:g}"
-             + " of a batch of 256" * bool(train.scale_lr), f"weight decay {train.weight_decay:g}",
+    parts = [f"on {info.get('images', train.images):,} images, {train.batch} a step",
+             f"{train.optimizer}, rate {train.lr:g}" + " of a batch of 256" * bool(train.scale_lr),
+             f"weight decay {train.weight_decay:g}",
              f"warm-up over the first {100 * train.warmup:g} %" if train.warmup else "no warm-up",
-             f"gradients clipped at {train.clip:g}" if train.clip else "", train.precision, row.few and f"labels {row.labels}"]
+             f"gradients clipped at {train.clip:g}" if train.clip else "", train.precision,
+             row.few and f"labels {row.labels}"]
     return f"{', '.join(filter(None, parts))}; {seeds}"
 
 
@@ -58,9 +61,9 @@ def chosen(params, row):
     found = []
     for protocol, section in options(params).items():
         seeds = row.results.get(protocol, {}).get("seeds", {}).values()
-        values = {name: " or ".join(dict.fromkeys(f"{seed[name]:g}" for seed in seeds if isinstance(seed.get(name), int | float)))
-                  for name, candidates in section.items() if isinstance(candidates, list)}
-        if told := listed({name: value for name, value in values.items() if value}):
+        asked = [name for name, candidates in section.items() if isinstance(candidates, list)]
+        values = {name: [f"{seed[name]:g}" for seed in seeds if isinstance(seed.get(name), int | float)] for name in asked}
+        if told := listed({name: " or ".join(dict.fromkeys(picks)) for name, picks in values.items() if picks}):
             found.append(f"{evals.load(protocol).title}: {told}")
     return "; ".join(found)
 
@@ -72,7 +75,8 @@ def made(cost):
     for seed in cost.values():
         entry = seed.get("made", {})
         parts["date"].append(entry.get("date"))
-        parts["commit"].append(entry.get("commit") and f"commit {entry['commit'][:12]}{' with edits' * entry['commit'].endswith('+')}")
+        commit = entry.get("commit", "")
+        parts["commit"].append(commit and f"commit {commit[:12]}{' with edits' * commit.endswith('+')}")
         count = seed.get("processes", 1)
         machine = entry.get("machine") or {"cpu": "CPU", "cuda": "GPU"}.get(seed.get("device"), seed.get("device"))
         parts["machine"].append(machine and f"{machine}{f' in {count} processes' * (count > 1)}")
