@@ -12,7 +12,7 @@ define WHERE
 @echo "MLflow:  make ui, which says the address"
 endef
 
-.PHONY: help repro parallel test bench ui track dag clean-scratch claims pictures experiment params tune
+.PHONY: help repro parallel test bench ui track dag clean-scratch claims docs pictures experiment params tune
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,6 +43,9 @@ dag: .venv/installed ## draw the stages of the chosen experiment, and which are 
 
 clean-scratch: .venv/installed ## free the disk of what is made again when needed: checkpoints of what is done, decoded images
 	python pipelines/clean.py
+
+docs: .venv/installed ## a site to read: docs/, and the catalogue of methods with what was found of each
+	python pipelines/docs.py
 
 claims: .venv/installed ## what the experiments on the lectures' claims have found
 	python pipelines/claims.py

@@ -38,7 +38,8 @@ REPORT = """(() => {
 })()"""
 # Of the report: the figure of what labels buy, with its heading.
 LABELS = """(() => {
-    const from = document.getElementById("labels"), svg = document.querySelector("h2#labels ~ svg");
+    const from = document.getElementById("labels");
+    const svg = document.querySelector("h2#labels ~ svg, h2#labels ~ .wide-plot svg");
     if (!svg) return null;
     from.nextElementSibling.remove();
     const box = svg.getBoundingClientRect(), top = from.getBoundingClientRect().top + 2;

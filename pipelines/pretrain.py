@@ -11,7 +11,7 @@ from selfsup import process
 if __name__ == "__main__":
     process.guard()  # first of all: what follows takes seconds to import
 
-from selfsup import artefacts, config, errors, launch  # noqa: E402
+from selfsup import artefacts, config, errors, launch, provenance  # noqa: E402
 from selfsup.core import files  # noqa: E402
 
 
@@ -49,6 +49,7 @@ def main():
         if tracker:
             tracker.close()
         if accelerator.is_main_process:
+            costs[str(seed)] |= {"made": provenance.facts(accelerator.device)}
             costs[str(seed)] = repeated(costs[str(seed)], before.get(str(seed), {}), out / str(seed))
             # After each seed, since the weights' hash vouches for them; entries of seeds to come stay until then.
             last = seed == run.seeds[-1]
@@ -70,8 +71,8 @@ def watch(params, run, seed, shards):
 
 def repeated(cost, before, encoder):
     """What a seed cost, with the hash of its weights. Where the same weights were trained `before`, the entry of that time
-    stays: git then sees no change in a repetition, which differs in seconds alone (the stage's output persists, so that
-    it is still there)."""
+    stays: git then sees no change in a repetition, which differs in seconds and date alone (the stage's output persists,
+    so that it is still there)."""
     cost = cost | {"weights": artefacts.sha256(encoder / "weights.safetensors")}
     return before if before.get("weights") == cost["weights"] else cost
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from selfsup import claims, config, intervals, verdicts
+from selfsup import claims, config, intervals, sentences, verdicts
 from selfsup.errors import UserError
 from tests import quick
 
@@ -62,8 +62,9 @@ def test_one_run_higher_than_another(results, a, b, verdict):
     results("e-b", "linear", b)
     finding = found(root, higher="e-a", than="e-b")
     assert finding.verdict == verdict
-    assert finding.says.startswith("linear of a over linear of b: ")
-    assert finding.says.endswith("expected above 0 (margin 1)")
+    assert finding.says.startswith("Accuracy by Linear: a is ") and f" {'above' if a > b else 'below'} b (95 % interval " in finding.says
+    assert finding.says.endswith("; expected was above, and less than 1 point would not matter")
+    assert bool(finding.decides) == (verdict == "undecided at this budget")
 
 
 @pytest.mark.parametrize("low, high, margin, verdict", [
@@ -125,7 +126,7 @@ def test_what_training_recorded_last_and_first(tmp_path):
     recorded(tmp_path, "e-a", *([{"nmi": 0.2}, {"loss": 1.0}, {"nmi": last}, {"loss": 0.5}] for last in (0.6, 0.7, 0.65)))
     assert verdicts.measure(tmp_path, "e-a", "history.nmi").seeds == {"0": 0.6, "1": 0.7, "2": 0.65}
     finding = found(tmp_path, higher="e-a", than="e-a", by="history.nmi", than_by="history.first.nmi")
-    assert finding.verdict == "holds here" and finding.says.startswith("history.nmi of a over history.first.nmi of a: 0.45")
+    assert finding.verdict == "holds here" and finding.says.startswith("Nmi after training: a is 0.45 above nmi when training began of a (95 % interval ")
     assert found(tmp_path, higher="e-a", by="history.nmi", below=0.9).verdict == "holds here"
     assert found(tmp_path, higher="e-a", by="history.nmi", above=0.9).verdict == "does not hold here"
     with pytest.raises(UserError, match="e-a.json has no std"):
@@ -163,7 +164,8 @@ def test_a_floor_has_no_history(tmp_path):
 def test_a_single_number_without_an_interval_decides_nothing(tmp_path):
     recorded(tmp_path, "e-a", [{"std": 0.01}])
     finding = found(tmp_path, higher="e-a", by="history.std", below=0.1)
-    assert finding.verdict == "undecided at this budget" and "0.01 (one seed)" in finding.says
+    assert finding.verdict == "undecided at this budget" and "a is 0.01 (1 seed, without an interval)" in finding.says
+    assert "three or more" in finding.decides
 
 
 def test_a_lead_that_grows(results):
@@ -176,6 +178,49 @@ def test_a_lead_that_grows(results):
     assert found(root, higher=pair, than=pair, by="linear", than_by="knn").verdict == "does not hold here"
 
 
+@pytest.mark.parametrize("numbers, bound, margin, says", [
+    # Of three seeds that deviate by 1 Student's t gives 2.48; it is below 1.5 from 5 seeds on: 1.24 (of 4 it is 1.59).
+    ([0.5, 1.5, 2.5], 0, 1.0, "5 seeds in place of 3 would decide it, if mean and spread stay as they are: that it is above."),
+    ([-0.5, -1.5, -2.5], 0, None, "5 seeds in place of 3 would decide it, if mean and spread stay as they are: that it is below."),
+    # 0.1 from 0 and 1.9 from the margin.
+    ([-0.9, 0.1, 1.1], 0, 2.0, "4 seeds in place of 3 would decide it, if mean and spread stay as they are: that there is no "
+                               "difference of that size."),
+    ([-1.0, 0.02, 1.0], 0, None, "No number of seeds up to 100 would decide it, if mean and spread stay as they are: it takes another "
+                                 "budget."),
+    ([9.5, 10.5, 11.5], 12, None, "5 seeds in place of 3 would decide it, if mean and spread stay as they are: that it is below."),
+])  # fmt: skip
+def test_what_would_decide(numbers, bound, margin, says):
+    value = intervals.Value({str(i): number for i, number in enumerate(numbers)}, dict.fromkeys(map(str, range(3)), 2.0))
+    assert sentences.decides(value, bound, margin) == says
+
+
+def test_as_many_seeds_decide_as_are_said_to():
+    """Seeds of the same mean and deviation, so many of them and one less, held against the verdict itself."""
+    def of(n):
+        spread = np.resize([1.0, -1.0], n)
+        spread -= spread.mean()
+        spread = 1.2 + spread / spread.std(ddof=1)
+        return intervals.Value({str(i): number for i, number in enumerate(spread)}, {str(i): 0.0 for i in range(n)})
+
+    enough = int(sentences.decides(of(3)).split()[0])
+    verdict = {n: verdicts.decide(*of(n).interval[1:], above=0) for n in (enough - 1, enough)}
+    assert verdict == {enough - 1: verdicts.UNDECIDED, enough: verdicts.HOLDS}
+
+
+@pytest.mark.parametrize("by, told", [
+    ("linear", "accuracy by Linear"), ("low_shot.finetune.1", "Few labels (finetune, 1)"), ("cost.images_per_second", "images per second"),
+    ("history.first.nmi", "nmi when training began"), ("night/linear", "accuracy by Linear on night"), ("classify.ece", "Own classifier (ece)"),
+])  # fmt: skip
+def test_measures_in_words(by, told):
+    assert sentences.measured(by) == told
+
+
+def test_amounts_have_their_units():
+    assert sentences.amount(2.46, "linear") == "2.5 points" and sentences.amount(1.0, "linear") == "1 point"
+    assert sentences.amount(2_321_920.0, "cost.parameters") == "2,321,920" and sentences.amount(0.456, "history.std") == "0.456"
+    assert sentences.amount(0.3, "bits.model.bits") == "0.3", "bits are no points"
+
+
 def test_mean_over_runs(results):
     for run, accuracy in (("e-a", [10, 20]), ("e-b", [30, 42]), ("e-c", [15, 26])):
         root = results(run, "linear", accuracy)
@@ -183,7 +228,8 @@ def test_mean_over_runs(results):
     value = intervals.Value.mean([verdicts.measure(root, run, "linear") for run in ("e-a", "e-b")])
     assert value.seeds == {"0": 20, "1": 31} and value.half["0"] == pytest.approx(2**0.5)
     finding = found(root, higher=several, than="e-c")  # 5 in either seed
-    assert finding.verdict == "holds here" and finding.says.startswith("mean linear of a, b over linear of c: 5 [5, 5]")
+    assert finding.verdict == "holds here" and finding.says.startswith(
+        "Accuracy by Linear: the mean of a, b is 5 points above c (95 % interval 5.0 to 5.0, 2 seeds)")
 
 
 def ranked_apart(results, linear, spread=0.5, margin=None):
@@ -199,7 +245,7 @@ def ranked_apart(results, linear, spread=0.5, margin=None):
 def test_two_measures_that_rank_runs_apart_by_more_than_seeds_do(results):
     turned = [10 + (5 * i) % 12 for i in range(12)]  # 5 and 12 share no factor: another order
     finding = ranked_apart(results, turned)
-    assert finding.verdict == "holds here" and "over 12 runs, 1.00 between" in finding.says
+    assert finding.verdict == "holds here" and "over 12 runs is 1.00 between" in finding.says
 
 
 def test_noise_of_seeds_alone_does_not_rank_runs_apart(results):
@@ -220,8 +266,8 @@ def test_rank_correlations_by_loops(results):
     within = np.mean([spearmanr(x[:, s], x[:, t]).statistic for x in (a, b) for s, t in pairs])
     between = np.mean([spearmanr(a[:, s], b[:, t]).statistic for s, t in pairs])
     says = verdicts.check(root, config.Expectation(ranked_apart=["knn", "linear"]), [f"e-{i}" for i in range(6)]).says
-    assert f"{within:.2f} between seeds of knn or of linear, {between:.2f} between" in says
-    assert f"difference: {within - between:.4g} [" in says
+    assert f"{within:.2f} between seeds of accuracy by kNN or of accuracy by Linear, and {between:.2f} between" in says
+    assert f"of the two: {within - between:.2f} lower (95 % interval " in says
 
 
 def test_without_results_nothing_is_claimed(results, tmp_path):
@@ -261,7 +307,7 @@ def test_page_and_markdown(results, tmp_path, monkeypatch):
     page = claims.build(tmp_path)
     assert verdicts.measure(tmp_path, "e-b", "history.rank").seeds == {"0": 3.0, "1": 4.0}  # kept by the page
     html, text = page.read_text(), page.with_suffix(".md").read_text()
-    assert "A beats B &amp; C." in html and html.count("<svg") == 1 and "<strong>holds here</strong>" in html
+    assert "A beats B &amp; C." in html and html.count("<svg") == 2 and "<strong>holds here</strong>" in html  # one of them for a telephone
     assert "| [ab](#ab) | A beats B &amp; C. | holds here |" in text and "make experiment E=e && make parallel" in text
     late = "The margin was named after these results were seen: ab."
     assert html.count(late) == text.count(late) == 1

@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 LIBRARY = "ssl/selfsup"
 # They cannot change a result, so an edit of them must not retrain: reading params (which DVC compares itself), finding
-# a module by its name, holding files to a schema, messages, MLflow, and what keeps a process from being started twice or
-# outliving its parent.
+# a module by its name, holding files to a schema, messages, MLflow, where and when something was made, and what keeps a
+# process from being started twice or outliving its parent.
 NEUTRAL = {f"{LIBRARY}/{name}" for name in (
-    "__init__.py", "arguments.py", "artefacts.py", "errors.py", "process.py", "launch.py", "methods/__init__.py")}
+    "__init__.py", "arguments.py", "artefacts.py", "errors.py", "process.py", "launch.py", "methods/__init__.py",
+    "provenance.py")}
 NEUTRAL_FOLDERS = tuple(f"{LIBRARY}/{name}/" for name in ("config", "tracking"))
 # An encoder's folder carries the hash of this code (training/code.py), so what depends on an encoder depends on it, too.
 CARRIED = tuple(f"{LIBRARY}/{name}" for name in (

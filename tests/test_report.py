@@ -1,5 +1,7 @@
 """The report of a small experiment: real shards, encoders and result files, some of them missing."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -19,7 +21,7 @@ from PIL import Image
 from selfsup import config, evals, nets, report
 from selfsup import encoder
 from selfsup.data import tars
-from selfsup.report import figures, panels, pictures
+from selfsup.report import facts, figures, panels, pictures
 from selfsup import shards
 from tests import quick
 
@@ -56,9 +58,12 @@ def make(root, params, name, card, accuracy, low, high):
     run, results = params.runs[name], root / config.results(name)
     results.mkdir(parents=True)
     cost = {"seconds": 125.0, "images": 30_000, "peak_memory_mb": 812, "parameters": 1_000_000,
-            "flops_per_image": 35_123_456}
+            "flops_per_image": 35_123_456, "device": "cpu", "processes": 1}
+    if name == "tiny-simclr":
+        cost["made"] = {"date": "2026-11-02 10:00 UTC", "commit": "abcdef" * 6 + "abcd+", "machine": "2 × Some CPU",
+                        "versions": {"python": "3.11.9", "torch": "2.14.1"}}
     (results / "cost.json").write_text(json.dumps({"seeds": {str(seed): cost for seed in run.seeds}}))
-    result = {"accuracy": accuracy, "low": low, "high": high}
+    result = {"accuracy": accuracy, "low": low, "high": high, "weight_decay": 0.001}
     (results / "linear.json").write_text(json.dumps({**result, "seeds": {str(seed): result for seed in run.seeds}}))
     if name in ("tiny-random", "tiny-simclr"):
         judge(results, run, result)
@@ -81,6 +86,7 @@ def make(root, params, name, card, accuracy, low, high):
         (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (folder / "pictures").mkdir()
         Image.new("RGB", (64, 32), "red").save(folder / "pictures/two_views.png")
+        Image.new("L", (32, 32), "grey").save(folder / "pictures/affinity.png")
         if run.method == "clip":
             told = {"hidden_words": {"headings": ["caption", "guessed"], "rows": [["a <b> boat", "car"]]}}
             (folder / "texts.json").write_text(json.dumps(told))
@@ -134,7 +140,10 @@ class Page(HTMLParser):
 
 def test_the_page_loads_nothing(built):
     page = Page(built[2].read_text())
-    assert all(place.startswith(("data:image/png;base64,", "#")) for place in page.loads)
+    links = {place for place in page.loads if place.startswith("../")}  # to the runs' files, which nothing loads
+    assert all(place.startswith(("data:image/png;base64,", "#")) for place in page.loads if place not in links)
+    folders = [built[0] / "data/encoders/tiny/tiny-simclr" / seed for seed in "01"]
+    assert {*folders, built[0] / config.results("tiny-clip")} < {(built[2].parent / place).resolve() for place in links}
     assert not re.search(r"url\((?!#)|@import", built[2].read_text())
 
 
@@ -143,20 +152,20 @@ def test_the_table(built):
     rows = {row[0].strip(): [cell.strip() for cell in row] for row in rows}
     assert list(rows) == ["random", "supervised", "rotation", "clip", "moco", "simclr", "lonely"]
     assert len({len(row) for row in [head, *rows.values()]}) == 1
-    assert [title.strip() for title in head[2:7]] == ["Linear %", "Fine-tuned %", "Retrieval %", "Zero-shot %",
+    assert [title.strip() for title in head[1:6]] == ["Linear %", "Fine-tuned %", "Retrieval %", "Zero-shot %",
                                                       "Linear, % of ceiling"]
     assert rows["simclr"][1:] == [
-        "simclr convnet (width 4)", *["40.0 36.0–44.0"] * 3, "", "50.0",
-        "above floor Linear, Fine-tuned, Few labels, Best layer, Retrieval",
+        *["40.0 36.0–44.0"] * 3, "", "50.0",
+        "above floor Linear, Fine-tuned, Few labels, Best layer, Retrieval", "simclr convnet (width 4)",
         "30,000", "2 min 05 s", "812 MB", "1 M", "35.1 M"]
-    assert {name: row[6] for name, row in rows.items()} == {"random": "25.0", "supervised": "100.0", "rotation": "30.0",
+    assert {name: row[5] for name, row in rows.items()} == {"random": "25.0", "supervised": "100.0", "rotation": "30.0",
                                                             "clip": "37.5", "moco": "", "simclr": "50.0", "lonely": ""}
-    verdicts = {name: row[7].removesuffix(", Fine-tuned, Few labels, Best layer, Retrieval")
+    verdicts = {name: row[6].removesuffix(", Fine-tuned, Few labels, Best layer, Retrieval")
                 for name, row in rows.items()}
     assert verdicts == {"random": "floor", "supervised": "ceiling", "rotation": "not above floor note", "moco": "",
                         "simclr": "above floor Linear", "clip": "above floor Linear",
                         "lonely": "no floor with this encoder"}
-    assert rows["moco"][2:] == [""] * 11
+    assert rows["moco"][1:7] == [""] * 6 and rows["moco"][8:] == [""] * 5
 
 
 def test_no_share_of_a_ceiling_where_there_is_none(built):
@@ -262,6 +271,74 @@ def test_curves_pictures_and_neighbours(built):
     assert "temperature 0.2" in text and "c0dec0dec0de" in text and "seeds 0, 1" in text
     assert "&lt;b&gt;{}" in text and "<b>{}" not in text  # what users write is text, not markup
     assert "above chance, which is 10.0 %" in text and "from 12.5 to 35.0 %" in text
+
+
+def test_a_run_says_how_it_came_about(built):
+    text = built[2].read_text()
+    section = text[text.index('<h3 id="simclr"'):text.index('<h3 id="lonely"')]
+    facts = dict(re.findall(r"<dt>(.+?)</dt><dd>(.*?)</dd>", section, re.DOTALL))
+    assert facts["Method"] == "simclr, temperature 0.2" and facts["Encoder"] == "convnet (width 4), 1 M parameters"
+    assert facts["Trained"].startswith("on 30,000 images, 128 a step, adamw, rate 0.001") and "warm-up over the first 10 %" in facts["Trained"]
+    assert "Linear: weight decay 0.001" in facts["Chosen on val"]
+    assert facts["Made"] == "2026-11-02 10:00 UTC, commit abcdefabcdef with edits, 2 × Some CPU, python 3.11.9, torch 2.14.1"
+    assert "encoder of seed 0" in facts["Files"] and facts["Made from"].startswith("data scenes ")
+    assert "<dt>Made</dt><dd>CPU</dd>" in text[text.index('<h3 id="lonely"'):], "of an older training what is known"
+    assert "Rows and columns are the same views" in section and "Rows and columns are the same views" not in text[:text.index('<h3 id="simclr"')]
+
+
+def test_what_seeds_do_not_have_in_common_is_told_of_each():
+    entry = {"date": "2026-11-02 10:00 UTC", "machine": "1 × H200", "versions": {}, "commit": "a" * 40}
+    cost = {"0": {"made": entry}, "1": {"made": {**entry, "date": "2026-11-01 10:00 UTC", "commit": "b" * 40}, "processes": 2}}
+    assert facts.made(cost) == ("2026-11-01 10:00 UTC to 2026-11-02 10:00 UTC, commit aaaaaaaaaaaa or commit bbbbbbbbbbbb, "
+                                "1 × H200 or 1 × H200 in 2 processes")
+    assert facts.made({}) == ""
+
+
+def test_a_tuned_recipe_is_told_as_long_as_it_is_the_runs(built, tmp_path):
+    params, run = built[1], built[1].runs["tiny-simclr"]
+    trial = {"lr": run.train.lr, "args": run.args, "key": "0", "knn": 61.9, "linear": 74.1}
+    file = tmp_path / "data/results/tiny/tune.json"
+    file.parent.mkdir(parents=True)
+    for lr, told in ((run.train.lr, "trial 2 of 2 (kNN 61.9 %, Linear 74.1 %)"), (0.5, "")):
+        runs = {run.name: {"recipe": {"lr": 1.0, "args": {}}, "trials": [trial, {**trial, "lr": lr}], "chosen": 2}}
+        file.write_text(json.dumps({"runs": runs}))
+        assert facts.tuned(params, run, tmp_path).endswith(told) and bool(facts.tuned(params, run, tmp_path)) == bool(told)
+
+
+def test_rows_of_neighbours_are_in_line(built):
+    """Columns are as wide as their pictures, all of which have the same rows; what shows one shows others at its scale."""
+    text = built[2].read_text()
+    section = text[text.index('<h3 id="simclr"'):text.index('<h3 id="lonely"')]
+    columns = re.search(r"grid-template-columns: ([\d fr]+);", section)[1]
+    pictures = re.findall(r'<img class="pixels" src="data:image/png;base64,([^"]+)" alt="(?:query|nearest)', section)
+    sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for data in pictures]
+    assert len({height for _, height in sizes}) == 1
+    widths = [int(part.removesuffix("fr")) for part in columns.split()]
+    assert [width / widths[0] for width in widths] == [width / sizes[0][0] for width, _ in sizes] and len(widths) == 4
+
+
+def test_a_wide_figure_is_drawn_for_a_telephone_too():
+    plot = figures.pyplot()
+    drawing, axes = plot.subplots(1, 3, figsize=(15, 3), sharey=True)
+    for axis in axes:
+        axis.plot([0, 1], [3, 4], label="one")
+        axis.set_title("A title that is far too long to stand on a single line of a telephone")
+    axes[2].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes[2].annotate("aside", (1.02, 3.5), xycoords=("axes fraction", "data"))
+    wide, narrow = str(figures.svg(drawing)).split('<div class="narrow-plot">')
+    for part in (wide, narrow):
+        known, named = (set(re.findall(pattern, part)) for pattern in (r'\bid="([^"]+)"', r"(?:url\(#|href=\"#)([^)\"]+)"))
+        assert named and named <= known, "what clips and marks stands in the same figure"
+        assert "#1f2933" not in part and "var(--ink)" in part, "colours are the page's"
+    width, height = (float(re.search(rf'{side}="([\d.]+)pt"', narrow)[1]) for side in ("width", "height"))
+    assert width == 4 * 72 and height > 3 * 3 * 72
+    boxes = [axis.get_tightbbox() for axis in axes]
+    assert all(upper.y0 > lower.y1 for upper, lower in zip(boxes, boxes[1:])), "below each other"
+    assert all(box.x0 >= 0 and box.x1 <= 4 * drawing.dpi for box in boxes), "nothing is cut"
+    assert all(axis.yaxis.get_tick_params()["labelleft"] for axis in axes)
+    small = plot.figure(figsize=(3, 2))
+    small.subplots()
+    assert "narrow-plot" not in str(figures.svg(small))
 
 
 def test_texts_of_a_method_are_tables(built):
@@ -426,7 +503,7 @@ def test_a_new_protocol_brings_its_column_its_sentence_and_its_panel(built, tmp_
     more = params.model_copy(update={"protocols": {**dict(params.protocols), "own": section}})
     text, table = report.build(more, tmp_path).read_text(), (tmp_path / "data/report/tiny/table.md").read_text()
     head, *rows = Page(text).table
-    assert [title.strip() for title in head].index("Own number %") == 6 and [row[6].strip() for row in rows if row[6].strip()] == ["12.3 11.1–13.5"]
+    assert [title.strip() for title in head].index("Own number %") == 5 and [row[5].strip() for row in rows if row[5].strip()] == ["12.3 11.1–13.5"]
     for word in ("Own number: made with 7.", "A panel of its own", "What it shows.", "own figure", "How.", 'href="#own"'):
         assert word in text
     for word in ("Own number %", "## A panel of its own", "| Run | Part a |", "| simclr | 12.3 [12.3, 12.3] |", "- How."):

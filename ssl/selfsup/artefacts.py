@@ -107,6 +107,15 @@ class Card(TypedDict):
     attributes: NotRequired[dict[str, Count | None]]  # of the column of that name: how many values, None: a measure
 
 
+class Made(TypedDict):
+    """When, where and by what a seed was trained: provenance.py."""
+
+    date: str
+    machine: str
+    versions: dict[str, str]
+    commit: NotRequired[str]
+
+
 class Cost(TypedDict):
     seconds: NotRequired[Number]
     images_per_second: NotRequired[Number]
@@ -119,6 +128,7 @@ class Cost(TypedDict):
     device: NotRequired[str]
     processes: NotRequired[Count]
     weights: NotRequired[Hash]
+    made: NotRequired[Made]
 
 
 class Told(TypedDict):

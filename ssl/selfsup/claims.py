@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from selfsup import artefacts, config, evals, report, verdicts
+from selfsup import artefacts, config, report, sentences, verdicts
 from selfsup.core import files
 from selfsup.errors import UserError
 
@@ -100,7 +100,7 @@ def _rows(axis, by, values):
         axis.plot(mean, y, "o", color=report.ACCENT, markersize=5)
     axis.set_yticks(range(len(values)), list(values))
     axis.set_ylim(len(values) - 0.5, -0.5)
-    axis.set_title(_label(by[0]))
+    axis.set_title(sentences.label(by[0]))
     axis.grid(axis="y", visible=False)
 
 
@@ -110,17 +110,9 @@ def _scatter(axis, by, values):
         x, y = (found.interval[0] for found in pair)
         axis.plot(x, y, "o", color=report.ACCENT, markersize=5)
         axis.annotate(title, (x, y), (4, 3), textcoords="offset points", fontsize=7, color=report.MUTED)
-    axis.set_xlabel(_label(by[0]))
-    axis.set_ylabel(_label(by[1]))
+    axis.set_xlabel(sentences.label(by[0]))
+    axis.set_ylabel(sentences.label(by[1]))
     axis.margins(x=0.15)
-
-
-def _label(by):
-    protocol, *path = by.split(".")
-    if not verdicts.accuracy(by):
-        return by
-    points = path and path[0] in getattr(evals.load(protocol), "points", ())
-    return by + (", points" if points else " accuracy on test, %")
 
 
 def _try(root, run, by):
@@ -163,6 +155,7 @@ def markdown(found):
         lines.append(f"| [{one.name}](#{one.name}) | {report.literal(one.claim.says)} | {one.verdict} | {cost} |")
     for one in found:
         lines += ["", f"## {one.name}", "", f"{report.literal(one.claim.says)} **{one.verdict.capitalize()}.**", "", *(
-            f"- {report.literal(finding.says)}: {finding.verdict}" for finding in one.findings), "",
+            f"- {report.literal(finding.says)}: {finding.verdict}. {finding.decides}".rstrip()
+            for finding in one.findings), "",
             f"{report.literal(one.budget)}. `{one.command}`"]
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfsup import artefacts, config
+from selfsup import artefacts, config, sentences
 from selfsup.core import files
 from selfsup.intervals import Value
 from selfsup.errors import UserError
@@ -84,10 +84,11 @@ def _history(root, run):
 
 @dataclass
 class Finding:
-    """One expectation and what was found: a sentence, a verdict."""
+    """One expectation and what was found: a sentence, a verdict, and where it is undecided what would decide it."""
 
     says: str
     verdict: str
+    decides: str = ""
 
 
 def check(root, expected, runs):
@@ -102,28 +103,27 @@ def check(root, expected, runs):
             return None
         return parts[0] - parts[1] if getattr(which, "less", None) else Value.mean(parts)
 
-    def told(which, by):
+    def told(which):
         names = [name.partition("-")[2] for name in config.named(which)]
         if len(names) == 1:
-            return f"{by} of {names[0]}"
-        return f"{by} of {names[0]} less {names[1]}" if which.less else f"mean {by} of {', '.join(names)}"
+            return names[0]
+        return f"the lead of {names[0]} over {names[1]}" if which.less else f"the mean of {', '.join(names)}"
 
     higher, other = side(expected.higher, by), side(expected.than, than_by)
     if higher is None or (expected.than and other is None):
-        return Finding(f"{told(expected.higher, by)}: no results yet", MISSING)
+        return Finding(sentences.nothing(told(expected.higher), by), MISSING)
     if expected.than:
-        mean, low, high = (higher - other).interval
-        says = f"{told(expected.higher, by)} over {told(expected.than, than_by)}: {_number(mean, low, high)}"
-        return _difference(says, low, high, margin(expected))
-    mean, low, high = higher.interval
-    bound = f"above {expected.above:g}" if expected.above is not None else f"below {expected.below:g}"
-    says = f"{told(expected.higher, by)}: {_number(mean, low, high)}, expected {bound}"
-    return Finding(says, decide(low, high, expected.above, expected.below))
+        found, least = higher - other, margin(expected)
+        says = sentences.difference(told(expected.higher), told(expected.than), found, by, than_by, least)
+        return _finding(says, found, above=0, margin=least)
+    says = sentences.bounded(told(expected.higher), higher, by, expected.above, expected.below)
+    return _finding(says, higher, expected.above, expected.below)
 
 
-def accuracy(by):
-    """Whether a measure is a protocol's accuracy, in per cent; what training records and costs has units of its own."""
-    return by.split(".")[0] not in ("history", "cost")
+def _finding(says, value, above=None, below=None, margin=None):
+    verdict = decide(*value.interval[1:], above, below, margin)
+    bound = below if above is None else above
+    return Finding(says, verdict, sentences.decides(value, bound, margin) if verdict == UNDECIDED else "")
 
 
 def margin(expected):
@@ -131,12 +131,7 @@ def margin(expected):
     also for a difference of differences. None where nothing is compared (`above`, `below`), and where one point is no
     unit (what training recorded, costs, rank correlations) and none is named: none is then too small to matter."""
     measures = (expected.by, expected.than_by or expected.by)
-    return POINT if expected.margin is None and expected.than and all(map(accuracy, measures)) else expected.margin
-
-
-def _difference(says, low, high, margin):
-    known = "" if margin is None else f" (margin {margin:g})"
-    return Finding(f"{says}, expected above 0{known}", decide(low, high, above=0, margin=margin))
+    return POINT if expected.margin is None and expected.than and all(map(sentences.accuracy, measures)) else expected.margin
 
 
 def decide(low, high, above=None, below=None, margin=None):
@@ -155,20 +150,17 @@ def decide(low, high, above=None, below=None, margin=None):
     return HOLDS if high < below else FAILS if low > below else UNDECIDED
 
 
-def _number(mean, low, high):
-    return f"{mean:.4g} [{low:.4g}, {high:.4g}]" if low is not None else f"{mean:.4g} (one seed)"
-
-
 def _ranked_apart(root, first, second, runs, margin):
     """Spearman's correlation over the runs, between seeds of one measure less between seeds of two, and its interval by
     a bootstrap over runs. Noise lowers both alike, so above 0 the measures themselves rank the runs apart; two measures
     of one thing give 0, which no number of runs can show: undecided, unless a margin says how near is near enough."""
     from scipy.stats import rankdata
 
+    names = [sentences.measured(by) for by in (first, second)]
     pairs = [pair for run in runs if None not in (pair := (measure(root, run, first), measure(root, run, second)))]
     seeds = sorted(set.intersection(*(set(value.seeds) for pair in pairs for value in pair))) if pairs else []
     if len(pairs) < 4 or len(seeds) < 2:
-        says = f"{first} and {second}: {len(pairs)} runs and {len(seeds)} seeds, at least 4 and 2 are needed"
+        says = f"{names[0]} and {names[1]}: {len(pairs)} runs and {len(seeds)} seeds, at least 4 and 2 are needed"
         return Finding(says, MISSING)
     table = np.array([[value.seeds[seed] for value in pair for seed in seeds] for pair in pairs])  # (runs, 2 · seeds)
     other = np.tile(1 - np.eye(len(seeds), dtype=bool), (2, 2)).astype(bool)  # another seed's
@@ -183,9 +175,13 @@ def _ranked_apart(root, first, second, runs, margin):
     drawn = (table[rng.integers(len(table), size=len(table))] for _ in range(RESAMPLES))
     apart = [np.subtract(*correlations(rows)) for rows in drawn if np.ptp(rows, axis=0).all()]
     low, high = np.quantile(apart, [0.025, 0.975])
-    says = f"rank correlation over {len(pairs)} runs, {within:.2f} between seeds of {first} or of {second}, "
-    says += f"{between:.2f} between seeds of the two; the difference: {_number(within - between, low, high)}"
-    return _difference(says, low, high, margin)
+    least = f", and less than {margin:g} would not matter" if margin else ""
+    says = (f"Rank correlation over {len(pairs)} runs is {within:.2f} between seeds of {names[0]} or of {names[1]}, and "
+            f"{between:.2f} between seeds of the two: {within - between:.2f} lower (95 % interval {low:.2f} to {high:.2f}); "
+            f"expected was lower{least}")
+    verdict = decide(low, high, above=0, margin=margin)
+    more = sentences.decides_ranks(low, high, len(pairs), margin) if verdict == UNDECIDED else ""
+    return Finding(says, verdict, more)
 
 
 def verdict(findings):

@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from selfsup import config, methods, nets
+from selfsup.config import catalogue
 from selfsup.core import distributed
 from selfsup.inputs.augment import augmentation
 from selfsup.training import accumulate, loop, measure, optim, setup
@@ -346,6 +347,9 @@ def test_pictures_are_pictures(name):
     before = copy.deepcopy(batch)
     pictures = method.pictures(batch)
     assert pictures
+    told = catalogue.pictures(type(method))
+    assert pictures.keys() <= told.keys(), "its docstring says what each shows"
+    assert all(text[0].isupper() and text.endswith(".") for text in told.values())
     for title, picture in pictures.items():
         assert title.isidentifier()
         assert picture.dim() == 2 or picture.dim() == 3 and len(picture) == 3

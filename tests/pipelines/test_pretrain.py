@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from selfsup import artefacts
 from tests import quick
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,8 @@ def test_costs_of_the_same_weights_stay(work):
     path = work / "data/results/quick/quick-plain/cost.json"
     before = json.loads(path.read_text())
     assert before["seeds"]["0"]["weights"] and before["seeds"]["0"]["images"] == 256
+    made = artefacts.costs(path)["seeds"]["0"]["made"]
+    assert made["date"].endswith(" UTC") and made["versions"]["torch"] == torch.__version__.partition("+")[0]
     before["seeds"]["0"]["seconds"] = 12345.0
     path.write_text(json.dumps(before, indent=1) + "\n")
     script(work, "pretrain", "quick-plain")

@@ -29,6 +29,24 @@ def paper(method):
     return inspect.getdoc(method).partition("\n\n")[0]
 
 
+def pictures(method):
+    """{picture: what it shows} of a method's class, from the docstrings of its `pictures` and of its bases': of lines
+    such as `views, affinity: A row is …`, each of which goes on to the next one or to an empty line."""
+    found = {}
+    for kind in reversed(method.__mro__):
+        said = inspect.cleandoc(getattr(vars(kind).get("pictures"), "__doc__", None) or "")
+        for titles, text in re.findall(r"^(\w+(?:, \w+)*): (.+(?:\n(?!\w+(?:, \w+)*: ).+)*)", said, re.MULTILINE):
+            found |= dict.fromkeys(titles.split(", "), " ".join(text.split()))
+    return found
+
+
+def explained(name):
+    """`pictures` of the method `name`; {} of one that is not here, as of another checkout."""
+    from .. import methods
+
+    return pictures(methods.load(name)) if name in methods.names() else {}
+
+
 def of(name):
     """Of the method `name`: family, None where README has none; description; defaults of what a run's `args` can set.
     None for a method that is not here, as of another checkout."""

@@ -64,5 +64,7 @@ class ALIGN(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """affinity: A row is an image, a column a caption, each cell the cosine of their embeddings (black −1,
+        opposite; white 1, the same). On the diagonal, which is to be the lightest, is an image with its own caption."""
         image, text = self.project({name: batch[name][:32] for name in self.inputs.columns})
         return {**super().pictures(batch), "affinity": affinity(image, text)}

@@ -55,7 +55,10 @@ class AudioVisual(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """The spectrograms, low pitches below, and how likely each image (a row) belongs to each sound (a column)."""
+        """spectrograms: A sound each, from left to right: time runs to the right, pitch upwards; white is loud, black
+        silent.
+        together: A row is an image, a column a sound, each cell how likely the network thinks it that they belong
+        together (black for 0, white for 1). They do on the diagonal."""
         image, sound = batch["image"][:16], batch["sound"][:16]
         likely = self.fusion(self.encoder(image)[:, None], self.sound(sound)).float().softmax(2)[:, :, 1]
         spectrograms = rows(denormalise(self.sound.spectrogram(sound[:8]).flip(2)))[0]

@@ -43,6 +43,8 @@ class Autoencoder(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """image_reconstruction: A column is an image of val: above itself, below what the network makes of its code.
+"""
         x = batch["image"][:8]
         reconstruction = self.decoder(self.expand(self.code(x)))
         return {"image_reconstruction": rows(denormalise(torch.stack([x, reconstruction], 1)))}

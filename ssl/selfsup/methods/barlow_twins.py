@@ -63,7 +63,10 @@ class BarlowTwins(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """correlation: left the mean of the latest steps, black -1, white 1; right the identity, which it tends to."""
+        """correlation: Left the correlations of each coordinate of one view's embedding (a row) with each of the other
+        view's (a column), averaged over the latest steps (black −1, grey 0, white 1). Right what they are to become:
+        a white diagonal, each coordinate being the same in both views, on grey, none telling anything of another
+        one."""
         pair = torch.cat([self.correlation, torch.eye(len(self.correlation), device=self.correlation.device)], 1)
         picture = ((pair + 1) / 2).clamp(0, 1)
         return {**super().pictures(batch), "correlation": picture.repeat_interleave(4, 0).repeat_interleave(4, 1)}

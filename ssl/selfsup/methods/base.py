@@ -62,7 +62,12 @@ class Method(nn.Module):
 
     def pictures(self, batch):
         """Pictures that explain the method, drawn after training from validation images: name -> (3, H, W) or (H, W)
-        floats in 0..1. `batch` has been through `inputs`. The default shows the views an image becomes."""
+        floats in 0..1. `batch` has been through `inputs`. The default shows the views an image becomes. The docstring of
+        this method says of each picture, for who has not read the paper, what its rows and columns are, what black and
+        white, as here; the report shows that below it (config/catalogue.py).
+
+        views: A column is an image of val, a row one of the views that training makes of it, and so what the method is
+        shown. Colours are stretched: the lowest value of all views is black, the highest white."""
         return {"views": rows(denormalise(batch["image"][:8]))} if "image" in batch else {}
 
     def texts(self, batch, tokenizer):

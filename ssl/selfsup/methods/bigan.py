@@ -76,6 +76,9 @@ class BiGAN(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """samples: Images that the generator makes of random codes: no image of the data is behind them.
+        image_again: A column is an image of val: above itself, below what the generator makes of the code that the
+        encoder gives it. That need not be the same image, since no loss compares them: it is to be one alike."""
         batch = {name: batch[name][:8] for name in ("image", "key")}
         x, z = batch["image"], self.draw(batch, 4)
         samples = self.generator(z.flatten(0, 1)).unflatten(0, z.shape[:2])

@@ -45,7 +45,12 @@ class CMC(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """views: the image, its L, its ab as green to magenta and blue to yellow. affinity: of L (rows) and ab (columns)."""
+        """views: A column is an image of val: from the top itself, its lightness (L of Lab: black 0, white 100), and
+        its two colour channels a (green is dark, magenta light) and b (blue is dark, yellow light). Lightness is one
+        view, the colour channels are the other.
+        affinity: A row is an image's lightness, a column an image's colour, each cell the cosine of their embeddings
+        (black −1, opposite; white 1, the same). On the diagonal, which is to be the lightest, are lightness and
+        colour of the same image."""
         x = batch["image"][:8]
         lightness, colour = self.encoder.lab(x)
         a, b = colour.split(1, 1)

@@ -109,6 +109,8 @@ class Colorization(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """grey_coloured_true: A column is an image of val: from the top its lightness, which is all that the network
+        sees, with the colours that it predicts, and with its true ones."""
         lightness, ab = self.lab(batch["image"][:8])
         painted = [torch.zeros_like(ab), self.colours(self.predict(lightness)), ab]
         painted = [F.interpolate(p, lightness.shape[2:], mode="bilinear") for p in painted]

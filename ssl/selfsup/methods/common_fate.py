@@ -88,7 +88,9 @@ class CommonFate(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """Rows: the frame, and its pixels in two clusters by their embeddings."""
+        """image_clusters: A column is a frame of a film: above itself, below its pixels in two clusters by their
+        embeddings. Which of the two is black and which white means nothing; where they part is what the network
+        takes for the edge of what moves alike."""
         image = batch["frames"][:8, 0]
         embedding = self.embed(image).float()
         clusters = torch.stack([kmeans(x.flatten(1).T, 2)[0].view(x.shape[1:]) for x in embedding])

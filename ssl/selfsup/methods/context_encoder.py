@@ -100,6 +100,8 @@ class ContextEncoder(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """masked_filled_true: A column is an image of val: from the top without the region that is removed (grey), with
+        what the network fills it with, and as it is."""
         batch = {name: batch[name][:8] for name in ("image", "key")}
         image, hole = batch["image"], self.hole(batch["image"], self.corner(batch))
         filled = torch.where(hole, self.painted(image, hole).to(image.dtype), image)

@@ -85,8 +85,9 @@ class CPC(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """picks: a column for each image; above the patch in the middle of its lowest row, below it what is picked for
-        this place among the images' patches, from the contexts ever farther above."""
+        """picks: A column is an image: on top the patch in the middle of its lowest row; below it, row after row, the
+        patch that is picked for this place among those of all images, from what stands ever farther above it. Right
+        is the top patch again."""
         x = batch["image"][:8]
         patch, column = denormalise(self.cut(x)), self.grid // 2
         sheet = [patch[:, -self.grid + column]]

@@ -72,7 +72,8 @@ class DeepCluster(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """clusters: a row for each of the eight most frequent predicted clusters."""
+        """clusters: A row is a cluster, the most frequent one on top, with up to eight images that the network puts
+        into it; white where there are no more. Images of a row are to be alike."""
         x = denormalise(batch["image"])
         label = self.logits(batch["image"]).argmax(1)
         sheet = x.new_ones(8, 8, *x.shape[1:])  # (column, row, C, H, W)

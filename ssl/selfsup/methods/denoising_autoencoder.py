@@ -43,6 +43,8 @@ class DenoisingAutoencoder(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """clean_corrupted_reconstruction: A column is an image of val: from the top itself, with the pixels that are
+        taken away (grey), which is all that the network sees, and what it makes of that."""
         x, key = batch["image"][:8], batch["key"][:8]
         corrupted = self.corrupt(x, key)
         reconstruction = self.decoder(self.encoder.features(corrupted))

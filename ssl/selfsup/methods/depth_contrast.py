@@ -108,7 +108,9 @@ class DepthContrast(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """affinity: of things as points, downwards, with their other views as voxels."""
+        """affinity: A row is a thing as points, a column another view of a thing as voxels, each cell the cosine of
+        their embeddings (black −1, opposite; white 1, the same). On the diagonal, which is to be the lightest, is
+        the same thing."""
         first, second = batch["points"][:32].unbind(1)
         points, voxels = self.embed(self.queries[0], first), self.keys(second, batch["key"][:32])[1]
         return {"affinity": affinity(points, voxels)}

@@ -88,9 +88,11 @@ class DINO(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """views: the large crops, below them the small ones, enlarged. attention, of ViTs: the image, and below it for
-        each head of the teacher's last block how much its patches are attended to, on average over the patches that
-        attend."""
+        """views: A column is an image of val: above its two large crops, which student and teacher see, below them its
+        small ones, enlarged, which the student alone sees.
+        attention: A column is an image of val, which stands on top; below it, a row for each head of the teacher's
+        last block, how much each patch is attended to (black least, white most), on average over the patches that
+        attend. Heads that have learned show the thing and not the ground."""
         x, small = batch["image"][:8], batch["small"][:8].repeat_interleave(2, 3).repeat_interleave(2, 4)
         sheets = {"views": rows(denormalise(torch.cat([x, small], 1)))}
         encoder = self.teacher.module[0]

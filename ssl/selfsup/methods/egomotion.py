@@ -90,8 +90,10 @@ class Egomotion(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """frames: the two, one pair a column. motion: a row for each pair what is guessed of each number, bin by bin,
-        and below it the truth."""
+        """frames: A column is a pair of frames of one film, the first above the second.
+        motion: Two rows for each pair, one below the other: what is guessed of the camera's motion, and the truth.
+        From left to right each of its numbers, bin by bin (black for probability 0, white for 1); a guess is right
+        where the two rows are light in the same places."""
         frames, motion = self.pairs({name: batch[name][:8] for name in ("frames", "pose", "key")})
         guess = self.logits(frames).float().softmax(2)
         both = torch.stack([guess, F.one_hot(motion, self.bins).float()], 1).flatten(2)  # (n, 2, degrees · bins)

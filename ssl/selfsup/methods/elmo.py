@@ -53,7 +53,9 @@ class ELMo(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """forwards, backwards: a text a row, each token as light as it was likely."""
+        """forwards, backwards: A row is a text, a cell one of its tokens, from left to right, as light as the network
+        thought it likely (black for probability 0, or no token, white for 1): forwards from those before it,
+        backwards from those after it."""
         tokens = self.tokens(batch)[:16]
         later, earlier = self.logits(tokens)
         real = tokens[:, 1:] != 0

@@ -77,7 +77,8 @@ class Jigsaw(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """puzzles: the tiles as shown above the tiles in their places."""
+        """puzzles: A column is an image of val: above its nine tiles as the network is shown them, which is to say in
+        which order they are, below the tiles in their places."""
         batch = {name: batch[name][:8] for name in ("image", "key")}
         sheets = torch.stack([self.shuffled(batch)[0], self.tiles(batch)], 1)  # (N, 2, 9, C, t, t)
         sheets = F.pad(sheets, (0, 1, 0, 1)).unflatten(2, (3, 3)).permute(0, 1, 4, 2, 5, 3, 6)

@@ -73,6 +73,9 @@ class MAE(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """masked_75, masked_85, masked_95: A column is an image of val: from the top what the encoder sees, the patches
+        that are left when so many percent are hidden (grey); the same with what the decoder makes of the hidden
+        ones, which get their true mean and contrast, as it is not asked for these; and the image."""
         x, key = batch["image"][:8], batch["key"][:8]
         original = self.patches(x)
         sheets = {}

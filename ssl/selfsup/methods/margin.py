@@ -43,7 +43,9 @@ class Margin(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """distances: histograms over 0 to 2; of similar pairs upwards, green, of dissimilar ones downwards, red."""
+        """distances: How many pairs of views are how far apart: from left to right distances from 0 to 2; green bars
+        upwards are pairs of the same image, red ones downwards pairs of two. The darker line is the margin: what is
+        to be seen is green left of it and red on its right."""
         similar, dissimilar = distances(self.embed(batch["image"]))
         up, down = (histogram(d.float().flatten()) for d in (similar, dissimilar))
         sheet = up.new_ones(3, 2 * up.shape[0], up.shape[1])

@@ -64,6 +64,7 @@ class MaskedToken(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """guessed: a text a row, its chosen tokens from left to right, each as light as it was likely."""
+        """guessed: A row is a text, a cell one of its hidden tokens, from left to right, as light as the network
+        thought it likely (black for probability 0, or not hidden, white for 1)."""
         logits, target, chosen = (value[:16] for value in self.guessed(batch))
         return {"guessed": likely(logits, target, chosen)}

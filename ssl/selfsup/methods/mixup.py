@@ -47,4 +47,6 @@ class MixUp(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """mixed: Each is a mixture of two images, of which the network is to say both labels, in the shares of the
+        mixture."""
         return {"mixed": rows(denormalise(self.mixed(batch)[0][:8]))}

@@ -83,5 +83,8 @@ class MoCo(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """affinity: A row is one view of an image, as a query, a column another view of an image, as a key; each cell
+        is the cosine of their embeddings (black −1, opposite; white 1, the same). On the diagonal, which is to be
+        the lightest, are two views of the same image."""
         x_q, x_k = batch["image"][:32].unbind(1)
         return {**super().pictures(batch), "affinity": affinity(self.embed(self.query, x_q), self.embed(self.key, x_k))}

@@ -62,7 +62,9 @@ class MotionSegmentation(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """Rows: the crop, what was found to move in it, and what is predicted from the crop alone."""
+        """image_found_predicted: A column is a frame of a film: from the top itself; what was found to move in it by
+        the flow (white), which is what the network is taught; and what it takes for moving, from this frame alone
+        (black for probability 0, white for 1)."""
         image, found = self.cuts({name: batch[name][:8] for name in ("frames", "flow", "key")})
         guess = self.mask(self.encoder.layers(image)).float().sigmoid()
         masks = [F.interpolate(x, image.shape[2:]).expand(-1, 3, -1, -1) for x in (found, guess)]

@@ -54,7 +54,8 @@ class NextToken(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """guessed: a text a row, each token as light as it was likely."""
+        """guessed: A row is a text, a cell one of its tokens, from left to right, as light as the network thought it
+        likely from those before it (black for probability 0, or no token, white for 1)."""
         tokens = self.tokens(batch)[:16]
         return {"guessed": likely(self.logits(tokens[:, :-1]), tokens[:, 1:], tokens[:, 1:] != 0)}
 

@@ -72,7 +72,8 @@ class PixelAutoregression(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """Rows: the upper half of the image as the network sees it, two ways to go on, the whole image."""
+        """half_samples_true: A column is an image of val, in few colours and large pixels as the network has it: from
+        the top the half that it is given (black what is not), two ways in which it goes on, and the whole image."""
         x, key, middle = batch["image"][:8], batch["key"][:8], self.encoder.pixels // 2
         true = self.encoder.quantise(x)
         samples = [self.completed(true, middle * self.encoder.pixels, key, salt) for salt in (1, 2)]

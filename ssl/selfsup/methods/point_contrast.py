@@ -69,7 +69,9 @@ class PointContrast(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """affinity: of the matched points of one thing with each other, in the order from top to bottom."""
+        """affinity: Of one thing: a row is a point of one scan, a column a point of the other, from the top of the
+        thing downwards; each cell is the cosine of their embeddings (black −1, opposite; white 1, the same). On the
+        diagonal, which is to be the lightest, are points that match."""
         batch = {name: batch[name][:1] for name in ("points", "match", "key")}
         first, second, pair = self.matched(batch)
         return {"affinity": affinity(first[0, :40], second[0, :40])}

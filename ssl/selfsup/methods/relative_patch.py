@@ -82,6 +82,8 @@ class RelativePatch(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """patches: as the encoder sees them, one image a column."""
+        """patches: A column is an image of val: its nine patches, three by three, row by row, with gaps between them;
+        the fifth is the one in the middle. Of each of the others, beside that one, the network is to say in which of
+        eight directions it lies."""
         batch = {name: batch[name][:8] for name in ("image", "key")}
         return {**super().pictures(batch), "patches": rows(denormalise(self.patches(batch)))}

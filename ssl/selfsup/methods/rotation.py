@@ -30,5 +30,7 @@ class Rotation(Method):
         return {"loss": cross_entropy(logits, quarters), "accuracy": accuracy}
 
     def pictures(self, batch):
+        """rotations: A column is an image of val, in a row each as it is and turned by 90, 180 and 270 degrees against
+        the clock: the network is to say which row an image is of."""
         x = denormalise(batch["image"][:8])
         return {"rotations": rows(torch.stack([x.rot90(quarter, (2, 3)) for quarter in range(4)], 1))}

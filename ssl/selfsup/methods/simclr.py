@@ -50,5 +50,8 @@ class SimCLR(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """affinity: Rows and columns are the same views, two of each image after each other; each cell is the cosine of
+        two embeddings (black −1, opposite; white 1, the same). The diagonal is a view with itself; what is learned
+        are squares of two by two along it that are lighter than the rest: the views of one image."""
         (z,) = self.project({"image": batch["image"][:32]})
         return {**super().pictures(batch), "affinity": affinity(z, z)}

@@ -61,7 +61,10 @@ class SparseAutoencoder(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """atoms: the 64 that these images use most, each stretched to 0..1."""
+        """atoms: The 64 building blocks that these images use most: what one number of the code adds to an image. Each
+        has a scale of its own: black is where it darkens most, white where it lightens most.
+        image_reconstruction: A column is an image of val: above itself, below the sum of the few building blocks
+        that its code names."""
         x = batch["image"]
         h = self.code(self.encoder.features(x))
         most = h.sum((0, 2, 3)).argsort(descending=True)[:64]

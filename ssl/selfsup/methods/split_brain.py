@@ -81,7 +81,9 @@ class SplitBrain(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """Rows: the image, its lightness with the predicted colour, its colour with the predicted lightness."""
+        """image_colour_lightness: A column is an image of val: from the top itself; its lightness with the colours that
+        one half of the network predicts from it; its colours with the lightness that the other half predicts from
+        them."""
         to_lightness, to_colour, lightness, colour = self.predict(batch["image"][:8])
         guess_l, guess_ab = self.expected(to_lightness, to_colour)
         pairs = (lightness, colour), (lightness, guess_ab), (guess_l, colour)

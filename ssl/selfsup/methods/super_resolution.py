@@ -89,6 +89,8 @@ class SuperResolution(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
+        """low_bicubic_ours_true: A column is an image of val: from the top a quarter of its side, which is all that the
+        network sees; enlarged by bicubic interpolation; by the network; and as it is."""
         truth = batch["image"][:8]
         low = shrunk(truth)
         bicubic = resized(low, truth.shape[2:])

@@ -100,6 +100,7 @@ class SwAV(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """views: of each image the two large crops, and below them the small ones, enlarged."""
+        """views: A column is an image of val: above its two large crops, below them its small ones, enlarged. All of
+        them are to fall into the same cluster."""
         small = batch["small"][:8].repeat_interleave(2, 3).repeat_interleave(2, 4)
         return {"views": rows(denormalise(torch.cat([batch["image"][:8], small], 1)))}

@@ -117,6 +117,7 @@ class Tracking(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """tracks: the first patches and, below them, the last ones."""
+        """tracks: A column is a film: above the patch that is followed through it where it was first, below where it
+        was last. The network is to find them more alike than patches of other films."""
         patches, _ = self.tracks({name: batch[name][:8] for name in ("frames", "flow", "key")})
         return {"tracks": rows(denormalise(patches))}

@@ -62,7 +62,8 @@ class Word2Vec(Method):
 
     @torch.no_grad()
     def pictures(self, batch):
-        """affinity: cosines of the vectors of the first words of the vocabulary."""
+        """affinity: Rows and columns are the first 40 words of the vocabulary, the most frequent ones; each cell is the
+        cosine of their vectors (black −1, opposite; white 1, the same). The diagonal is a word with itself."""
         words = F.normalize(self.encoder.embed.weight[WORDS : WORDS + 40], dim=1)
         return {"affinity": affinity(words, words)}
 

@@ -41,7 +41,7 @@ def build(params, root="."):
     said = [*notes(params, rows, cards), *uneven.notes(cards), *overlaps(rows, root)]
     out = root / "data/report" / params.experiment
     out.mkdir(parents=True, exist_ok=True)
-    files.write(out / "report.html", render(params, rows, cards, samples, told(samples, root), found, said))
+    files.write(out / "report.html", render(params, rows, cards, samples, told(samples, root), found, said, root, out))
     files.write(out / "table.md", markdown(params, rows, cards, found, said))
     numbers = root / "data/results" / f"{params.experiment}.yaml"
     numbers.parent.mkdir(parents=True, exist_ok=True)

@@ -41,5 +41,6 @@ def panel(name, card, sample):
     figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
     plt.close(figure)
     two = " Blue and orange: two scans from different places, brought together by the known transform." * (move is not None)
-    picture = f'<img src="{uri(file.getvalue())}" width="{110 * SHOWN}" alt="sets of points of {name}">'
-    return Panel(f"points-{name}", f"Points of {name}", f"Samples from three sides.{two}", figure=Markup(picture))
+    picture = f'<img class="drawn" src="{uri(file.getvalue())}" width="{110 * SHOWN}" alt="sets of points of {name}">'
+    text = f"A column is a sample, a row the side that it is looked at from, a dot one of its points.{two}"
+    return Panel(f"points-{name}", f"Points of {name}", text, figure=Markup(picture))

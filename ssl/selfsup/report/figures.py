@@ -2,11 +2,16 @@
 
 import io
 import math
+import re
+import textwrap
 
 from selfsup.report.table import quantity
 
 INK, MUTED, ACCENT, GOOD, BAD = "#1f2933", "#9aa5b1", "#2563a8", "#2f855a", "#c05621"
 PALETTE = ["#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac"]
+GRID = "#e4e7eb"
+VARIABLES = {INK: "ink", MUTED: "muted", ACCENT: "accent", GOOD: "good", BAD: "bad", GRID: "line", "#ffffff": "paper"}
+NARROW = 4.0                                             # inches, of a telephone
 CURVE_TITLES = {"lr": "learning rate", "std": "std of unit embeddings × √d", "rank": "effective rank"}
 
 
@@ -20,7 +25,7 @@ def pyplot():
         "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED, "axes.labelcolor": INK,
         "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlecolor": INK,
         "text.color": INK, "xtick.color": INK, "ytick.color": INK, "xtick.labelsize": 8, "ytick.labelsize": 8,
-        "axes.grid": True, "grid.color": "#e4e7eb", "grid.linewidth": 0.8, "axes.axisbelow": True,
+        "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.axisbelow": True,
         "text.parse_math": False,  # "$" in a name or a prompt is a dollar
         "legend.edgecolor": "none", "legend.fontsize": 7.5, "figure.facecolor": "none", "axes.facecolor": "none",
     })
@@ -30,14 +35,56 @@ def pyplot():
 
 
 def svg(figure):
-    """The figure as an <svg> element."""
+    """The figure as an <svg> element; one that is wider than a telephone twice, as it is and `stacked`, of which the page
+    shows the one that fits. Colours are the page's variables (report.css), so that they follow its light or dark."""
     from markupsafe import Markup
 
+    wide = figure.get_figwidth() > NARROW
+    found = [f'<div class="wide-plot">{_element(figure)}</div>' if wide else _element(figure)]
+    if wide:
+        # Ids of its own, as what clips is looked for by id and must not be in the one that is hidden.
+        alone = re.sub(r'((?:\bid="|href="#|url\(#))', r"\1narrow-", _element(stacked(figure)))
+        found.append(f'<div class="narrow-plot">{alone}</div>')
+    pyplot().close(figure)
+    return Markup("".join(found))
+
+
+def _element(figure):
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    pyplot().close(figure)
     text = file.getvalue()
-    return Markup(text[text.index("<svg"):])
+    for colour, name in VARIABLES.items():
+        text = text.replace(colour, f"var(--{name})")
+    return text[text.index("<svg"):]
+
+
+def stacked(figure):
+    """The figure with its panels below each other, as wide as a telephone; small ones two and two. Legends that stood
+    beside a panel go below it, and words into it."""
+    rows, columns = figure.axes[0].get_subplotspec().get_gridspec().get_geometry()
+    width, height = figure.get_size_inches() / (columns, rows)
+    across = 2 if width <= NARROW * 0.75 and columns > 1 else 1
+    lines, grown = math.ceil(len(figure.axes) / across), 0
+    for axis in figure.axes:
+        legend = axis.get_legend()
+        if legend and legend.get_window_extent().x0 >= axis.bbox.x1:
+            entries = axis.get_legend_handles_labels()
+            axis.legend(*entries, loc="upper left", bbox_to_anchor=(0, -0.45 / height - 0.06))
+            grown = max(grown, 0.18 * len(entries[0]))
+        for text in axis.texts:
+            if getattr(text, "xycoords", " ")[0] == "axes fraction" and text.xyann[0] > 1:
+                text.set(x=0.99, ha="right", va=text.get_va() if "\n" in text.get_text() else "bottom")
+    figure.set_size_inches(NARROW, lines * (min(height, NARROW) + grown))
+    for axis, place in zip(figure.axes, figure.add_gridspec(lines, across)):
+        axis.set_subplotspec(place)
+        if across == 1 and columns > 1:  # what it shared with the panel to its left
+            axis.tick_params(labelleft=True)
+    figure.tight_layout(h_pad=1.5)
+    for axis in figure.axes:  # titles begin where the axis does: about so many letters are as wide
+        letters = 13 * NARROW * axis.get_position().width
+        axis.set_title(textwrap.fill(axis.get_title(loc="left"), max(8, int(letters))))
+    figure.tight_layout(h_pad=1.5)
+    return figure
 
 
 def dot_plot(rows, protocols):

@@ -2,11 +2,11 @@
 
 import base64
 import io
-import math
 
 import numpy as np
 import torch
 
+from selfsup.config import catalogue
 from selfsup.core import cluster
 from selfsup.data.files import content
 from selfsup.data.images import Unreadable, load
@@ -32,15 +32,16 @@ def uri(data):
 
 
 def pictures(row):
-    """What the method drew: [(title, data URI, width in pixels of the screen)]."""
-    found = []
+    """What the method drew: [(title, data URI, width in pixels of the screen, what it shows)]."""
+    found, told = [], catalogue.explained(row.run.method)
     for path in sorted((row.first / "pictures").glob("*.png")) if row.first else []:
         try:
             data = content(path)
             width = load(data).width
         except Unreadable as error:
             raise UserError(f"{path} is damaged ({error}); get it back with `dvc checkout`") from None
-        found.append((path.stem.replace("_", " "), uri(data), width * max(1, min(3, round(560 / width)))))
+        width *= max(1, min(3, round(560 / width)))
+        found.append((path.stem.replace("_", " "), uri(data), width, told.get(path.stem, "")))
     return found
 
 
@@ -115,34 +116,30 @@ def neighbours(row, sample):
 
 
 def maps(rows, samples):
-    """The features of every run in two dimensions, coloured by class, without labels by k-means' clusters: a picture (data
-    URI), or None."""
+    """The features of every run in two dimensions, coloured by class, without labels by k-means' clusters: {title: data
+    URI}."""
     rows = [row for row in rows if row.features is not None]
     if not rows:
-        return None
+        return {}
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    columns = 4
-    height = math.ceil(len(rows) / columns)
-    plt = pyplot()
-    figure, axes = plt.subplots(height, columns, figsize=(12, 3.1 * height), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, row in zip(axes.flat, rows):
+    plt, found = pyplot(), {}
+    for row in rows:
         sample, features = samples[row.run.data], row.features[:POINTS].numpy()
         colour = sample.labels[:POINTS] if sample.labelled else cluster.kmeans(
             row.features[:POINTS], min(CLUSTERS, len(features)))[0]
         tsne = TSNE(perplexity=min(30, (len(features) - 1) / 3), init="pca", max_iter=400, random_state=0)
         with threadpool_limits(1):  # of so few points: further threads only wait for each other, which uses a core, too
             x, y = tsne.fit_transform(features).T
+        figure, axis = plt.subplots(figsize=(3, 2.8), layout="constrained")
+        axis.set_axis_off()
         axis.scatter(x, y, c=np.array(PALETTE)[colour.numpy() % len(PALETTE)], s=9, linewidths=0)
-        axis.set_title(row.title)
-    figure.tight_layout()
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
-    plt.close(figure)
-    return uri(file.getvalue())
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+        plt.close(figure)
+        found[row.title] = uri(file.getvalue())
+    return found
 
 
 def legend(samples):
