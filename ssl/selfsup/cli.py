@@ -66,8 +66,8 @@ def parser():
     add("-o", "--out", type=Path, help="also draw them, a row for each query, as this PNG file")
     add = command(export)
     add("encoder", metavar="ENCODER", help=ENCODER)
-    add("--to", required=True, choices=("onnx", "timm", "torchvision"), help="what is to load it")
-    add("-o", "--out", type=Path, help="the file to write (default: RUN-SEED.onnx or RUN-SEED.safetensors, here)")
+    add("--to", required=True, choices=("onnx", "timm", "torchvision", "hf"), help="what is to load it")
+    add("-o", "--out", type=Path, help="the file to write, for hf the folder (default: RUN-SEED.onnx, .safetensors or .hf, here)")
     add = command(compare)
     add("runs", metavar="RUN", nargs=2, help=ENCODER)
     return top
@@ -147,16 +147,20 @@ def export(args):
     """Write an encoder for another library. It is loaded again, and its features compared, before it is kept.
 
     onnx: one file, for any number of images; its metadata hold mean, std and size. timm, torchvision: weights under
-    that library's names, and beside them a .py file with the lines that load them. timm has networks like our vit and
-    resnet18, and its own; torchvision like our resnet18, and timm's other ResNets. onnx takes every encoder."""
+    that library's names, and beside them a .py file with the lines that load them. hf: a folder as Hugging Face's hub
+    holds of timm's networks, for transformers and timm. timm has networks like our vit and resnet18, and its own;
+    torchvision like our resnet18, and timm's ResNets, DenseNets, VGGs and plain ViTs; hf like our vit, and those of
+    timm's that end in the mean over their map. onnx takes every encoder of images."""
     encoder = load(args.encoder, device="cpu")
     from selfsup import export
 
-    ending = "onnx" if args.to == "onnx" else "safetensors"
+    ending = {"onnx": "onnx", "hf": "hf"}.get(args.to, "safetensors")
     out = args.out or Path(f"{encoder.info['run']}-{encoder.info['seed']}.{ending}")
+    if args.to == "hf" and out.exists():
+        raise UserError(f"{out} is there already: name a folder that is to be made, or remove it")
     with whole(out) as part:
         difference = export.write(encoder, args.to, part)
-    loads = "" if args.to == "onnx" else f", loaded as in {export.beside(out, args.to)}"
+    loads = f", loaded as in {export.beside(out, args.to)}" if args.to in ("timm", "torchvision") else ""
     print(f"{out}{loads}: the same features, to {difference:.1g}")
 
 
