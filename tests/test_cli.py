@@ -176,12 +176,23 @@ def test_neighbours_are_those_of_all_features(work, capsys, monkeypatch):
     ("tiny-convnet", "onnx"),
     *(pytest.param(run, "onnx", marks=pytest.mark.slow) for run in ("tiny-vit", "tiny-timm", "tiny-split", "tiny-pixels")),
     ("tiny-vit", "timm"), ("tiny-resnet18", "timm"), ("tiny-timm", "timm"), ("tiny-resnet18", "torchvision"),
+    ("tiny-timm18", "torchvision"), ("tiny-timmvit", "torchvision"), ("tiny-timm18", "hf"), ("tiny-vit", "hf"), ("tiny-timmvit", "hf"),
+    pytest.param("tiny-timmvit", "onnx", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_what_is_exported_has_the_same_features(work, run, to):
-    out = "model.onnx" if to == "onnx" else "model.safetensors"
+    out = {"onnx": "model.onnx", "hf": "model"}.get(to, "model.safetensors")
     save(run, net=NETS[run])
     cli.main(["export", run, "--to", to, "-o", out])
-    net, x = selfsup.load(config.encoders(run)), torch.randn(5, 3, 16, 16)
+    net, x = selfsup.load(config.encoders(run), frozen=True), torch.randn(5, 3, 16, 16)
+    if to == "hf":
+        import timm
+
+        assert sorted(path.name for path in Path(out).iterdir()) == ["README.md", "config.json", "model.safetensors"]
+        about = json.loads(Path(out, "config.json").read_text())["pretrained_cfg"]
+        assert about["mean"] == net.mean and about["crop_pct"] == 1 and "license" not in about
+        features = timm.create_model(f"local-dir:{out}", pretrained=True).eval()(x).detach()
+        torch.testing.assert_close(features, net(x), rtol=1e-4, atol=1e-5)
+        return
     if to == "onnx":
         import onnxruntime
 
