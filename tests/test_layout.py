@@ -16,7 +16,7 @@ LIBRARY = "ssl/selfsup"
 # a module by its name, holding files to a schema, messages, MLflow, and what keeps a process from being started twice or
 # outliving its parent.
 NEUTRAL = {f"{LIBRARY}/{name}" for name in (
-    "__init__.py", "arguments.py", "artefacts.py", "errors.py", "process.py", "launch.py", "methods/__init__.py")}
+    "__init__.py", "arguments.py", "artefacts.py", "costs.py", "errors.py", "process.py", "launch.py", "methods/__init__.py")}
 NEUTRAL_FOLDERS = tuple(f"{LIBRARY}/{name}/" for name in ("config", "tracking"))
 # An encoder's folder carries the hash of this code (training/code.py), so what depends on an encoder depends on it, too.
 CARRIED = tuple(f"{LIBRARY}/{name}" for name in (

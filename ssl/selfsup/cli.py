@@ -47,6 +47,8 @@ def parser():
 
     add = command(methods)
     add("name", nargs="?", metavar="METHOD", help="one method, in full")
+    add = command(encoders)
+    add("name", nargs="?", metavar="ENCODER", help="one encoder, in full; or one of timm's models")
     add = command(train)
     add("folder", metavar="FOLDER", type=Path, help="of images, in class folders or not")
     add("--method", required=True, help="by which it is trained: `selfsup methods` lists them")
@@ -93,6 +95,18 @@ def methods(args):
             last = of.get(name)
             print(f"{last}\n")
         print(entry(name, method, full=bool(args.name)), end="\n\n")
+
+
+def encoders(args):
+    """The encoders: what each takes, its arguments with their defaults, and what images of 32, 64 and 224 pixels cost it.
+
+    Multiply-adds and the memory that training keeps for the way back are counted, an image and forwards, with default
+    arguments; the latter in float32, half of it under bf16. Besides, any of timm's models by its name."""
+    from selfsup import costs
+
+    for name in [args.name] if args.name else costs.names():
+        summary, lines = costs.entry(name, full=bool(args.name))
+        print(name, wrapped(summary), *(wrapped(line, title) for title, line in lines), sep="\n", end="\n\n")
 
 
 def train(args):
@@ -220,6 +234,14 @@ def whole(out):
             os.replace(file, out.parent / file.name)
 
 
+def wrapped(text, title=None):
+    """Lines of the terminal's width, with a title beside them or with none."""
+    width = min(120, shutil.get_terminal_size().columns)
+    first, rest = ("  ", "  ") if title is None else (f"  {title:12}", " " * 14)
+    return "\n".join(textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False,
+                                   break_long_words=False))
+
+
 def entry(name, method, full):
     """A method's entry in the catalogue; `full` with all that its docstring says."""
     import inspect
@@ -231,11 +253,7 @@ def entry(name, method, full):
     lines = {"paper": paper, "inputs": f"{type(method.inputs).__name__} of {', '.join(method.inputs.columns)}"}
     if not full:
         lines["parameters"] = ", ".join(parameters)
-    width = min(120, shutil.get_terminal_size().columns)
-    text = [name, *textwrap.wrap(summary, width, initial_indent="  ", subsequent_indent="  ")]
-    for title, value in lines.items():
-        text += textwrap.wrap(value, width, initial_indent=f"  {title:12}", subsequent_indent=" " * 14,
-                              break_on_hyphens=False, break_long_words=False)
+    text = [name, wrapped(summary), *(wrapped(value, title) for title, value in lines.items() if value)]
     if full:
         wide = max(map(len, parameters), default=0)
         text += [f"  {'' if i else 'parameters':12}{told:{wide}}  {config.words(kind)}".rstrip()
