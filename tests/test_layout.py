@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfsup.config import compose, signature
+from selfsup.config import checker, compose, signature
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -185,9 +185,16 @@ def test_params_are_what_conf_composes(tmp_path):
 def test_every_experiment_is_valid(tmp_path, experiment):
     from selfsup import config
 
-    params = config.load(composed(tmp_path / "params.yaml", f"experiment={experiment}"))
+    path = composed(tmp_path / "params.yaml", f"experiment={experiment}")
+    params = config.load(path)
     config.check(params)
     assert params.experiment == experiment
+    # And with one number for all images: plan and data sets say it, and no run has another one of its own.
+    raw = checker.read(path)
+    larger = checker.check(path, {**raw, "size": 96})
+    config.check(larger)
+    for name, spec in raw["datasets"].items():
+        assert larger.datasets[name].size == larger.plan["shard"][name]["spec"].get("size") == (96 if "size" in spec else None)
 
 
 def test_one_list_of_runs():
