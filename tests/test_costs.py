@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from selfsup import cli, costs, nets
 from selfsup.inputs.views import MultiCrop, View, Views
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README, SCALE = ((Path(__file__).parents[1] / name).read_text() for name in ("README.md", "docs/scale.md"))
 
 
 def test_operations_are_those_of_the_formulae():
@@ -50,6 +51,7 @@ def cells(name):
     return [f"`{name}`", ", ".join(told) or ("–" if known else "timm's"), f"{costs.million(found[-1].parameters)} M", f"{work} M", f"{kept} MB"]
 
 
+@pytest.mark.slow
 def test_the_readme_has_every_encoder_and_what_it_costs():
     table = README.partition("| encoder | arguments |")[2].partition("\n\n")[0].splitlines()[2:]
     rows = [re.split(r" \| ", line.strip("| ")) for line in table]
@@ -59,6 +61,19 @@ def test_the_readme_has_every_encoder_and_what_it_costs():
         assert row == cells(row[0].strip("`"))
     section = README.partition("## Encoders")[2].partition("\n## ")[0]
     assert all(f"`{name}`" in section for name in nets.names())
+
+
+@pytest.mark.parametrize("memory, column", [(8e9, 4), (24e9, 5)])
+def test_batches_that_are_said_to_fit_do(memory, column):
+    """docs/scale.md's, and the next power of two does not."""
+    rows = re.findall(r"^\| (\d+) \| `(\{name.*?\})` \|.*$", SCALE, re.MULTILINE)
+    lines = [line.split(" | ") for line in SCALE.splitlines() if re.match(r"\| \d+ \| `\{", line)]
+    assert len(rows) == len(lines) > 8
+    for (size, config), line in zip(rows, lines):
+        found = costs.cost(size=int(size), **yaml.safe_load(config))
+        batch = int(line[column].strip(" |").replace(",", ""))
+        assert 2 * batch * found.kept <= 0.75 * memory < 4 * batch * found.kept, (size, config)
+        assert line[2:4] == [f"{costs.million(found.multiply_adds)} M", f"{costs.million(found.kept)} MB"]
 
 
 def test_the_command_lists_them_and_knows_timms(capsys, monkeypatch):
