@@ -221,6 +221,15 @@ def test_transformers_load_the_folder_of_the_hub(work, run):
     torch.testing.assert_close(model(pixel_values=x).pooler_output.detach(), net(x), rtol=1e-4, atol=1e-5)
 
 
+def test_one_library_does_not_overwrite_what_another_loads(work):
+    save("tiny-timmvit", net=NETS["tiny-timmvit"])
+    for to in ("timm", "torchvision"):
+        cli.main(["export", "tiny-timmvit", "--to", to])
+    x = torch.randn(2, 3, 16, 16)
+    one, other = (runpy.run_path(f"tiny-timmvit-0.{to}.py")["features"](x) for to in ("timm", "torchvision"))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 BANDS = {"mean": [0.5] * 5, "std": [0.25] * 5}
 
 

@@ -69,7 +69,7 @@ def parser():
     add = command(export)
     add("encoder", metavar="ENCODER", help=ENCODER)
     add("--to", required=True, choices=("onnx", "timm", "torchvision", "hf"), help="what is to load it")
-    add("-o", "--out", type=Path, help="the file to write, for hf the folder (default: RUN-SEED.onnx, .safetensors or .hf, here)")
+    add("-o", "--out", type=Path, help="the file to write, for hf the folder (default: RUN-SEED.onnx, RUN-SEED.timm.safetensors, … here)")
     add = command(compare)
     add("runs", metavar="RUN", nargs=2, help=ENCODER)
     return top
@@ -168,7 +168,7 @@ def export(args):
     encoder = load(args.encoder, device="cpu")
     from selfsup import export
 
-    ending = {"onnx": "onnx", "hf": "hf"}.get(args.to, "safetensors")
+    ending = args.to if args.to in ("onnx", "hf") else f"{args.to}.safetensors"
     out = args.out or Path(f"{encoder.info['run']}-{encoder.info['seed']}.{ending}")
     if args.to == "hf" and out.exists():
         raise UserError(f"{out} is there already: name a folder that is to be made, or remove it")

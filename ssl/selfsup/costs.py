@@ -16,7 +16,7 @@ from selfsup.errors import UserError
 
 SIZES = (32, 64, 224)  # pixels
 TOKENS = 1024  # above which attention, which compares each with each, is what an image costs
-LARGE = 2**19  # pixels of a batch, below which it fits anywhere
+LARGE = 2**19  # pixels of a batch of small images, below which it fits anywhere and nothing need be counted
 
 
 @dataclass
@@ -83,13 +83,13 @@ def warn(run, inputs, card, memory, processes=1):
     an image there are; card: of the data, with the `size` that the encoder sees; memory: of the device, in bytes."""
     views, size = getattr(inputs, "count", 2 if hasattr(inputs, "small") else 1), card.get("size")
     batch = run.train.batch // processes // (run.train.accumulate or 1)
-    if nets.takes(run.encoder["name"]) != "image" or not size or batch * views * size**2 < LARGE:
+    if nets.takes(run.encoder["name"]) != "image" or not size or size < 64 and batch * views * size**2 < LARGE:
         return
     arguments = {key: value for key, value in run.encoder.items() if key not in ("name", "channels", "size")}
     found = cost(run.encoder["name"], size, card["channels"], **arguments)
     if (found.tokens or 0) > TOKENS:
         key = "patch" if run.encoder["name"] == "vit" else "patch_size"
-        patch = next((side for side in (8, 16, 32, 64) if size % side == 0 and (size // side) ** 2 <= TOKENS / 2), None)
+        patch = next((side for side in (2, 4, 8, 16, 32, 64) if size % side == 0 and (size // side) ** 2 <= TOKENS / 2), None)
         better = f": `{key}: {patch}` makes {(size // patch) ** 2:,} of it" if patch else ""
         yield (f"an image of {size} pixels is {found.tokens:,} tokens to {run.encoder['name']}, each of which attends to all "
                f"others{better}")

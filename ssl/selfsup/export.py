@@ -79,7 +79,7 @@ def counterpart(encoder, to):
 
 def beside(out, to):
     """Where the lines go that load the weights `out`. Not `out.py`, which may be a script of the user's."""
-    return out.with_suffix(f".{to}.py")
+    return out.with_name(f"{out.stem.removesuffix(f'.{to}')}.{to}.py")
 
 
 def onnx(encoder, out):
