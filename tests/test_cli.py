@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[1]
 NETS = {"tiny-convnet": {"name": "convnet", "width": 4}, "tiny-resnet18": {"name": "resnet18"},
         "tiny-vit": {"name": "vit", "size": 16, "dim": 16, "depth": 2, "heads": 2},
         "tiny-timm": {"name": "resnet10t"}, "tiny-timm18": {"name": "resnet18.a1_in1k"},
-        "tiny-timmvit": {"name": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "depth": 2}, "tiny-split": {"name": "split", "half": {"name": "convnet", "width": 4}},
+        "tiny-timmvit": {"name": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "depth": 2},
+        "tiny-split": {"name": "split", "half": {"name": "convnet", "width": 4}},
         "tiny-pixels": {"name": "pixel_transformer", "pixels": 4, "dim": 16, "depth": 2, "heads": 2}}  # fmt: skip
 
 
@@ -176,7 +177,8 @@ def test_neighbours_are_those_of_all_features(work, capsys, monkeypatch):
     ("tiny-convnet", "onnx"),
     *(pytest.param(run, "onnx", marks=pytest.mark.slow) for run in ("tiny-vit", "tiny-timm", "tiny-split", "tiny-pixels")),
     ("tiny-vit", "timm"), ("tiny-resnet18", "timm"), ("tiny-timm", "timm"), ("tiny-resnet18", "torchvision"),
-    ("tiny-timm18", "torchvision"), ("tiny-timmvit", "torchvision"), ("tiny-timm18", "hf"), ("tiny-vit", "hf"), ("tiny-timmvit", "hf"),
+    ("tiny-timm18", "torchvision"), ("tiny-timmvit", "torchvision"),
+    ("tiny-timm18", "hf"), ("tiny-vit", "hf"), ("tiny-timmvit", "hf"),
     pytest.param("tiny-timmvit", "onnx", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_what_is_exported_has_the_same_features(work, run, to):
@@ -213,7 +215,7 @@ def test_transformers_load_the_folder_of_the_hub(work, run):
     cli.main(["export", run, "--to", "hf"])
     net, picture = selfsup.load(config.encoders(run), frozen=True), Path("pictures/a/4.jpg")
     with Image.open(picture) as image:
-        image = image.convert("RGB").crop((0, 0, 24, 24))  # of others that one cuts after it has shrunk them, and we before
+        image = image.convert("RGB").crop((0, 0, 24, 24))  # others that one cuts when they are shrunk, we before
         pixels = transformers.AutoImageProcessor.from_pretrained(f"{run}-0.hf")(image, return_tensors="pt")
         x = net.prepare(torch.from_numpy(np.array(images.square(image, 16))).permute(2, 0, 1)[None])
     torch.testing.assert_close(pixels["pixel_values"], x)
@@ -380,8 +382,8 @@ TABLE = {
     "no neighbour": (["neighbours", "tiny-convnet", "pictures", "pictures/a/0.jpg", "-k", "0"], "-k"),
     "an architecture timm lacks": (["export", "tiny-convnet", "--to", "timm", "-o", "a.safetensors"], "--to onnx"),
     "one torchvision lacks": (["export", "tiny-vit", "--to", "torchvision", "-o", "a.safetensors"],
-                              "torchvision has no network like the encoder's, vit; `--to timm`, `--to hf` or `--to onnx` writes it"),
-    "one the hub lacks": (["export", "tiny-convnet", "--to", "hf"], "hf has no network like the encoder's, convnet; `--to onnx` writes"),
+                              "torchvision has no network like the encoder's, vit; `--to timm`, `--to hf` or `--to onnx`"),
+    "one the hub lacks": (["export", "tiny-convnet", "--to", "hf"], "like the encoder's, convnet; `--to onnx` writes it"),
     "a folder that is there": (["export", "tiny-vit", "--to", "hf", "-o", "data"], "data is there already"),
     "a run to compare with": (["compare", "tiny-vit", "tiny-vti"], 'did you mean "tiny-vit"'),
     "a damaged encoder.json": (["compare", "tiny-vit", "bad"], "bad/encoder.json is damaged"),

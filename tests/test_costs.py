@@ -20,8 +20,9 @@ def test_operations_are_those_of_the_formulae():
     assert costs.cost("convnet", 32, width=4).multiply_adds == sum(
         9 * i * o * side**2 for i, o, side in zip(channels, channels[1:], sides))
     dim, depth, tokens = 16, 2, 64
-    block = 12 * dim**2 * tokens + 2 * tokens**2 * dim  # four projections, an MLP of four widths, scores and what they weigh
-    assert costs.cost("vit", 32, dim=dim, depth=depth, heads=2).multiply_adds == depth * block + tokens * 4 * 4 * 3 * dim
+    block = 12 * dim**2 * tokens + 2 * tokens**2 * dim  # projections and an MLP, scores and what they weigh
+    found = costs.cost("vit", 32, dim=dim, depth=depth, heads=2).multiply_adds
+    assert found == depth * block + tokens * 4 * 4 * 3 * dim
 
 
 @pytest.mark.parametrize("config", [{"name": "convnet", "width": 4}, {"name": "vit", "dim": 16, "depth": 2, "heads": 2},
@@ -43,12 +44,14 @@ def test_what_is_kept_is_what_a_network_keeps(config):
 
 
 def cells(name):
-    found = [costs.cost(name, size, **({"half": {"name": "convnet"}} if name == "split" else {})) for size in costs.SIZES]
+    given = {"half": {"name": "convnet"}} if name == "split" else {}
+    found = [costs.cost(name, size, **given) for size in costs.SIZES]
     known = costs.arguments(name) if nets.network(name) else {}
     told = [f"`{key}`" if default is inspect.Parameter.empty else f"`{key}: {default}`"
             for key, (_, default) in known.items() if key not in ("size", "channels")]
     work, kept = (", ".join(costs.million(getattr(one, what)) for one in found) for what in ("multiply_adds", "kept"))
-    return [f"`{name}`", ", ".join(told) or ("–" if known else "timm's"), f"{costs.million(found[-1].parameters)} M", f"{work} M", f"{kept} MB"]
+    parameters, told = costs.million(found[-1].parameters), ", ".join(told) or ("–" if known else "timm's")
+    return [f"`{name}`", told, f"{parameters} M", f"{work} M", f"{kept} MB"]
 
 
 @pytest.mark.slow
@@ -83,22 +86,24 @@ def test_the_command_lists_them_and_knows_timms(capsys, monkeypatch):
     cli.main(["encoders", "vit"])
     assert re.search("patch=4 +integer from 1", out := capsys.readouterr().out) and "64 tokens" in out
     cli.main(["encoders", "vit_small_patch14_dinov2"])
-    assert "32 px encoder.name: timm's vit_small_patch14_dinov2 cannot encode images of 32 pixels" in " ".join(capsys.readouterr().out.split())
+    out = " ".join(capsys.readouterr().out.split())
+    assert "32 px encoder.name: timm's vit_small_patch14_dinov2 cannot encode images of 32 pixels" in out
     with pytest.raises(SystemExit):
         cli.main(["encoders", "resnet81"])
     assert "unknown network 'resnet81'; did you mean \"resnet18\"?" in capsys.readouterr().err
 
 
 def warnings(size, encoder, inputs=View(), batch=128, memory=8e9, precision="fp32", accumulate=None, processes=1):
-    run = SimpleNamespace(encoder=encoder, train=SimpleNamespace(batch=batch, accumulate=accumulate, precision=precision))
-    return list(costs.warn(run, inputs, {"size": size, "channels": 3}, memory, processes))
+    train = SimpleNamespace(batch=batch, accumulate=accumulate, precision=precision)
+    return list(costs.warn(SimpleNamespace(encoder=encoder, train=train), inputs, {"size": size, "channels": 3}, memory, processes))
 
 
 def test_tokens_that_explode_are_told():
     (said,) = warnings(224, {"name": "vit", "dim": 16, "depth": 1, "heads": 1})
-    assert said == ("an image of 224 pixels is 3,136 tokens to vit, each of which attends to all others: `patch: 16` makes 196 of it")
+    assert said == ("an image of 224 pixels is 3,136 tokens to vit, each of which attends to all others: `patch: 16` "
+                    "makes 196 of it")
     assert warnings(224, {"name": "vit", "dim": 16, "depth": 1, "heads": 1, "patch": 16, "size": 224}) == []
-    assert len(warnings(64, {"name": "vit", "dim": 16, "depth": 1, "heads": 1, "patch": 1}, batch=4)) == 1, "of few images, too"
+    assert len(warnings(64, {"name": "vit", "dim": 16, "depth": 1, "heads": 1, "patch": 1}, batch=4)) == 1
     (said,) = warnings(224, {"name": "vit_tiny_patch16_224", "patch_size": 4, "depth": 1})
     assert said.endswith("`patch_size: 16` makes 196 of it")
 

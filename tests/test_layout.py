@@ -16,7 +16,8 @@ LIBRARY = "ssl/selfsup"
 # a module by its name, holding files to a schema, messages, MLflow, and what keeps a process from being started twice or
 # outliving its parent.
 NEUTRAL = {f"{LIBRARY}/{name}" for name in (
-    "__init__.py", "arguments.py", "artefacts.py", "costs.py", "errors.py", "process.py", "launch.py", "methods/__init__.py")}
+    "__init__.py", "arguments.py", "artefacts.py", "costs.py", "errors.py", "process.py", "launch.py",
+    "methods/__init__.py")}
 NEUTRAL_FOLDERS = tuple(f"{LIBRARY}/{name}/" for name in ("config", "tracking"))
 # An encoder's folder carries the hash of this code (training/code.py), so what depends on an encoder depends on it, too.
 CARRIED = tuple(f"{LIBRARY}/{name}" for name in (
@@ -194,7 +195,8 @@ def test_every_experiment_is_valid(tmp_path, experiment):
     larger = checker.check(path, {**raw, "size": 96})
     config.check(larger)
     for name, spec in raw["datasets"].items():
-        assert larger.datasets[name].size == larger.plan["shard"][name]["spec"].get("size") == (96 if "size" in spec else None)
+        size = 96 if "size" in spec else None
+        assert larger.datasets[name].size == larger.plan["shard"][name]["spec"].get("size") == size
 
 
 def test_one_list_of_runs():

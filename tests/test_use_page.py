@@ -22,8 +22,8 @@ def save(run):
     torch.manual_seed(0)
     net = nets.build("convnet", width=4)
     net.train()(torch.randn(16, 3, 32, 32))  # moves BatchNorm's statistics
-    info = {"dim": net.dim, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], "size": 32, "run": run, "seed": 0, "method": "simclr",
-            "data": {"name": "tiny", "hash": "d" * 64}, "code": "c" * 64}
+    info = {"dim": net.dim, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25], "size": 32, "run": run, "seed": 0,
+            "method": "simclr", "data": {"name": "tiny", "hash": "d" * 64}, "code": "c" * 64}
     encoder.save(config.encoders(run) / "0", {"encoder": net}, info)
 
 

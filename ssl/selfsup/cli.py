@@ -69,7 +69,7 @@ def parser():
     add = command(export)
     add("encoder", metavar="ENCODER", help=ENCODER)
     add("--to", required=True, choices=("onnx", "timm", "torchvision", "hf"), help="what is to load it")
-    add("-o", "--out", type=Path, help="the file to write, for hf the folder (default: RUN-SEED.onnx, RUN-SEED.timm.safetensors, … here)")
+    add("-o", "--out", type=Path, help="the file to write, for hf the folder (default: RUN-SEED, with what it is, here)")
     add = command(compare)
     add("runs", metavar="RUN", nargs=2, help=ENCODER)
     return top
@@ -98,7 +98,7 @@ def methods(args):
 
 
 def encoders(args):
-    """The encoders: what each takes, its arguments with their defaults, and what images of 32, 64 and 224 pixels cost it.
+    """The encoders: what each takes, its arguments with their defaults, and what images of 32, 64 and 224 px cost it.
 
     Multiply-adds and the memory that training keeps for the way back are counted, an image and forwards, with default
     arguments; the latter in float32, half of it under bf16. Besides, any of timm's models by its name."""

@@ -1,5 +1,5 @@
-"""What an encoder costs: parameters, multiply-adds, and the memory that training keeps for the way back, as counted while
-one runs on tensors without content; the catalogue of encoders, and a warning before a training whose images are too much."""
+"""What an encoder costs: parameters, multiply-adds, and the memory that training keeps for the way back, counted while it
+runs on tensors without content; the catalogue of encoders, and a warning before a training whose images are too much."""
 
 import inspect
 import os
@@ -21,8 +21,8 @@ LARGE = 2**19  # pixels of a batch of small images, below which it fits anywhere
 
 @dataclass
 class Cost:
-    """Of an image, forwards: multiply-adds, bytes kept for the way back in float32, tokens that attend to each other (None of
-    an encoder without)."""
+    """Of an image, forwards: multiply-adds, bytes kept for the way back in float32, tokens that attend to each other
+    (None of an encoder without)."""
 
     parameters: int
     multiply_adds: int
@@ -31,7 +31,7 @@ class Cost:
 
 
 class _Attention(TorchFunctionMode):
-    """Attention as its fused kernels do it on every device but this one, which keep no matrix of all pairs of tokens."""
+    """Attention as its fused kernels do it on other devices than this one: they keep no matrix of all pairs of tokens."""
 
     multiply_adds = 0
 
@@ -79,8 +79,8 @@ def cost(name, size, channels=3, **arguments):
 
 
 def warn(run, inputs, card, memory, processes=1):
-    """Sentences on what will take more than its user may think. inputs: of the run's method, which knows how many views of
-    an image there are; card: of the data, with the `size` that the encoder sees; memory: of the device, in bytes."""
+    """Sentences on what will take more than its user may think. inputs: of the run's method, which knows how many views
+    of an image there are; card: of the data, with the `size` that the encoder sees; memory: of the device, in bytes."""
     views, size = getattr(inputs, "count", 2 if hasattr(inputs, "small") else 1), card.get("size")
     batch = run.train.batch // processes // (run.train.accumulate or 1)
     if nets.takes(run.encoder["name"]) != "image" or not size or size < 64 and batch * views * size**2 < LARGE:
@@ -89,10 +89,11 @@ def warn(run, inputs, card, memory, processes=1):
     found = cost(run.encoder["name"], size, card["channels"], **arguments)
     if (found.tokens or 0) > TOKENS:
         key = "patch" if run.encoder["name"] == "vit" else "patch_size"
-        patch = next((side for side in (2, 4, 8, 16, 32, 64) if size % side == 0 and (size // side) ** 2 <= TOKENS / 2), None)
+        sides = (side for side in (2, 4, 8, 16, 32, 64) if size % side == 0)
+        patch = next((side for side in sides if (size // side) ** 2 <= TOKENS / 2), None)
         better = f": `{key}: {patch}` makes {(size // patch) ** 2:,} of it" if patch else ""
-        yield (f"an image of {size} pixels is {found.tokens:,} tokens to {run.encoder['name']}, each of which attends to all "
-               f"others{better}")
+        yield (f"an image of {size} pixels is {found.tokens:,} tokens to {run.encoder['name']}, each of which attends to "
+               f"all others{better}")
     kept = found.kept * batch * views // (2 if run.train.precision == "bf16" else 1)
     if kept > memory:
         yield (f"{run.encoder['name']} keeps up to {kept / 1e9:,.0f} GB of a batch for the way back, and there are "
@@ -135,8 +136,8 @@ def rows(name):
             yield f"{size} px", str(error)
             continue
         tokens = f", {found.tokens:,} tokens" if found.tokens else ""
-        yield f"{size} px", (f"{million(found.parameters)} M parameters, {million(found.multiply_adds)} M multiply-adds an image, "
-                             f"{million(found.kept)} MB kept for the way back{tokens}")
+        yield f"{size} px", (f"{million(found.parameters)} M parameters, {million(found.multiply_adds)} M multiply-adds an "
+                             f"image, {million(found.kept)} MB kept for the way back{tokens}")
 
 
 def million(number):
@@ -149,8 +150,8 @@ def entry(name, full=False):
     """(the encoder's summary, [(heading, line)]); `full` with the type of each argument."""
     if nets.network(name) is None:
         nets.maker(name)  # UserError where timm knows none of this name
-        return "One of timm's models, up to its last feature map.", [
-            ("arguments", "those of timm.create_model that are numbers or words, as patch_size, depth, drop_path_rate"), *rows(name)]
+        told = "those of timm.create_model that are numbers or words, as patch_size, depth, drop_path_rate"
+        return "One of timm's models, up to its last feature map.", [("arguments", told), *rows(name)]
     known = arguments(name)
     told = [key if default is inspect.Parameter.empty else f"{key}={default!r}" for key, (_, default) in known.items()]
     lines = [("takes", nets.takes(name))] if nets.takes(name) != "image" else []

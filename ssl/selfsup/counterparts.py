@@ -1,4 +1,4 @@
-"""An encoder as other libraries know it: the network of theirs that computes the same, with the weights under their names."""
+"""An encoder as other libraries know it: the network of theirs that computes the same, with weights under their names."""
 
 import importlib
 from collections.abc import Callable
@@ -65,7 +65,8 @@ class Network:
                 theirs = self.made().state_dict()
         except (RuntimeError, TypeError, ValueError, KeyError, AssertionError):  # whatever it says of arguments
             return False
-        return {name: value.shape for name, value in theirs.items()} == {name: value.shape for name, value in self.state.items()}
+        theirs, ours = ({name: value.shape for name, value in state.items()} for state in (theirs, self.state))
+        return theirs == ours
 
 
 def call(maker, arguments, options):
@@ -82,7 +83,8 @@ def timm(encoder):
     if nets.network(name) is not None:
         return None
     normalised = bool(encoder.normalised)
-    last = f'model.forward_intermediates(images, norm={normalised}, output_fmt="NCHW", intermediates_only=True)[-1].mean((2, 3))'
+    last = (f'model.forward_intermediates(images, norm={normalised}, output_fmt="NCHW", intermediates_only=True)[-1]'
+            ".mean((2, 3))")
     return Network("timm.create_model", (name,), {**options, "num_classes": 0}, encoder.net.state_dict(),
                    pruned={"prune_norm": not normalised, "prune_head": True},
                    features=(last, lambda model: lambda x: model.forward_intermediates(
@@ -112,7 +114,8 @@ def torchvision(encoder):
 
     name, options = described(encoder)
     if name == "resnet18":
-        return Network("torchvision.models.resnet18", (), {"weights": None}, resnet18(encoder), headless("fc") + stem(encoder))
+        swaps = headless("fc") + stem(encoder)
+        return Network("torchvision.models.resnet18", (), {"weights": None}, resnet18(encoder), swaps)
     if nets.network(name) is not None:
         return None
     name, channels = name.partition(".")[0], options.pop("in_chans", 3)  # what follows the dot names timm's weights
@@ -165,7 +168,7 @@ def convolution(attribute, like):
 
 
 def vit(encoder):
-    """Our small ViT is one of timm's: without class token, with the mean over patches, which are normalised, as features.
+    """Our small ViT is one of timm's: without class token, with the mean over patches, normalised first, as features.
     Of timm's those made for CLIP have LayerNorms with our epsilon, and but for it a norm before the blocks."""
     options = {"img_size": encoder.grid * encoder.patch, "patch_size": encoder.patch, "embed_dim": encoder.dim,
                "depth": len(encoder.blocks), "num_heads": encoder.blocks[0].heads, "in_chans": encoder.channels,

@@ -1,5 +1,5 @@
-"""Encoders for other libraries: as ONNX, as weights that timm or torchvision know and the lines that load them, or as the
-folder that Hugging Face's hub holds of a network of timm's.
+"""Encoders for other libraries: as ONNX, as weights that timm or torchvision know and the lines that load them, or as
+the folder that Hugging Face's hub holds of a network of timm's.
 
 An export takes what the encoder takes, images (N, channels, size, size) in 0 … 1 less `mean` and divided by `std`,
 and gives the same features (N, dim): before anybody sees it, it is loaded again and compared. The lines are written and
@@ -57,7 +57,10 @@ def write(encoder, to, out):
     Raises UserError where the library has no such architecture, or the features differ."""
     if encoder.takes != "image":
         raise UserError(f"the encoder takes the column '{encoder.takes}', and only encoders of images can be exported")
-    again = onnx(encoder, out) if to == "onnx" else {"hf": folder}.get(to, weights)(encoder, counterpart(encoder, to), to, out)
+    if to == "onnx":
+        again = onnx(encoder, out)
+    else:
+        again = (folder if to == "hf" else weights)(encoder, counterpart(encoder, to), to, out)
     x = counterparts.example(encoder)
     with torch.no_grad():
         wanted, got = encoder(x), again(x)

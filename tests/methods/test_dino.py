@@ -116,7 +116,8 @@ def test_attention_maps_are_a_picture_of_vits(prepare):
 
 
 def test_timms_transformers_see_small_crops_and_attend(prepare):
-    method = build({"name": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2})
+    size = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    method = build({"name": "vit_tiny_patch16_224", **size})
     batch = prepare(method)
     assert batch["small"].shape[-1] < batch["image"].shape[-1]
     method(batch)["loss"].backward()

@@ -90,11 +90,11 @@ def rows(x):
 @torch.no_grad()
 def attention(encoder, x):
     """A sheet of images (N, C, H, W): each, and below it for each head of the encoder's last block how much its patches
-    are attended to, on average over the patches that attend, from black to white. None of an encoder without patches."""
+    are attended to, on average over those that attend, from black to white. None of an encoder without patches."""
     patch = getattr(encoder, "patch", None)
     if not patch:
         return None
-    maps = torch.cat([encoder.attention(one).mean(2) for one in x.split(1)]).float()  # of one: N · heads · patches² numbers
+    maps = torch.cat([encoder.attention(one).mean(2) for one in x.split(1)]).float()  # one: heads · patches² numbers
     low, high = maps.amin(2, keepdim=True), maps.amax(2, keepdim=True)
     maps = ((maps - low) / (high - low).clamp(min=1e-12)).unflatten(2, (x.shape[2] // patch, -1))
     maps = maps.repeat_interleave(patch, 2).repeat_interleave(patch, 3)[:, :, None].expand(-1, -1, x.shape[1], -1, -1)

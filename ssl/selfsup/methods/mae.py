@@ -18,8 +18,8 @@ class MAE(Method):
     """He et al. 2022, section 3. https://arxiv.org/abs/2111.06377
 
     The encoder sees only the visible patches. The paper's decoder for ViT-L is 8 blocks of width 512, half of the
-    encoder's; here it is 2 blocks, half as wide as the small ViT. `vit` has no class token, and of timm's transformers that
-    have one it is encoded with the visible patches; features are the mean of the patches, as for every encoder.
+    encoder's; here it is 2 blocks, half as wide as the small ViT. `vit` has no class token, and of timm's transformers
+    that have one it is encoded with the visible patches; features are the mean of the patches, as for every encoder.
     """
 
     inputs = View("crop_flip")
@@ -36,8 +36,8 @@ class MAE(Method):
     ):
         super().__init__(encoder)
         if not getattr(encoder, "patch", None):
-            raise UserError("mae needs the encoder vit or a transformer of timm's, as vit_small_patch16_224, which can encode "
-                            f"the visible patches alone, and not {encoder.config['name']}")
+            raise UserError("mae needs the encoder vit or a transformer of timm's, as vit_small_patch16_224, which can "
+                            f"encode the visible patches alone, and not {encoder.config['name']}")
         self.mask, self.patch, count = mask, encoder.patch, encoder.grid**2
         self.embed = nn.Linear(encoder.dim, width)
         self.mask_token = nn.Parameter(torch.randn(width) * 0.02)

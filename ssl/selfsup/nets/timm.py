@@ -12,7 +12,7 @@ from ..layers import ImageEncoder
 # own, and what would give something else than feature maps.
 NOT_OURS = ("cache_dir", "checkpoint_path", "exportable", "feature_cfg", "features_only", "kwargs_filter", "no_jit",
             "num_classes", "out_indices", "patch_drop_rate", "scriptable")
-# timm's files of transformers whose every block has the same tokens, a class token or others before those of the patches.
+# timm's files of transformers whose blocks all have the same tokens, a class token or others before the patches'.
 TRANSFORMERS = ("deit", "eva", "vision_transformer")
 
 
@@ -45,8 +45,8 @@ class Timm(ImageEncoder):
     """A timm model up to its last feature map; `kwargs` go to timm.create_model: numbers, words, truth values and lists
     of these. img_size: of images in pixels, for a model that is made for one size; None for any.
 
-    A transformer that cuts images into patches (`vit_…`, `deit…`, `eva…`) has what our `vit` has, `patch`, `grid`, `tokens`
-    and `attention`, and stretches its positions over images of another size, as small crops.
+    A transformer that cuts images into patches (`vit_…`, `deit…`, `eva…`) has what our `vit` has, `patch`, `grid`,
+    `tokens` and `attention`, and stretches its positions over images of another size, as small crops.
 
     Features are the mean of that map, as for our own encoders. Everything after it goes (classifier, pooling, the wide
     layers some put between), so that every parameter takes part, whether a method uses the map or its mean.
@@ -121,11 +121,12 @@ class Timm(ImageEncoder):
         return self.net.patch_embed.proj
 
     def tokens(self, x, keep=None):
-        """Encoded patch tokens (N, T, dim), as `features` has them in their places. keep: (N, T) indices of the patches to
-        encode, all of them if None; a class token is encoded with them."""
+        """Encoded patch tokens (N, T, dim), as `features` has them in their places. keep: (N, T) indices of the patches
+        to encode, all of them if None; a class token is encoded with them."""
         self.net.patch_drop.keep = keep
         try:
-            return self.net.forward_intermediates(x, norm=self.normalised, output_fmt="NLC", intermediates_only=True)[-1]
+            maps = self.net.forward_intermediates(x, norm=self.normalised, output_fmt="NLC", intermediates_only=True)
+            return maps[-1]
         finally:
             self.net.patch_drop.keep = None
 
@@ -145,8 +146,8 @@ class Timm(ImageEncoder):
 
 
 class Kept(torch.nn.Module):
-    """Of tokens (N, prefix + patches, dim) those before the patches and those of the patches `keep` (N, T), all if None;
-    with `indices` these, too, as timm's PatchDropoutWithIndices."""
+    """Of tokens (N, prefix + patches, dim) those before the patches and those of the patches `keep` (N, T), all if
+    None; with `indices` these, too, as timm's PatchDropoutWithIndices."""
 
     keep = None
 

@@ -30,8 +30,8 @@ def describe(run, seed, card, method, steps, code, start):
 
 @torch.no_grad()
 def shown(method, shards, cache, prepare, count=16):
-    """What explains the method: its pictures of validation samples, with what a transformer's patches attend to, and its
-    tables of texts."""
+    """What explains the method: its pictures of validation samples, with what a transformer's patches attend to, and
+    its tables of texts."""
     name = "val" if data.tars.card_of(shards)["counts"]["val"] else "train"
     split = data.open(shards, name, reader="auto", cache=cache, columns=method.inputs.columns)
     with distributed.alone():
