@@ -29,7 +29,7 @@ def main():
         launch.check_accelerate_config()
     import torch
 
-    from selfsup import evals, tracking
+    from selfsup import costs, evals, tracking
     from selfsup.training import loop, setup
 
     # On CPUs alone, Accelerate takes part in what torchrun started only if told that CPUs are meant.
@@ -37,23 +37,27 @@ def main():
     accelerator = setup.accelerator(run.train, cpu)
     launch.check_process_count(accelerator.num_processes)
     shards, out = Path("data/shards") / run.data, config.encoders(run.name)
-    costs, file = {}, config.results(run.name) / "cost.json"
+    spent, file = {}, config.results(run.name) / "cost.json"
     before = artefacts.costs(file)["seeds"] if file.exists() else {}
-    lacking = evals.lacking(evals.Data(shards).card)
-    if lacking and accelerator.is_main_process:
-        print(f"{run.name}: nothing will be judged: {lacking}", file=sys.stderr)
+    card = evals.Data(shards).card
+    if accelerator.is_main_process:
+        if lacking := evals.lacking(card):
+            print(f"{run.name}: nothing will be judged: {lacking}", file=sys.stderr)
+        memory, seen = costs.memory(accelerator.device), setup.seen(run, card)
+        for said in costs.warn(run, setup.inputs_of(run), seen, memory, accelerator.num_processes):
+            print(f"{run.name}: {said}", file=sys.stderr)
     for seed in run.seeds:
         tracker = tracking.Tracker(params, run, seed, out / str(seed)) if accelerator.is_main_process else None
         judge = watch(params, run, seed, shards)
-        costs[str(seed)] = loop.pretrain(run, seed, accelerator, shards, out / str(seed), tracker=tracker, judge=judge)
+        spent[str(seed)] = loop.pretrain(run, seed, accelerator, shards, out / str(seed), tracker=tracker, judge=judge)
         if tracker:
             tracker.close()
         if accelerator.is_main_process:
-            costs[str(seed)] |= {"made": provenance.facts(accelerator.device)}
-            costs[str(seed)] = repeated(costs[str(seed)], before.get(str(seed), {}), out / str(seed))
+            spent[str(seed)] |= {"made": provenance.facts(accelerator.device)}
+            spent[str(seed)] = repeated(spent[str(seed)], before.get(str(seed), {}), out / str(seed))
             # After each seed, since the weights' hash vouches for them; entries of seeds to come stay until then.
             last = seed == run.seeds[-1]
-            write_costs(file, costs if last else {**before, **costs})
+            write_costs(file, spent if last else {**before, **spent})
 
 
 def watch(params, run, seed, shards):

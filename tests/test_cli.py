@@ -21,12 +21,14 @@ from selfsup import cli, config, evals, methods, nets
 from selfsup import encoder
 from selfsup import shards
 from selfsup.config import catalogue
-from selfsup.data import tars
+from selfsup.data import images, tars
 
 ROOT = Path(__file__).parents[1]
 NETS = {"tiny-convnet": {"name": "convnet", "width": 4}, "tiny-resnet18": {"name": "resnet18"},
         "tiny-vit": {"name": "vit", "size": 16, "dim": 16, "depth": 2, "heads": 2},
-        "tiny-timm": {"name": "resnet10t"}, "tiny-split": {"name": "split", "half": {"name": "convnet", "width": 4}},
+        "tiny-timm": {"name": "resnet10t"}, "tiny-timm18": {"name": "resnet18.a1_in1k"},
+        "tiny-timmvit": {"name": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "depth": 2},
+        "tiny-split": {"name": "split", "half": {"name": "convnet", "width": 4}},
         "tiny-pixels": {"name": "pixel_transformer", "pixels": 4, "dim": 16, "depth": 2, "heads": 2}}  # fmt: skip
 
 
@@ -175,12 +177,24 @@ def test_neighbours_are_those_of_all_features(work, capsys, monkeypatch):
     ("tiny-convnet", "onnx"),
     *(pytest.param(run, "onnx", marks=pytest.mark.slow) for run in ("tiny-vit", "tiny-timm", "tiny-split", "tiny-pixels")),
     ("tiny-vit", "timm"), ("tiny-resnet18", "timm"), ("tiny-timm", "timm"), ("tiny-resnet18", "torchvision"),
+    ("tiny-timm18", "torchvision"), ("tiny-timmvit", "torchvision"),
+    ("tiny-timm18", "hf"), ("tiny-vit", "hf"), ("tiny-timmvit", "hf"),
+    pytest.param("tiny-timmvit", "onnx", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_what_is_exported_has_the_same_features(work, run, to):
-    out = "model.onnx" if to == "onnx" else "model.safetensors"
+    out = {"onnx": "model.onnx", "hf": "model"}.get(to, "model.safetensors")
     save(run, net=NETS[run])
     cli.main(["export", run, "--to", to, "-o", out])
-    net, x = selfsup.load(config.encoders(run)), torch.randn(5, 3, 16, 16)
+    net, x = selfsup.load(config.encoders(run), frozen=True), torch.randn(5, 3, 16, 16)
+    if to == "hf":
+        import timm
+
+        assert sorted(path.name for path in Path(out).iterdir()) == ["README.md", "config.json", "model.safetensors"]
+        about = json.loads(Path(out, "config.json").read_text())["pretrained_cfg"]
+        assert about["mean"] == net.mean and about["crop_pct"] == 1 and "license" not in about
+        features = timm.create_model(f"local-dir:{out}", pretrained=True).eval()(x).detach()
+        torch.testing.assert_close(features, net(x), rtol=1e-4, atol=1e-5)
+        return
     if to == "onnx":
         import onnxruntime
 
@@ -193,11 +207,37 @@ def test_what_is_exported_has_the_same_features(work, run, to):
     torch.testing.assert_close(features, net(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("run", ["tiny-timm18", "tiny-vit"])
+def test_transformers_load_the_folder_of_the_hub(work, run):
+    """Features and, of a picture, pixels; by the extra `references`."""
+    transformers = pytest.importorskip("transformers")
+    save(run, net=NETS[run])
+    cli.main(["export", run, "--to", "hf"])
+    net, picture = selfsup.load(config.encoders(run), frozen=True), Path("pictures/a/4.jpg")
+    with Image.open(picture) as image:
+        image = image.convert("RGB").crop((0, 0, 24, 24))  # others that one cuts when they are shrunk, we before
+        pixels = transformers.AutoImageProcessor.from_pretrained(f"{run}-0.hf")(image, return_tensors="pt")
+        x = net.prepare(torch.from_numpy(np.array(images.square(image, 16))).permute(2, 0, 1)[None])
+    torch.testing.assert_close(pixels["pixel_values"], x)
+    model = transformers.AutoModel.from_pretrained(f"{run}-0.hf").eval()
+    torch.testing.assert_close(model(pixel_values=x).pooler_output.detach(), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_one_library_does_not_overwrite_what_another_loads(work):
+    save("tiny-timmvit", net=NETS["tiny-timmvit"])
+    for to in ("timm", "torchvision"):
+        cli.main(["export", "tiny-timmvit", "--to", to])
+    x = torch.randn(2, 3, 16, 16)
+    one, other = (runpy.run_path(f"tiny-timmvit-0.{to}.py")["features"](x) for to in ("timm", "torchvision"))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 BANDS = {"mean": [0.5] * 5, "std": [0.25] * 5}
 
 
 @pytest.mark.parametrize("net, to", [("tiny-resnet18", "torchvision"), ("tiny-resnet18", "timm"), ("tiny-vit", "timm"),
-                                     ("tiny-timm", "timm")])  # fmt: skip
+                                     ("tiny-timm", "timm"), ("tiny-timm18", "torchvision"),
+                                     ("tiny-timmvit", "torchvision")])  # fmt: skip
 def test_an_encoder_of_any_number_of_channels_is_exported(work, net, to):
     save("tiny-bands", net={**NETS[net], "channels": 5}, **BANDS)
     cli.main(["export", "tiny-bands", "--to", to, "-o", "bands.safetensors"])
@@ -226,11 +266,11 @@ def test_an_encoder_of_many_channels_reads_its_own_files(work, capsys):
 
 
 def test_an_export_that_computes_something_else_is_not_kept(work, monkeypatch, capsys):
-    from selfsup import export
+    from selfsup import counterparts
 
     save("tiny-resnet18", net=NETS["tiny-resnet18"])
-    stem = export.stem
-    monkeypatch.setattr(export, "stem", lambda encoder: stem(encoder)[:1])  # with max-pooling
+    stem = counterparts.stem
+    monkeypatch.setattr(counterparts, "stem", lambda encoder: stem(encoder)[:1])  # with max-pooling
     with pytest.raises(SystemExit):
         cli.main(["export", "tiny-resnet18", "--to", "torchvision", "-o", "a.safetensors"])
     assert "other features" in capsys.readouterr().err and not [*work.glob("*a.*")]
@@ -341,7 +381,10 @@ TABLE = {
     "a query that is no image": (["neighbours", "tiny-convnet", "pictures", "bad/a.png", "-o", "b.png"], "bad/a"),
     "no neighbour": (["neighbours", "tiny-convnet", "pictures", "pictures/a/0.jpg", "-k", "0"], "-k"),
     "an architecture timm lacks": (["export", "tiny-convnet", "--to", "timm", "-o", "a.safetensors"], "--to onnx"),
-    "one torchvision lacks": (["export", "tiny-vit", "--to", "torchvision", "-o", "a.safetensors"], "--to onnx"),
+    "one torchvision lacks": (["export", "tiny-vit", "--to", "torchvision", "-o", "a.safetensors"],
+                              "torchvision has no network like the encoder's, vit; `--to timm`, `--to hf` or `--to onnx`"),
+    "one the hub lacks": (["export", "tiny-convnet", "--to", "hf"], "like the encoder's, convnet; `--to onnx` writes it"),
+    "a folder that is there": (["export", "tiny-vit", "--to", "hf", "-o", "data"], "data is there already"),
     "a run to compare with": (["compare", "tiny-vit", "tiny-vti"], 'did you mean "tiny-vit"'),
     "a damaged encoder.json": (["compare", "tiny-vit", "bad"], "bad/encoder.json is damaged"),
     "a method that is not there": (["methods", "simclear"], 'did you mean "simclr"'),

@@ -147,6 +147,8 @@ BAD = [  # a change of params -> what the sentence says
     (setting(f"{RUN}.seeds", [0, 0]), f"{RUN}.seeds should not name a value twice"),
     (setting(f"{RUN}.train", {"lrr": 1}), f'unknown key "lrr" in {RUN}.train; did you mean "lr"?'),
     (setting(f"{RUN}.train", 3), f"{RUN}.train should be a mapping"),
+    (setting("size", 0), "size should be"),
+    (setting("size", "large"), "size should be"),
     (setting(f"{RUN}.encoder", {"name": 3}), f"{RUN}.encoder should name an encoder"),
 ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from selfsup.config import compose, signature
+from selfsup.config import checker, compose, signature
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -16,8 +16,8 @@ LIBRARY = "ssl/selfsup"
 # a module by its name, holding files to a schema, messages, MLflow, where and when something was made, and what keeps a
 # process from being started twice or outliving its parent.
 NEUTRAL = {f"{LIBRARY}/{name}" for name in (
-    "__init__.py", "arguments.py", "artefacts.py", "errors.py", "process.py", "launch.py", "methods/__init__.py",
-    "provenance.py")}
+    "__init__.py", "arguments.py", "artefacts.py", "costs.py", "errors.py", "process.py", "provenance.py", "launch.py",
+    "methods/__init__.py")}
 NEUTRAL_FOLDERS = tuple(f"{LIBRARY}/{name}/" for name in ("config", "tracking"))
 # An encoder's folder carries the hash of this code (training/code.py), so what depends on an encoder depends on it, too.
 CARRIED = tuple(f"{LIBRARY}/{name}" for name in (
@@ -185,9 +185,17 @@ def test_params_are_what_conf_composes(tmp_path):
 def test_every_experiment_is_valid(tmp_path, experiment):
     from selfsup import config
 
-    params = config.load(composed(tmp_path / "params.yaml", f"experiment={experiment}"))
+    path = composed(tmp_path / "params.yaml", f"experiment={experiment}")
+    params = config.load(path)
     config.check(params)
     assert params.experiment == experiment
+    # And with one number for all images: plan and data sets say it, and no run has another one of its own.
+    raw = checker.read(path)
+    larger = checker.check(path, {**raw, "size": 96})
+    config.check(larger)
+    for name, spec in raw["datasets"].items():
+        size = 96 if "size" in spec else None
+        assert larger.datasets[name].size == larger.plan["shard"][name]["spec"].get("size") == size
 
 
 def test_one_list_of_runs():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import selfsup
-from selfsup import encoder, nets
+from selfsup import encoder, methods, nets
 from selfsup.errors import UserError
 
 SMALL = {"size": 32, "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -120,3 +120,72 @@ def test_what_cannot_be_built_or_encode_is_a_sentence(name, size, words):
 def test_arguments_that_do_not_suit_it_are_a_sentence(arguments, words):
     with pytest.raises(UserError, match=words):
         nets.build("test_resnet", SMALL, **arguments)
+
+
+# --- Transformers, of which patches can be left out
+
+
+SMALLER = {"depth": 2, "embed_dim": 48, "num_heads": 3, "patch_size": 8}
+TRANSFORMERS = [
+    {"name": "vit_small_patch16_224", **SMALLER},  # with a class token,
+    {"name": "deit_tiny_distilled_patch16_224", **SMALLER},  # two of that kind,
+    {"name": "vit_base_patch16_siglip_gap_224", **SMALLER},  # none,
+    {"name": "vit_small_patch16_18x2_224", **SMALLER},  # with blocks side by side,
+    {"name": "vit_small_patch16_dinov3", **SMALLER},  # with positions that turn queries and keys,
+    {"name": "vit_small_patch16_rope_mixed_224", **SMALLER},  # learned ones in every block
+]
+transformers = pytest.mark.parametrize("config", TRANSFORMERS, ids=[config["name"] for config in TRANSFORMERS])
+
+
+def transformer(config):
+    torch.manual_seed(0)
+    net = nets.build(**config, card=SMALL).eval()
+    for name, value in net.named_parameters():
+        if "gamma" in name:  # what a block adds is scaled by, from near 0 at the start
+            torch.nn.init.ones_(value)
+    return net
+
+
+@transformers
+@torch.no_grad()
+def test_patches_can_be_left_out_of_a_transformer(config):
+    net, x = transformer(config), torch.randn(2, 3, 32, 32)
+    assert (net.patch, net.grid) == (8, 4)
+    whole = net.tokens(x)
+    assert torch.equal(whole.transpose(1, 2).unflatten(2, (4, 4)), net.features(x)), "in place"
+    keep = torch.stack([torch.randperm(16) for _ in x])
+    expected = torch.stack([tokens[order] for tokens, order in zip(whole, keep)])
+    torch.testing.assert_close(net.tokens(x, keep), expected, atol=1e-4, rtol=1e-4)
+    few, other = net.tokens(x, keep[:, :4]), torch.randn(2, 3, 32, 32)
+    for image, own, order in zip(other, x, keep[:, :4]):
+        for top, left in [(8 * (i // 4), 8 * (i % 4)) for i in order.tolist()]:
+            image[:, top : top + 8, left : left + 8] = own[:, top : top + 8, left : left + 8]
+    assert torch.equal(few, net.tokens(other, keep[:, :4])), "what is hidden does not reach the network"
+    assert not torch.allclose(few, expected[:, :4], atol=1e-3), "nor do the tokens of what is"
+    assert torch.equal(net.tokens(x), whole), "nothing of it stays"
+
+
+@transformers
+@torch.no_grad()
+def test_attention_is_that_of_the_last_block(config):
+    net, x = transformer(config), torch.randn(2, 3, 32, 32)
+    before, found = net(x), net.attention(x)
+    assert found.shape == (2, 3, 16, 16) and found.min() >= 0 and torch.equal(net(x), before)
+    torch.testing.assert_close(found.sum(3) <= 1 + 1e-5, torch.ones(2, 3, 16, dtype=torch.bool))
+    assert net.net.num_prefix_tokens or (found.sum(3) - 1).abs().max() < 1e-5
+    assert found.std(3).max() > 1e-6
+
+
+@transformers
+def test_images_of_another_size_stretch_the_positions(config):
+    net = transformer(config)
+    assert [net(torch.randn(2, 3, side, side)).shape for side in (16, 32, 64)] == [(2, 48)] * 3
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "vit_relpos_small_patch16_224", "test_resnet"])
+def test_whose_patches_know_of_each_other_is_none_of_these(name):
+    """A hybrid's come of convolutions over all of the image, and relative positions stand for all patches."""
+    net = nets.build(name, {**SMALL, "size": 224})
+    assert net.patch is None
+    with pytest.raises(UserError, match=f"mae needs the encoder vit or a transformer of timm's, .* and not {name}"):
+        methods.load("mae")(net)

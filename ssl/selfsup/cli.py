@@ -47,6 +47,8 @@ def parser():
 
     add = command(methods)
     add("name", nargs="?", metavar="METHOD", help="one method, in full")
+    add = command(encoders)
+    add("name", nargs="?", metavar="ENCODER", help="one encoder, in full; or one of timm's models")
     add = command(train)
     add("folder", metavar="FOLDER", type=Path, help="of images, in class folders or not")
     add("--method", required=True, help="by which it is trained: `selfsup methods` lists them")
@@ -66,8 +68,8 @@ def parser():
     add("-o", "--out", type=Path, help="also draw them, a row for each query, as this PNG file")
     add = command(export)
     add("encoder", metavar="ENCODER", help=ENCODER)
-    add("--to", required=True, choices=("onnx", "timm", "torchvision"), help="what is to load it")
-    add("-o", "--out", type=Path, help="the file to write (default: RUN-SEED.onnx or RUN-SEED.safetensors, here)")
+    add("--to", required=True, choices=("onnx", "timm", "torchvision", "hf"), help="what is to load it")
+    add("-o", "--out", type=Path, help="the file to write, for hf the folder (default: RUN-SEED, with what it is, here)")
     add = command(compare)
     add("runs", metavar="RUN", nargs=2, help=ENCODER)
     return top
@@ -93,6 +95,18 @@ def methods(args):
             last = of.get(name, "one's own")
             print(f"{last}\n")
         print(entry(name, method, full=bool(args.name)), end="\n\n")
+
+
+def encoders(args):
+    """The encoders: what each takes, its arguments with their defaults, and what images of 32, 64 and 224 px cost it.
+
+    Multiply-adds and the memory that training keeps for the way back are counted, an image and forwards, with default
+    arguments; the latter in float32, half of it under bf16. Besides, any of timm's models by its name."""
+    from selfsup import costs
+
+    for name in [args.name] if args.name else costs.names():
+        summary, lines = costs.entry(name, full=bool(args.name))
+        print(name, wrapped(summary), *(wrapped(line, title) for title, line in lines), sep="\n", end="\n\n")
 
 
 def train(args):
@@ -147,16 +161,20 @@ def export(args):
     """Write an encoder for another library. It is loaded again, and its features compared, before it is kept.
 
     onnx: one file, for any number of images; its metadata hold mean, std and size. timm, torchvision: weights under
-    that library's names, and beside them a .py file with the lines that load them. timm has networks like our vit and
-    resnet18, and its own; torchvision like our resnet18, and timm's other ResNets. onnx takes every encoder."""
+    that library's names, and beside them a .py file with the lines that load them. hf: a folder as Hugging Face's hub
+    holds of timm's networks, for transformers and timm. timm has networks like our vit and resnet18, and its own;
+    torchvision like our resnet18, and timm's ResNets, DenseNets, VGGs and plain ViTs; hf like our vit, and those of
+    timm's that end in the mean over their map. onnx takes every encoder of images."""
     encoder = load(args.encoder, device="cpu")
     from selfsup import export
 
-    ending = "onnx" if args.to == "onnx" else "safetensors"
+    ending = args.to if args.to in ("onnx", "hf") else f"{args.to}.safetensors"
     out = args.out or Path(f"{encoder.info['run']}-{encoder.info['seed']}.{ending}")
+    if args.to == "hf" and out.exists():
+        raise UserError(f"{out} is there already: name a folder that is to be made, or remove it")
     with whole(out) as part:
         difference = export.write(encoder, args.to, part)
-    loads = "" if args.to == "onnx" else f", loaded as in {export.beside(out, args.to)}"
+    loads = f", loaded as in {export.beside(out, args.to)}" if args.to in ("timm", "torchvision") else ""
     print(f"{out}{loads}: the same features, to {difference:.1g}")
 
 
@@ -216,6 +234,14 @@ def whole(out):
             os.replace(file, out.parent / file.name)
 
 
+def wrapped(text, title=None):
+    """Lines of the terminal's width, with a title beside them or with none."""
+    width = min(120, shutil.get_terminal_size().columns)
+    first, rest = ("  ", "  ") if title is None else (f"  {title:12}", " " * 14)
+    return "\n".join(textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False,
+                                   break_long_words=False))
+
+
 def entry(name, method, full):
     """A method's entry in the catalogue; `full` with all that its docstring says."""
     import inspect
@@ -227,11 +253,7 @@ def entry(name, method, full):
     lines = {"paper": paper, "inputs": f"{type(method.inputs).__name__} of {', '.join(method.inputs.columns)}"}
     if not full:
         lines["parameters"] = ", ".join(parameters)
-    width = min(120, shutil.get_terminal_size().columns)
-    text = [name, *textwrap.wrap(summary, width, initial_indent="  ", subsequent_indent="  ")]
-    for title, value in lines.items():
-        text += textwrap.wrap(value, width, initial_indent=f"  {title:12}", subsequent_indent=" " * 14,
-                              break_on_hyphens=False, break_long_words=False)
+    text = [name, wrapped(summary), *(wrapped(value, title) for title, value in lines.items() if value)]
     if full:
         wide = max(map(len, parameters), default=0)
         text += [f"  {'' if i else 'parameters':12}{told:{wide}}  {config.words(kind)}".rstrip()

@@ -1,17 +1,18 @@
-"""Encoders for other libraries: as ONNX, or as weights that timm or torchvision know and the lines that load them.
+"""Encoders for other libraries: as ONNX, as weights that timm or torchvision know and the lines that load them, or as
+the folder that Hugging Face's hub holds of a network of timm's.
 
 An export takes what the encoder takes, images (N, channels, size, size) in 0 … 1 less `mean` and divided by `std`,
 and gives the same features (N, dim): before anybody sees it, it is loaded again and compared. The lines are written and
 not run here, since what they say comes from an encoder that somebody may have shared.
 """
 
-import importlib
 import json
-from dataclasses import dataclass
 
 import torch
 
-from selfsup import nets
+from selfsup import counterparts
+from selfsup.core.middle import middle
+from selfsup.encoder import stored
 from selfsup.errors import UserError
 
 TOLERANCE = 1e-4  # of the largest feature, since another library may sum in another order
@@ -37,21 +38,30 @@ model.eval()
 def features(images):
     return {features}
 '''
-RENAMED = {  # in a ViT of timm
-    "embed.": "patch_embed.proj.", ".qkv.": ".attn.qkv.", ".out.": ".attn.proj.", ".mlp.0.": ".mlp.fc1.",
-    ".mlp.2.": ".mlp.fc2.",
-}
+CARD = """\
+---
+library_name: timm
+pipeline_tag: image-feature-extraction
+---
+The encoder {run}, seed {seed}, trained by {method}: {architecture} of timm, images of {size} pixels -> {dim} features.
+With transformers `AutoModel.from_pretrained(folder)(pixel_values=images).pooler_output` are the features, and
+`AutoImageProcessor.from_pretrained(folder)` makes the images; with timm `create_model("local-dir:" + folder,
+pretrained=True)(images)`. On the hub the folder's name is the repository's, for timm after `hf-hub:`.
+"""
 
 
 def write(encoder, to, out):
-    """Write `encoder`, of selfsup.load, to the path `out` for "onnx", "timm" or "torchvision"; -> the largest
-    difference that a feature then has on random images. The lines that load weights are at `beside(out, to)`.
+    """Write `encoder`, of selfsup.load, to the path `out` for "onnx", "timm", "torchvision" or "hf" (a folder); -> the
+    largest difference that a feature then has on random images. The lines that load weights are at `beside(out, to)`.
 
     Raises UserError where the library has no such architecture, or the features differ."""
     if encoder.takes != "image":
         raise UserError(f"the encoder takes the column '{encoder.takes}', and only encoders of images can be exported")
-    again = onnx(encoder, out) if to == "onnx" else weights(encoder, to, out)
-    x = torch.randn(3, encoder.channels, encoder.size, encoder.size, generator=torch.Generator().manual_seed(0))
+    if to == "onnx":
+        again = onnx(encoder, out)
+    else:
+        again = (folder if to == "hf" else weights)(encoder, counterpart(encoder, to), to, out)
+    x = counterparts.example(encoder)
     with torch.no_grad():
         wanted, got = encoder(x), again(x)
     difference = (got - wanted).abs().max().item()
@@ -60,9 +70,19 @@ def write(encoder, to, out):
     return difference
 
 
+def counterpart(encoder, to):
+    """The Network that the library `to` has; UserError, which names the others that have one, where it has none."""
+    network = counterparts.KNOWN[to](encoder)
+    if network is None:
+        others = [name for name, known in counterparts.KNOWN.items() if name != to and known(encoder) is not None]
+        words = ", ".join(f"`--to {name}`" for name in others) + " or " * bool(others) + "`--to onnx`"
+        raise UserError(f"{to} has no network like the encoder's, {encoder.config['name']}; {words} writes it")
+    return network
+
+
 def beside(out, to):
-    """Where the lines go that load the weights `out`. Not `out`.py, which may be a script of the user's."""
-    return out.with_suffix(f".{to}.py")
+    """Where the lines go that load the weights `out`. Not `out.py`, which may be a script of the user's."""
+    return out.with_name(f"{out.stem.removesuffix(f'.{to}')}.{to}.py")
 
 
 def onnx(encoder, out):
@@ -84,116 +104,37 @@ def onnx(encoder, out):
     return lambda x: torch.from_numpy(session.run(None, {"image": x.numpy()})[0])
 
 
-@dataclass
-class Network:
-    """One that another library makes, `maker`(*arguments, **options), and the state dict that makes it ours."""
-
-    maker: str
-    arguments: tuple
-    options: dict
-    state: dict
-    swaps: tuple = ()  # (attribute, class in torch.nn, its arguments, its options, why): what takes another's place
-    normalised: bool | None = None  # features are the mean over the last map, normalised or not; None: the output itself
-
-    def build(self):
-        """-> the function images -> features."""
-        where, name = self.maker.rsplit(".", 1)
-        model = getattr(importlib.import_module(where), name)(*self.arguments, **self.options)
-        if self.normalised is not None:
-            model.prune_intermediate_layers(1, prune_norm=not self.normalised, prune_head=True)
-        for attribute, layer, arguments, options, _ in self.swaps:
-            setattr(model, attribute, getattr(torch.nn, layer)(*arguments, **options))
-        model.load_state_dict(self.state)
-        model.eval()
-        if self.normalised is None:
-            return model
-        return lambda x: model.forward_intermediates(x, norm=self.normalised, output_fmt="NCHW",
-                                                     intermediates_only=True)[-1].mean((2, 3))
-
-    def lines(self):
-        """`build` as text -> (the lines that make `model`, what its features are)."""
-        made = [f"model = {call(self.maker, self.arguments, self.options)}"]
-        if self.normalised is not None:
-            made.append(f"model.prune_intermediate_layers(1, prune_norm={not self.normalised}, prune_head=True)")
-        made += [f"model.{attribute} = {call(f'torch.nn.{layer}', arguments, options)}  # {why}"
-                 for attribute, layer, arguments, options, why in self.swaps]
-        if self.normalised is None:
-            return "\n".join(made), "model(images)"
-        return "\n".join(made), (f'model.forward_intermediates(images, norm={self.normalised}, output_fmt="NCHW", '
-                                 "intermediates_only=True)[-1].mean((2, 3))")
-
-
-def call(maker, arguments, options):
-    words = [repr(value) for value in arguments]
-    words += [f"{key}={'torch.nn.LayerNorm' if value is torch.nn.LayerNorm else repr(value)}" for key, value in options.items()]
-    return f"{maker}({', '.join(words)})"
-
-
-def weights(encoder, library, out):
+def weights(encoder, network, library, out):
     """Write a state dict under the library's names and the lines that load it; -> the function that they define."""
     from safetensors.torch import save_file
 
-    network = {"timm": timm, "torchvision": torchvision}[library](encoder)
-    if network is None:
-        raise UserError(f"{library} has no network like the encoder's, {encoder.config['name']}; `--to onnx` takes any")
     save_file({name: value.contiguous() for name, value in network.state.items()}, out)
-    lines, features = network.lines()
     about = {key: encoder.info[key] for key in ("run", "seed", "size", "mean", "std", "dim")}
-    code = FILE.format(library=library, lines=lines, features=features, weights=out.name, channels=encoder.channels,
-                       rgb=", RGB" * (encoder.channels == 3), **about)
+    expression, function = network.features
+    code = FILE.format(library=library, lines=network.lines(), features=expression, weights=out.name,
+                       channels=encoder.channels, rgb=", RGB" * (encoder.channels == 3), **about)
     beside(out, library).write_text(code, encoding="utf-8")
-    return network.build()
+    return function(network.build())
 
 
-def timm(encoder):
-    """-> Network, or None for what timm does not have."""
-    config = dict(encoder.config)
-    name = config.pop("name")
-    if name == "resnet18":
-        return Network("timm.create_model", ("resnet18",), {"num_classes": 0}, resnet18(encoder), stem(encoder))
-    if name == "vit":
-        # timm's smallest ViT in our size. No class token: features are the mean over patches, after the last norm.
-        options = {"img_size": encoder.grid * encoder.patch, "patch_size": encoder.patch, "embed_dim": encoder.dim,
-                   "depth": len(encoder.blocks), "num_heads": encoder.blocks[0].heads, "in_chans": encoder.channels,
-                   "num_classes": 0, "class_token": False, "global_pool": "avg", "fc_norm": False,
-                   "norm_layer": torch.nn.LayerNorm}
-        state = {"pos_embed": encoder.position[None]}
-        for key, value in encoder.state_dict().items():
-            for ours, theirs in RENAMED.items():
-                key = key.replace(ours, theirs)
-            state[key] = value
-        return Network("timm.create_model", ("vit_tiny_patch16_224",), options, state)
-    if nets.network(name) is not None:
-        return None
-    config.pop("pretrained", None)  # the weights are ours
-    if config.pop("channels", 3) != 3:
-        config["in_chans"] = encoder.channels
-    return Network("timm.create_model", (name,), {**config, "num_classes": 0}, encoder.net.state_dict(),
-                   normalised=bool(encoder.normalised))
+def folder(encoder, network, library, out):
+    """Write the folder `out` as timm does it for the hub, config.json and model.safetensors, and a card, README.md; ->
+    what timm loads of it. config.json holds how images are made, too, for transformers' image processor."""
+    import timm
+    from timm.models import save_for_hf
 
-
-def torchvision(encoder):
-    """As `timm`. torchvision has our ResNet-18 but for the stem, and timm's ResNets, with the same names."""
-    from torchvision import models
-
-    config = dict(encoder.config)
-    config.pop("pretrained", None)
-    name = config.pop("name").partition(".")[0]  # what follows the dot names timm's weights
-    headless = (("fc", "Identity", (), {}, "features, no classes"),)
-    if name == "resnet18":
-        return Network("torchvision.models.resnet18", (), {"weights": None}, resnet18(encoder), headless + stem(encoder))
-    if name.startswith(("resnet", "resnext", "wide_resnet")) and name in models.list_models() and not config:
-        return Network(f"torchvision.models.{name}", (), {"weights": None}, encoder.net.state_dict(), headless)
-
-
-def stem(encoder):
-    """Ours differs from the usual network only in its stem, 3×3 of stride 1 and no max-pooling: the CIFAR convention."""
-    return (("conv1", "Conv2d", (encoder.channels, 64, 3, 1, 1), {"bias": False}, "the stem for small images has stride 1"),
-            ("maxpool", "Identity", (), {}, "and no max-pooling"))
-
-
-def resnet18(encoder):
-    """The state dict of our ResNet-18 as torchvision and timm name it."""
-    names = {"stem.0": "conv1", "stem.1": "bn1", **{f"stages.{i}": f"layer{i + 1}" for i in range(4)}}
-    return {next(theirs + key[len(ours):] for ours, theirs in names.items() if key.startswith(ours + ".")): value
-            for key, value in encoder.state_dict().items()}
+    (architecture,), model = network.arguments, network.build()
+    whole = stored(encoder)
+    about = {key: encoder.info[key] for key in ("run", "seed", "method", "size", "dim")}
+    save_for_hf(model, out, safe_serialization=True,
+                data_config={"input_size": [encoder.channels, encoder.size, encoder.size], "mean": encoder.mean,
+                             "std": encoder.std, "interpolation": "bicubic", "crop_mode": "center",
+                             "crop_pct": middle(whole, encoder.size)[1] / whole})
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    config.get("model_args", {}).pop("num_classes", None)  # it stands beside them, and transformers would give it twice
+    if encoder.info.get("init") != "timm":  # what timm says of weights of its own is not true of these
+        for key in ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes"):
+            config["pretrained_cfg"].pop(key, None)
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(CARD.format(architecture=architecture, **about), encoding="utf-8")
+    return timm.create_model(f"local-dir:{out}", pretrained=True).eval()

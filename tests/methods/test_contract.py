@@ -88,7 +88,7 @@ ARGS = {
 }
 PARENTS = {"net2net": {"name": "convnet", "width": 2}}  # smaller than the encoder that grows of it, and with a linear classifier
 FROM_ZERO = ("word2vec",)  # its output starts at 0, so that the vectors learn from the second step on
-ABSENT = ("dvc", "mlflow", "webdataset", "snakemake", "faiss")  # what a GPU box may not have
+ABSENT = ("dvc", "mlflow", "webdataset", "snakemake")  # what a GPU box may not have
 N, BATCH = 32, 8
 NAMES = methods.names()
 

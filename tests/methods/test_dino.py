@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup import nets
+from selfsup import methods, nets
 from selfsup.methods.dino import DINO
+from selfsup.training import publish
 
 VIT = {"name": "vit", "size": 16, "patch": 4, "dim": 32, "depth": 2, "heads": 2}
 CONVNET = {"name": "convnet", "width": 4, "norm": "group"}
@@ -112,6 +113,24 @@ def test_attention_maps_are_a_picture_of_vits(prepare):
     assert torch.equal(maps, maps[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2))  # one for each patch
     assert maps.min() == 0 and maps.max() == 1
     assert set(build().eval().pictures(prepare(method))) == {"views"}
+
+
+def test_timms_transformers_see_small_crops_and_attend(prepare):
+    size = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    method = build({"name": "vit_tiny_patch16_224", **size})
+    batch = prepare(method)
+    assert batch["small"].shape[-1] < batch["image"].shape[-1]
+    method(batch)["loss"].backward()
+    assert [name for name, p in method.encoder.named_parameters() if p.grad is None] == []
+    assert method.eval().pictures(batch)["attention"].shape == (3, 3 * 18, 8 * 18)
+
+
+@pytest.mark.parametrize("name", ["simclr", "rotation", "mae"])
+def test_whatever_trains_a_transformer_shows_what_it_attends_to(prepare, name):
+    method = methods.load(name)(nets.build(**VIT)).eval()
+    batch = prepare(method)
+    assert publish.attention(method, batch).shape == (3, 3 * 18, 8 * 18)
+    assert publish.attention(methods.load("simclr")(nets.build("convnet", width=4)), batch) is None
 
 
 def test_prototypes_start_as_the_authors():

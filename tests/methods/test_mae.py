@@ -9,9 +9,13 @@ from selfsup.errors import UserError
 from selfsup.methods import load
 
 
-def make(**args):
+VIT = {"name": "vit", "size": 16, "patch": 4, "dim": 32, "depth": 2, "heads": 2}
+TIMMS = {"name": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}
+
+
+def make(encoder=VIT, **args):
     torch.manual_seed(0)
-    encoder = nets.build("vit", size=16, patch=4, dim=32, depth=2, heads=2)
+    encoder = nets.build(**encoder)
     return load("mae")(encoder, **{"width": 16, "depth": 1, "heads": 2, **args})
 
 
@@ -55,8 +59,9 @@ def test_order_of_tokens_is_no_matter(prepare):
     torch.testing.assert_close(prediction, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_masked_pixels_do_not_reach_the_network(prepare):
-    method = make()
+@pytest.mark.parametrize("encoder", [VIT, TIMMS], ids=["ours", "timm's"])
+def test_masked_pixels_do_not_reach_the_network(prepare, encoder):
+    method = make(encoder)
     batch = prepare(method, 2)
     before, order = method.predicted(batch["image"], batch["key"], 0.75)
     hidden, shown = batch["image"].clone(), batch["image"].clone()
@@ -77,8 +82,9 @@ def test_each_sample_has_its_own_mask_whatever_the_batch(prepare):
     assert (order.sort(1).values == torch.arange(16)).all()
 
 
-def test_every_parameter_learns(prepare):
-    method = make()
+@pytest.mark.parametrize("encoder", [VIT, TIMMS], ids=["ours", "timm's"])
+def test_every_parameter_learns(prepare, encoder):
+    method = make(encoder)
     method(prepare(method))["loss"].backward()
     assert [name for name, p in method.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -96,8 +102,9 @@ def test_cost_of_the_encoder_falls_with_the_mask(prepare):
     assert costs == sorted(costs, reverse=True) and costs[2] < 0.28 * costs[0]
 
 
-def test_learns_a_batch(prepare, fit):
-    method = make()
+@pytest.mark.parametrize("encoder", [VIT, TIMMS], ids=["ours", "timm's"])
+def test_learns_a_batch(prepare, fit, encoder):
+    method = make(encoder)
     batch = prepare(method, 8, "smooth")
     start = method(batch)["loss"].item()
     assert fit(method, lambda step: batch, 150, lr=1e-2)["loss"] < 0.5 * start
@@ -116,7 +123,7 @@ def test_pictures(prepare):
 
 
 def test_needs_an_encoder_of_patches():
-    with pytest.raises(UserError, match="mae needs the encoder vit"):
+    with pytest.raises(UserError, match="mae needs the encoder vit .* and not convnet"):
         load("mae")(nets.build("convnet", width=4))
 
 

@@ -80,3 +80,7 @@ def test_trains_stably_on_vit_with_its_patch_projection_frozen(prepare, fit):
     assert all(map(torch.equal, weights(method.encoder.embed), patches))
     assert not any(map(torch.equal, weights(method.encoder.blocks), blocks))
     assert all(p.requires_grad for p in build().encoder.parameters())  # a ConvNet has no patches
+    timms = build({"name": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 2})
+    still = {name for name, p in timms.encoder.named_parameters() if not p.requires_grad}
+    assert still == {"net.patch_embed.proj.weight", "net.patch_embed.proj.bias"}
+    assert all(p.requires_grad for p in build({"name": "test_resnet"}).encoder.parameters())

@@ -5,6 +5,9 @@ import re
 import sys
 from pathlib import Path
 
+ATTENTION = ("A column is an image of val, which stands on top; below it, a row for each head of the encoder's last block how "
+             "much each patch is attended to (black least, white most), on average over the patches that attend.")
+
 
 def families():
     """{method: family} in the README's order; its table is the only list of families. {} where there is no README."""
@@ -41,10 +44,11 @@ def pictures(method):
 
 
 def explained(name):
-    """`pictures` of the method `name`; {} of one that is not here, as of another checkout."""
+    """`pictures` of the method `name`, and what a run of any draws whose encoder has patches; {} of one that is not here,
+    as of another checkout."""
     from .. import methods
 
-    return pictures(methods.load(name)) if name in methods.names() else {}
+    return {"attention": ATTENTION, **pictures(methods.load(name))} if name in methods.names() else {}
 
 
 def of(name):

@@ -21,8 +21,9 @@ METHODS_OWN = ("base",)  # files in methods/ that are none
 def check(path, raw):
     """The Params of a file's content; raises UserError with all that is wrong with it."""
     found = Problems(path)
-    if not found.keys("", raw, Params.model_fields, [n for n in Params.model_fields if n != compose.OWN]):
+    if not found.keys("", raw, Params.model_fields, [n for n in Params.model_fields if n not in (compose.OWN, "size")]):
         found.end()
+    raw = compose.sized(raw)
     datasets = {name: dataset(found, name, spec) for name, spec in entries(found, raw, "datasets")}
     train = found.make("train", Train, raw["train"])
     encoder(found, "encoder", raw["encoder"])
@@ -32,6 +33,7 @@ def check(path, raw):
     runs = {name: one_run(found, name, own, raw, train) for name, own in entries(found, raw, "runs")}
     found.end()
     rest = {key: raw[key] for key in ("experiment", "fetch", "encoder", "notes", "claims", "annotation")}
+    rest["size"] = raw.get("size")
     params = found.make("", Params, {**rest, "datasets": datasets, "train": train, "protocols": protocols, "runs": runs,
                                      compose.OWN: {}})
     found.end()

@@ -38,6 +38,15 @@ def plan(raw):
             **{protocol: {} for protocol in signature.names("evals") if protocol not in raw["protocols"]}}
 
 
+def sized(raw):
+    """Params whose data sets of images all have the one `size` that stands beside them, where one does."""
+    size, datasets = raw.get("size"), raw.get("datasets")
+    if type(size) is not int or not isinstance(datasets, dict):
+        return raw
+    return {**raw, "datasets": {name: {**spec, "size": size} if isinstance(spec, dict) and "size" in spec else spec
+                                for name, spec in datasets.items()}}
+
+
 def run(raw, name):
     """One of `runs` with the defaults merged in. Another encoder starts anew: the default one's arguments are not its own."""
     own = raw["runs"][name]

@@ -115,6 +115,7 @@ class Params(Section):
     experiment: Text
     fetch: list[Text]  # torchvision data sets to download to data/raw/<name>
     datasets: dict[str, Any]  # name -> Dataset with the arguments of its source
+    size: Pixels | None = None  # pixels a side of all images, in place of what each data set says
     train: Train
     encoder: dict[str, Any]
     protocols: dict[str, Any]  # name -> the arguments of its `choose`, and bootstrap, runs, on

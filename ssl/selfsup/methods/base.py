@@ -93,6 +93,20 @@ def rows(x):
 
 
 @torch.no_grad()
+def attention(encoder, x):
+    """A sheet of images (N, C, H, W): each, and below it for each head of the encoder's last block how much its patches
+    are attended to, on average over those that attend, from black to white. None of an encoder without patches."""
+    patch = getattr(encoder, "patch", None)
+    if not patch:
+        return None
+    maps = torch.cat([encoder.attention(one).mean(2) for one in x.split(1)]).float()  # one: heads · patches² numbers
+    low, high = maps.amin(2, keepdim=True), maps.amax(2, keepdim=True)
+    maps = ((maps - low) / (high - low).clamp(min=1e-12)).unflatten(2, (x.shape[2] // patch, -1))
+    maps = maps.repeat_interleave(patch, 2).repeat_interleave(patch, 3)[:, :, None].expand(-1, -1, x.shape[1], -1, -1)
+    return rows(torch.cat([denormalise(x)[:, None], maps], 1))
+
+
+@torch.no_grad()
 def affinity(a, b, cell=8):
     """Picture (n·cell, m·cell) of the cosine similarities of unit vectors (n, d) and (m, d): black −1, white 1."""
     similarity = (a.float() @ b.float().T + 1) / 2

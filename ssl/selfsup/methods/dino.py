@@ -9,7 +9,7 @@ from ..core import distributed
 from ..core.precision import float32
 from ..training.state import Ema, rising
 from ..inputs.views import MultiCrop
-from .base import Method, denormalise, rows
+from .base import Method, attention, denormalise, rows
 
 
 class DINO(Method):
@@ -26,7 +26,7 @@ class DINO(Method):
     and on a ConvNet needs about 0.02: at 0.04 the targets became uniform.
     momentum: of the teacher, rises to 1 along a cosine; 0.996 is for hundreds of thousands of steps, a run of some
     hundred needs about 0.99. The paper holds the last layer still in its first epoch; here it moves from the start.
-    `vit` has no class token, so its features are the mean of the patches.
+    Features are the mean of the patches, where the paper's are a class token.
     """
 
     inputs = MultiCrop(8, augment="asym", large_crop=(0.4, 1.0), small_crop=(0.05, 0.4))
@@ -95,14 +95,8 @@ class DINO(Method):
         attend. Heads that have learned show the thing and not the ground."""
         x, small = batch["image"][:8], batch["small"][:8].repeat_interleave(2, 3).repeat_interleave(2, 4)
         sheets = {"views": rows(denormalise(torch.cat([x, small], 1)))}
-        encoder = self.teacher.module[0]
-        if hasattr(encoder, "attention"):
-            maps = encoder.attention(x[:, 0]).mean(2)  # (N, heads, patches)
-            low, high = maps.amin(2, keepdim=True), maps.amax(2, keepdim=True)
-            maps = ((maps - low) / (high - low)).unflatten(2, (x.shape[3] // encoder.patch, -1))
-            maps = maps.repeat_interleave(encoder.patch, 2).repeat_interleave(encoder.patch, 3)[:, :, None]
-            sheets["attention"] = rows(torch.cat([denormalise(x[:, :1]), maps.expand(-1, -1, x.shape[2], -1, -1)], 1))
-        return sheets
+        attended = attention(self.teacher.module[0], x[:, 0])
+        return sheets if attended is None else {**sheets, "attention": attended}
 
 
 class Cosines(nn.Module):

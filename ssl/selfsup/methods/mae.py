@@ -18,8 +18,8 @@ class MAE(Method):
     """He et al. 2022, section 3. https://arxiv.org/abs/2111.06377
 
     The encoder sees only the visible patches. The paper's decoder for ViT-L is 8 blocks of width 512, half of the
-    encoder's; here it is 2 blocks, half as wide as the small ViT. There is no class token: features are the mean of the
-    patches, as for every encoder.
+    encoder's; here it is 2 blocks, half as wide as the small ViT. `vit` has no class token, and of timm's transformers
+    that have one it is encoded with the visible patches; features are the mean of the patches, as for every encoder.
     """
 
     inputs = View("crop_flip")
@@ -35,14 +35,15 @@ class MAE(Method):
         heads: Depth = 4,
     ):
         super().__init__(encoder)
-        if not hasattr(encoder, "tokens"):
-            raise UserError("mae needs the encoder vit, which can encode the visible patches alone")
+        if not getattr(encoder, "patch", None):
+            raise UserError("mae needs the encoder vit or a transformer of timm's, as vit_small_patch16_224, which can "
+                            f"encode the visible patches alone, and not {encoder.config['name']}")
         self.mask, self.patch, count = mask, encoder.patch, encoder.grid**2
         self.embed = nn.Linear(encoder.dim, width)
         self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
         self.register_buffer("position", sincos(encoder.grid, encoder.grid, width), persistent=False)
         self.blocks = nn.Sequential(*[Block(width, heads) for _ in range(depth)], nn.LayerNorm(width))
-        self.predict = nn.Linear(width, encoder.embed.weight[0].numel())
+        self.predict = nn.Linear(width, encoder.channels * self.patch**2)
         if not 0 < self.visible(mask) < count:
             raise UserError(f"mae: mask {mask} of {count} patches leaves none visible or none hidden")
 

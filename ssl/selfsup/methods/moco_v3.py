@@ -21,9 +21,9 @@ class MoCoV3(Method):
     BatchNorm after the predictor; here every encoder has the ViT's heads.
     temperature: 0.2 is the paper's for ViT; for ResNet it has 1.0. momentum: rises to 1 along a cosine; 0.99 averages
     over a hundred steps, a run of as few needs about 0.95.
-    The encoder `vit` keeps its random patch projection: learning it made training unstable (section 4.2). Its
-    positions are fixed sines as in the paper, its other weights start as PyTorch's, where the paper's are Xavier's; its
-    features are the mean of the patches where the paper's are a class token. Views are the paper's without blur (see views.py).
+    The encoder `vit` keeps its random patch projection, as do timm's transformers: learning it made training unstable
+    (section 4.2). Positions of `vit` are fixed sines as in the paper, its other weights start as PyTorch's, where the
+    paper's are Xavier's; features are the mean of the patches where the paper's are a class token. Views are the paper's without blur (see views.py).
     """
 
     inputs = Views(2, augment="asym")

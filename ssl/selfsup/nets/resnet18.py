@@ -1,4 +1,4 @@
-"""ResNet-18 for 32-pixel images."""
+"""ResNet-18 as CIFAR has it, for small images: stem of stride 1, no pooling. ImageNet's is timm's, resnet18.a1_in1k."""
 
 import torch.nn as nn
 

@@ -1,4 +1,4 @@
-"""Wide ResNet for 32-pixel images, the network of the papers on few labels."""
+"""Wide ResNet as CIFAR has it, for images of 32 pixels, the network of the papers on few labels."""
 
 import torch.nn as nn
 import torch.nn.functional as F

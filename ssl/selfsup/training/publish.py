@@ -10,6 +10,7 @@ import torch
 from .. import data, encoder
 from ..core import distributed, files
 from ..data import columns
+from ..methods import base
 from .checkpoint import settings
 from .setup import seen
 
@@ -29,12 +30,24 @@ def describe(run, seed, card, method, steps, code, start):
 
 @torch.no_grad()
 def shown(method, shards, cache, prepare, count=16):
-    """What explains the method: its pictures of validation samples, and its tables of texts."""
+    """What explains the method: its pictures of validation samples, with what a transformer's patches attend to, and
+    its tables of texts."""
     name = "val" if data.tars.card_of(shards)["counts"]["val"] else "train"
     split = data.open(shards, name, reader="auto", cache=cache, columns=method.inputs.columns)
     with distributed.alone():
         batch = prepare(next(iter(split.in_order(count))))
-        return method.pictures(batch), method.texts(batch, split.tokenizer) if split.tokenizer else {}
+        pictures = method.pictures(batch)
+        if "attention" not in pictures and (attended := attention(method, batch)) is not None:
+            pictures = {**pictures, "attention": attended}
+        return pictures, method.texts(batch, split.tokenizer) if split.tokenizer else {}
+
+
+def attention(method, batch, count=8):
+    """methods.base.attention of what the encoder is given, an image's first view; None where that has no patches."""
+    x = batch.get("image")
+    if x is None or x.dim() not in (4, 5) or method.encoder.takes != "image":
+        return None
+    return base.attention(method.encoder, (x[:, 0] if x.dim() == 5 else x)[:count])
 
 
 def publish(method, info, progress, images, texts, out):
