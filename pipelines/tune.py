@@ -5,6 +5,7 @@ Run again, it goes on where it was; `make tune E=NAME` chooses the experiment an
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time

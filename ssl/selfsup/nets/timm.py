@@ -151,7 +151,7 @@ class Kept(torch.nn.Module):
 
     keep = None
 
-    def __init__(self, prefix, indices):
+    def __init__(self, prefix: int, indices: bool):
         super().__init__()
         self.prefix, self.indices = prefix, indices
 

@@ -136,8 +136,7 @@ def risen(progress, start, full):
 
 def exact(progress):
     """A share of the budget, a number or a tensor, as a tensor."""
-    progress = torch.as_tensor(progress)
-    return progress.to(wide(progress.device))
+    return torch.as_tensor(progress, dtype=wide(getattr(progress, "device", "cpu")))
 
 
 @contextlib.contextmanager
