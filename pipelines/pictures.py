@@ -25,7 +25,7 @@ from selfsup.errors import UserError  # noqa: E402
 from selfsup.tracking import store, view  # noqa: E402
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SIZE = {"report": (1360, 720), "mlflow": (1600, 860)}
+SIZE = {"report": (1400, 720), "mlflow": (1600, 860)}
 PATIENCE = 90  # seconds for a page, and for MLflow's server, which imports for a while
 # Of the report: from the results' heading to the first figures, without the notes between them.
 REPORT = """(() => {
