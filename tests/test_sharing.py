@@ -92,15 +92,20 @@ def test_a_clone_without_the_data_says_what_is_missing(clone, tmp_path):
         other.run(sys.executable, "-c", code)
 
 
-def test_two_experiments_two_clones_one_remote(clone, tmp_path):
-    """Each experiment's lock comes with git, so that a colleague who chooses it pulls its encoders."""
+def test_two_experiments_side_by_side_two_clones_one_remote(clone, tmp_path):
+    """`dvc exp run` chooses one as `make experiment` does. The lock of each comes with git, so that a colleague who chooses it
+    pulls its encoders."""
     text = (clone / "conf/experiment/tiny.yaml").read_text().replace("tiny-", "other-").replace("experiment: tiny", "experiment: other")
     text = "".join(line for line in text.splitlines(True) if "method: simclr" not in line and "supervised" not in line)
     (clone / "conf/experiment/other.yaml").write_text(
         text.replace("{other-simclr: tiny}", "{}").replace("\n  linear: {", "\n  linear: {runs: {}, "))
-    clone.switch("other")
     clone.run("dvc", "remote", "add", "--default", "team", tmp_path / "store")
-    assert "pretrain@other-random" in clone.repro()
+    clone.commit()
+    printed = clone.run("dvc", "exp", "run", "--set-param", "experiment=other")
+    assert "Running stage 'report@other'" in printed and "Running stage 'shard@tiny'" not in printed
+    by_dvc = (clone / "params.yaml").read_text()
+    clone.switch("other")
+    assert (clone / "params.yaml").read_text() == by_dvc and clone.stale() == set()
     clone.run(sys.executable, "pipelines/experiment.py", "--save")
     assert clone.stale() == set(), "its lock lies among the results that the report depends on"
     clone.run("dvc", "push")

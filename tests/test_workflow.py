@@ -78,7 +78,7 @@ def test_edited_code_reruns_what_depends_on_it(clone):
 
 
 def test_a_part_more_and_an_edited_parameter_make_nothing_else_stale(clone):
-    """One of each: a method, a source, an encoder, a protocol, an augmentation, a data set; and another run's rate."""
+    """One of each: a method, a source, an encoder, a protocol, an augmentation, a data set; then another run's rate."""
     library = clone / "ssl/selfsup"
     for folder, model in (("methods", "rotation"), ("sources", "digits"), ("nets", "convnet"), ("evals", "knn")):
         shutil.copy(library / folder / f"{model}.py", library / folder / "another.py")
@@ -94,30 +94,27 @@ def test_a_part_more_and_an_edited_parameter_make_nothing_else_stale(clone):
         params["protocols"]["linear"]["runs"] = {run: "tiny" for run in RUNS}
         params["runs"]["tiny-more"] = {"method": "another", "data": "more", "seeds": [0], "init": "tiny-random",
                                        "encoder": {"name": "another", "width": 8}, "args": {"augment": {"flip": 0.5}}}
-        params["runs"]["tiny-supervised"]["train"] = {"lr": 0.01}
 
     clone.edit(change)
     more = {"shard@more", "pretrain@tiny-more", "another@tiny-more", "report@tiny"}
-    assert clone.stale() == more | {"pretrain@tiny-supervised"}
-    assert clone.repro() == more | stages("pretrain", "knn", "linear", runs=["tiny-supervised"])
+    assert clone.stale() == more == clone.repro()
     assert clone.stale() == set()
     assert json.loads((clone / "data/results/tiny/tiny-more/another.json").read_text())["accuracy"] > 0
     changed = json.loads(clone.run("dvc", "metrics", "diff", "--json"))["data/results/tiny.yaml"]
-    titles, *columns = [changed[name] for name in ("Run", *sorted({*changed} - {"Run"})) if changed[name].get("old")]
-    titles = titles["old"].splitlines()
+    titles = changed["Run"]["old"].splitlines()
     assert changed["Run"]["new"].splitlines() == [*titles, "more"]
-    rows = [(column["old"].splitlines(), column["new"].splitlines()) for column in columns]
-    assert {title for old, new in rows for title, a, b in zip(titles, old, new) if a != b} == {"supervised"}
-    plots = json.loads(clone.run("dvc", "plots", "diff", "--json"))
-    assert {"accuracy", "loss"} <= set(plots.get("data", plots))
-    assert not plots.get("errors")
+    for name in {*changed} - {"Run"}:
+        if changed[name].get("old"):
+            assert changed[name]["new"].splitlines()[:len(titles)] == changed[name]["old"].splitlines(), name
+    clone.edit(lambda params: params["runs"]["tiny-supervised"].update(train={"lr": 0.01}))
+    assert clone.stale() == {"pretrain@tiny-supervised"}
     # Without a network; and of a commit whose report is nowhere any more, what git has.
     locked = yaml.safe_load(clone.run("git", "show", "HEAD:dvc.lock"))["stages"]["report@tiny"]["outs"]
     md5 = next(out["md5"] for out in locked if out["path"] == "data/report/tiny")
     (clone / f".dvc/cache/files/md5/{md5[:2]}/{md5[2:]}").unlink()
     clone.run("dvc", "plots", "diff")
     page = (clone / "dvc_plots/index.html").read_text()
-    assert "https://cdn" not in page and page.count("vegaEmbed('#") == 2
+    assert "https://cdn" not in page and page.count("vegaEmbed('#") == 2  # accuracy, loss
     assert '"rev": "HEAD"' in page and not clone.run("git", "status", "--porcelain", "dvc_plots")
 
 
@@ -134,22 +131,6 @@ def test_a_comment_changes_no_byte_of_an_encoder(clone):
     assert clone.repro(*judged) == {"shard@tiny", "pretrain@tiny-simclr"}
     assert outputs() == before
     assert not clone.run("git", "status", "--porcelain", "--", "data")
-
-
-def test_experiments_live_side_by_side(clone):
-    other = (clone / "conf/experiment/tiny.yaml").read_text().replace("tiny-", "other-")
-    other = other.replace("experiment: tiny", "experiment: other")
-    other = "".join(line for line in other.splitlines(True) if "method: simclr" not in line and "supervised" not in line)
-    other = other.replace("{other-simclr: tiny}", "{}").replace("\n  linear: {", "\n  linear: {runs: {}, ")
-    (clone / "conf/experiment/other.yaml").write_text(other)
-    clone.commit()
-    printed = clone.run("dvc", "exp", "run", "--set-param", "experiment=other")
-    assert "Running stage 'report@other'" in printed and "Running stage 'shard@tiny'" not in printed
-    by_dvc = (clone / "params.yaml").read_text()
-    clone.switch("other")
-    assert (clone / "params.yaml").read_text() == by_dvc and clone.stale() == set()
-    clone.switch("tiny")
-    assert clone.stale() == set()
 
 
 def test_the_lines_on_variants_work_as_they_stand(clone, tmp_path):

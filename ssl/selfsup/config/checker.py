@@ -192,7 +192,7 @@ def named(side):
     return [side] if isinstance(side, str) else (side.mean or side.less or []) if side else []
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """YAML as DVC reads it: 1e-3 is a number (PyYAML wants 1.0e-3), and a key given twice is an error."""
 
     def construct_mapping(self, node, deep=False):
