@@ -89,9 +89,6 @@ def test_two_processes_killed_and_started_again_end_with_the_same_bytes(tmp_path
     runs = {"tiny-rotation": {"method": "rotation", "data": "tiny", "seeds": [0]}}
     shards.write("tiny", sources["tiny"], tmp_path / "shards/tiny", workers=1)
     env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "SELFSUP_TRACKING": "off", "CUDA_VISIBLE_DEVICES": ""}
-    driver = tmp_path / "all.py"  # one start for several, which takes longer than the trainings
-    driver.write_text("import os, runpy, sys\nscript, *folders = sys.argv[1:]\nfor folder in folders:\n    os.chdir(folder)\n"
-                      "    sys.argv = [script, 'tiny-rotation']\n    runpy.run_path(script, run_name='__main__')\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
@@ -114,7 +111,8 @@ def test_two_processes_killed_and_started_again_end_with_the_same_bytes(tmp_path
     running.kill()
     running.communicate()
     assert not (killed / "data/encoders/tiny").exists()
-    running = start(driver, ROOT / "pipelines/pretrain.py", killed, whole, killed)  # also when it is complete
+    lines = [line for folder in (killed, whole, killed) for line in (f"cd {folder}", f"{ROOT}/pipelines/pretrain.py tiny-rotation")]
+    running = start(ROOT / "tests/several.py", *lines)  # also when it is complete
     said = running.communicate(timeout=300)[1]
     assert running.returncode == 0, said
     assert said.count("no val_loss: val has 1 samples, and the smallest batch of 2 processes has 2") == 3, "once each"

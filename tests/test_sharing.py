@@ -10,22 +10,36 @@ from tests.conftest import Clone
 pytestmark = pytest.mark.slow
 
 
-def share(clone, folder, url, *settings, **env):
-    """Push from `clone` to a DVC remote at `url`, then clone the git repository into `folder` and pull there."""
+@pytest.fixture
+def bucket(monkeypatch):
+    """(its URL, its server's): an S3 of our own."""
+    from moto.server import ThreadedMotoServer
+
+    for key, value in {"ACCESS_KEY_ID": "test", "SECRET_ACCESS_KEY": "test", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{key}", value)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        import boto3
+
+        address = "http://{}:{}".format(*server.get_host_and_port())
+        boto3.client("s3", endpoint_url=address).create_bucket(Bucket="team")
+        yield "s3://team/encoders", address
+    finally:
+        server.stop()
+
+
+def test_through_a_bucket(bucket, clone, tmp_path):
+    """Pushed from `clone`; then the git repository is cloned, and pulled there."""
+    url, address = bucket
     clone.run("dvc", "remote", "add", "--default", "team", url)
-    for key, value in settings:
-        clone.run("dvc", "remote", "modify", "team", key, value)
+    clone.run("dvc", "remote", "modify", "team", "endpointurl", address)
     clone.commit()
-    clone.run("dvc", "push", **env)
-    clone.run("git", "clone", "--quiet", clone.folder, folder)
-    other = Clone(folder)
+    clone.run("dvc", "push")
+    clone.run("git", "clone", "--quiet", clone.folder, tmp_path / "other")
+    other = Clone(tmp_path / "other")
     assert not (other / "data/encoders").exists()
-    other.run("dvc", "pull", **env)
-    return other
-
-
-def test_through_a_folder(clone, tmp_path):
-    other = share(clone, tmp_path / "other", tmp_path / "store")
+    other.run("dvc", "pull")
     assert other.repro() == set() and other.stale() == set()
 
     import selfsup
@@ -63,25 +77,6 @@ def assert_brought_back(clone, name):
     for command in str(caught.value).split("`")[1::2]:
         clone.run(*command.split())
     assert (clone / name).read_bytes() == whole
-
-
-def test_through_s3(clone, tmp_path, monkeypatch):
-    from moto.server import ThreadedMotoServer
-
-    secrets = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    for key, value in secrets.items():
-        monkeypatch.setenv(key, value)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        import boto3
-
-        address = "http://{}:{}".format(*server.get_host_and_port())
-        boto3.client("s3", endpoint_url=address).create_bucket(Bucket="team")
-        other = share(clone, tmp_path / "other", "s3://team/encoders", ("endpointurl", address), **secrets)
-        assert other.stale() == set()
-    finally:
-        server.stop()
 
 
 def test_a_clone_without_the_data_says_what_is_missing(clone, tmp_path):

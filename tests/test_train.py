@@ -553,23 +553,20 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
     tiny = {"source": "scenes", "size": 16, "max_bad": 0.0, "train": 100, "val": 40, "test": 40, "seed": 0}
     params["datasets"] = {"tiny": tiny}
     env = {**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "SELFSUP_TRACKING": "off", "CUDA_VISIBLE_DEVICES": ""}
-    driver, curves = tmp_path / "all.py", {}  # one start for all of them, which takes longer than the trainings
-    driver.write_text("import runpy, sys\nscript, *runs = sys.argv[1:]\nfor run in runs:\n    sys.argv = [script, run]\n"
-                      "    runpy.run_path(script, run_name='__main__')\n")
-    for count in (1, 2):
-        folder = tmp_path / str(count)
-        (folder / "data/shards").mkdir(parents=True)
-        (folder / "data/shards/tiny").symlink_to(scenes)
-        (folder / "params.yaml").write_text(yaml.safe_dump(params))
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-        command = [*launch, str(driver), str(ROOT / "pipelines/pretrain.py"), *runs]
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        for name in runs:
-            rows = (folder / f"data/encoders/tiny/{name}/0/history.jsonl").read_text().splitlines()
-            curves[name, count] = [json.loads(row)["loss"] for row in rows if '"loss"' in row]
-            cost = json.loads((folder / f"data/results/tiny/{name}/cost.json").read_text())["seeds"]["0"]
-            assert cost["processes"] == count
+    (tmp_path / "data/shards").mkdir(parents=True)
+    (tmp_path / "data/shards/tiny").symlink_to(scenes)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, ROOT / "tests/several.py", *(f"{ROOT}/pipelines/pretrain.py {name}" for name in runs)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    curves = {}
+    for name, run in config.load(tmp_path / "params.yaml").runs.items():
+        one, _ = pretrain(run, scenes, tmp_path / "one" / name)
+        for count, folder in ((1, one), (2, tmp_path / f"data/encoders/tiny/{name}/0")):
+            curves[name, count] = [row["loss"] for row in rows_of(folder, "history") if "loss" in row]
+        cost = json.loads((tmp_path / f"data/results/tiny/{name}/cost.json").read_text())["seeds"]["0"]
+        assert cost["processes"] == 2
     for name in runs:
         assert curves[name, 2] == pytest.approx(curves[name, 1], rel=2e-4), name
 

@@ -107,7 +107,7 @@ def test_a_part_more_and_an_edited_parameter_make_nothing_else_stale(clone):
         if changed[name].get("old"):
             assert changed[name]["new"].splitlines()[:len(titles)] == changed[name]["old"].splitlines(), name
     clone.edit(lambda params: params["runs"]["tiny-supervised"].update(train={"lr": 0.01}))
-    assert clone.stale() == {"pretrain@tiny-supervised"}
+    assert clone.stale() == {"pretrain@tiny-supervised", "report@tiny"}
     # Without a network; and of a commit whose report is nowhere any more, what git has.
     locked = yaml.safe_load(clone.run("git", "show", "HEAD:dvc.lock"))["stages"]["report@tiny"]["outs"]
     md5 = next(out["md5"] for out in locked if out["path"] == "data/report/tiny")

@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
-def script(folder, name, *words):
-    done = subprocess.run([sys.executable, str(ROOT / f"pipelines/{name}.py"), *words], cwd=folder, text=True, capture_output=True,
+def scripts(folder, *lines):
+    command = [sys.executable, ROOT / "tests/several.py", *(f"{ROOT}/pipelines/{line}" for line in lines)]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "SELFSUP_TRACKING": "off"})
     assert done.returncode == 0, done.stderr
 
@@ -35,9 +36,7 @@ def work(tmp_path_factory):
     params["runs"] = {"quick-plain": plain, "quick-seen": {**plain, "train": {"judge_every": 64}},
                       "quick-more": {**plain, "init": "quick-plain"}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    script(folder, "shard", "tiny")
-    for run in params["runs"]:
-        script(folder, "pretrain", run)
+    scripts(folder, "shard.py tiny", *(f"pretrain.py {run}" for run in params["runs"]))
     return folder
 
 
@@ -68,9 +67,9 @@ def test_costs_of_the_same_weights_stay(work):
     assert made["date"].endswith(" UTC") and made["versions"]["torch"] == torch.__version__.partition("+")[0]
     before["seeds"]["0"]["seconds"] = 12345.0
     path.write_text(json.dumps(before, indent=1) + "\n")
-    script(work, "pretrain", "quick-plain")
+    scripts(work, "pretrain.py quick-plain")
     assert json.loads(path.read_text()) == before, "the same weights: the times of then"
     before["seeds"]["0"]["weights"] = "0" * 64  # of another training
     path.write_text(json.dumps(before))
-    script(work, "pretrain", "quick-plain")
+    scripts(work, "pretrain.py quick-plain")
     assert json.loads(path.read_text())["seeds"]["0"]["seconds"] != 12345.0
