@@ -1,6 +1,7 @@
 """What must hold of the repository as a whole, for which no single module can be blamed."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def module_file(name):
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
+@functools.cache
 def imports(file):
     """Files of this repository that `file` imports anywhere in it; of their packages only the __init__ that runs."""
     package = ".".join(file.relative_to(ROOT / "ssl").parent.parts) if (ROOT / "ssl") in file.parents else ""
@@ -64,6 +66,7 @@ def imports(file):
     return found - {None}
 
 
+@functools.cache
 def closure(*files):
     """All that runs when these files do. Neutral files are named but not entered."""
     seen, queue = set(), list(files)
