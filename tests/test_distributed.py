@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -111,7 +112,7 @@ def test_two_processes_killed_and_started_again_end_with_the_same_bytes(tmp_path
     running.kill()
     running.communicate()
     assert not (killed / "data/encoders/tiny").exists()
-    lines = [line for folder in (killed, whole, killed) for line in (f"cd {folder}", f"{ROOT}/pipelines/pretrain.py tiny-rotation")]
+    lines = [line for folder in (killed, whole, killed) for line in (f"cd {shlex.quote(str(folder))}", "pretrain.py tiny-rotation")]
     running = start(ROOT / "tests/several.py", *lines)  # also when it is complete
     said = running.communicate(timeout=300)[1]
     assert running.returncode == 0, said

@@ -557,7 +557,7 @@ def test_two_processes_follow_the_curve_of_one(scenes, tmp_path):
     (tmp_path / "data/shards/tiny").symlink_to(scenes)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, ROOT / "tests/several.py", *(f"{ROOT}/pipelines/pretrain.py {name}" for name in runs)]
+    command = [*launch, ROOT / "tests/several.py", *(f"pretrain.py {name}" for name in runs)]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     curves = {}

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def scripts(folder, *lines):
-    command = [sys.executable, ROOT / "tests/several.py", *(f"{ROOT}/pipelines/{line}" for line in lines)]
+    command = [sys.executable, ROOT / "tests/several.py", *lines]
     done = subprocess.run(command, cwd=folder, text=True, capture_output=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT / "ssl"), "SELFSUP_TRACKING": "off"})
     assert done.returncode == 0, done.stderr
