@@ -294,6 +294,17 @@ def test_what_seeds_do_not_have_in_common_is_told_of_each():
     assert facts.made({}) == ""
 
 
+def test_seeds_whose_curves_differ_are_told_apart(tmp_path):
+    folders = {}
+    for seed, falls in ((0, 1.0), (1, 0.0), (2, 1.0)):
+        folders[seed] = tmp_path / str(seed)
+        folders[seed].mkdir()
+        rows = [{"step": i, "lr": 0.1, "loss": 3 - falls * min(i, 50) / 50} for i in range(100)]
+        (folders[seed] / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert report.Row(None, "", folders, {}, {}).curve == (
+        "seeds 0, 2: learns (loss 2.96 at first, 2 at last) · seed 1: hardly learns: the loss stays where it was (loss 3 at first, 3 at last)")
+
+
 def test_a_tuned_recipe_is_told_as_long_as_it_is_the_runs(built, tmp_path):
     params, run = built[1], built[1].runs["tiny-simclr"]
     trial = {"lr": run.train.lr, "args": run.args, "key": "0", "knn": 61.9, "linear": 74.1}

@@ -82,8 +82,8 @@ class Row:
             if found:
                 told.setdefault(found[0], []).append((seed, found[1]))
         many = len(told) > 1
-        parts = [(f"seeds {', '.join(seed for seed, _ in seeds)}: " if many else "") + f"{verdict} ({'; '.join(seeds[0][1])})"
-                 for verdict, seeds in told.items()]
+        parts = [(f"seed{'s' * (len(seeds) > 1)} {', '.join(str(seed) for seed, _ in seeds)}: " if many else "")
+                 + f"{verdict} ({'; '.join(seeds[0][1])})" for verdict, seeds in told.items()]
         return " · ".join(parts)
 
     def mean(self, key):
