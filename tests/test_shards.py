@@ -359,7 +359,7 @@ def test_a_damaged_card(tmp_path, harm, words):
 def test_moments_are_exact(sizes, seed):
     rng = np.random.default_rng(seed)
     pictures = [rng.integers(0, 256, (n, 3, 3), np.uint8) for n in sizes]
-    mean, std = tally.moments(sum(tally.histogram(p.transpose(2, 0, 1)[None]) for p in pictures))
+    mean, std = tally.moments(sum(tally.histogram(p.transpose(2, 0, 1)) for p in pictures))
     pixels = np.concatenate([p.reshape(-1, 3) for p in pictures]) / 255
     np.testing.assert_allclose(mean, pixels.mean(0), atol=1e-12)
     np.testing.assert_allclose(std, np.maximum(pixels.std(0), 1 / 255), atol=1e-12)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 # Pixels of an image from which on a CPU is faster with one after the other: products with matrices grow with the cube of
 # the side. Measured by `python -m bench views`.
-CROP_EACH, BLUR_EACH = 96**2, 128**2
+CROP_EACH, JITTER_EACH, BLUR_EACH = 96**2, 96**2, 128**2
+BAND = 56  # pixels
 TAIL = 4.5  # sigmas of a Gaussian beyond which less than 1e-5 of it lies
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue in grey
 
@@ -92,6 +93,8 @@ def jitter(x, factors, order, on):
     them: three turns, and the hue before one of them or after the last.
     """
     colour = x.shape[1] == 3
+    if not x.is_cuda and x.shape[2] * x.shape[3] >= JITTER_EACH:
+        return _jitter_each(x, factors, order, on, colour)
     turn = (order == 3).int().argmax(1)  # of the hue
     order = order.gather(1, torch.arange(3, device=x.device) + (torch.arange(3, device=x.device) >= turn[:, None]))
     factor = torch.where(on[:, None] & (colour | (order != 2)), factors.gather(1, order), 1)
@@ -106,6 +109,20 @@ def jitter(x, factors, order, on):
             if colour:
                 base = own.mul_(saturation[i]).add_(base)
             x = x.mul_(factor[i]).add_(base).clamp_(0, 1)
+    return x
+
+
+def _jitter_each(x, factors, order, on, colour):
+    """What each image has drawn and no more: small images take longer to be called for one by one than to be changed."""
+    for image, own, turns, changed in zip(x.split(1), factors.tolist(), order.tolist(), on.tolist()):
+        for which in turns if changed else ():
+            if which == 3 and colour:
+                image.copy_(hue(image, image.new_tensor(own[3:])))
+            elif which == 0:
+                image.mul_(own[0]).clamp_(0, 1)
+            elif which == 1 or which == 2 and colour:
+                base = grey(image).mean((2, 3), keepdim=True) if which == 1 else grey(image)
+                image.mul_(own[which]).add_(base, alpha=1 - own[which]).clamp_(0, 1)
     return x
 
 
@@ -144,7 +161,10 @@ def hue(x, shift):
 def blur(x, sigma):
     """Gaussian blur of (N, C, H, W), sigma (N,) in pixels; `reach` sets the kernel; edges mirror."""
     if not x.is_cuda and x.shape[2] * x.shape[3] >= BLUR_EACH:
-        return torch.stack([_blur_one(image, width) for image, width in zip(x, sigma.tolist())])
+        out = torch.empty_like(x)
+        for image, width, own in zip(x, sigma.tolist(), out):
+            _blur_one(image, width, own)
+        return out
     return _separable(x, _gauss(sigma, x.shape[2]), _gauss(sigma, x.shape[3]))
 
 
@@ -153,17 +173,29 @@ def reach(size):
     return max(1, size // 20)
 
 
-def _blur_one(image, sigma):
-    """Of (C, H, W): sums of the image and itself shifted, as far as the kernel's tail is worth it."""
-    for axis in (1, 2):
-        far = min(reach(image.shape[axis]), int(TAIL * sigma) + 1)
-        weight = (-0.5 * (torch.arange(-far, far + 1) / sigma) ** 2).softmax(0).tolist()
-        padded = F.pad(image, (0, 0, far, far) if axis == 1 else (far, far), mode="reflect")
-        parts = [padded.narrow(axis, start, image.shape[axis]) for start in range(2 * far + 1)]
-        image = parts[far] * weight[far]
-        for near in range(far):
-            image.add_(parts[near] + parts[2 * far - near], alpha=weight[near])
-    return image
+def _blur_one(image, sigma, out):
+    """Of (C, H, W), to `out`: products with a matrix for BAND pixels at a time, which sees as far as the kernel's tail is worth it."""
+    channels, height, width = image.shape
+    (up, down), (left, right) = (_band(sigma, reach(side)) for side in (height, width))
+    image = F.pad(image, (right, right, down, down), mode="reflect")
+    tall = torch.empty(channels, height, width + 2 * right)
+    for start in range(0, height, BAND):
+        size = min(BAND, height - start)
+        for own, part in zip(tall, image):
+            torch.mm(up[:size, :size + 2 * down], part[start:start + size + 2 * down], out=own[start:start + size])
+    for start in range(0, width, BAND):
+        size = min(BAND, width - start)
+        part = tall.flatten(0, 1)[:, start:start + size + 2 * right]
+        torch.mm(part, left[:size, :size + 2 * right].T, out=out.view(-1, width)[:, start:start + size])
+
+
+def _band(sigma, far):
+    """Blur matrix (BAND, BAND + 2 far) of what it makes of BAND pixels and those beside them, and how far that is."""
+    far = min(far, int(TAIL * sigma) + 1)
+    weight = (-0.5 * (torch.arange(-far, far + 1) / sigma) ** 2).softmax(0)
+    matrix = torch.zeros(BAND, BAND + 2 * far)
+    matrix.as_strided((BAND, 2 * far + 1), (BAND + 2 * far + 1, 1)).copy_(weight.expand(BAND, -1))
+    return matrix, far
 
 
 def _gauss(sigma, size):
