@@ -5,7 +5,7 @@ import importlib
 
 from selfsup import errors
 
-ALL = ("views", "reading", "shard", "scale", "simclr", "recipes", "kill")
+ALL = ("views", "reading", "shard", "scale", "simclr", "recipes", "length", "kill")
 GPU = "gpu"  # where there is one: not among `all`
 
 
