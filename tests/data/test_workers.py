@@ -1,6 +1,8 @@
 """Processes that read batches, and die."""
 
 import multiprocessing
+import multiprocessing.connection
+import multiprocessing.resource_sharer
 import os
 import resource
 import signal
@@ -45,6 +47,19 @@ def test_a_dead_worker_ends_it_with_a_sentence(act, capfd):
     assert not multiprocessing.active_children()  # whose death torch would report wherever the main thread then is
     assert time.monotonic() - began < 60
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_fellow_dies_while_a_batch_is_taken(monkeypatch, capfd):
+    # The trainer has asked for the batch's memory, and is gone before it is sent.
+    def asked(ident):
+        multiprocessing.connection.Client(ident[0], authkey=multiprocessing.current_process().authkey).close()
+        time.sleep(.5)  # in which the worker would speak
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(multiprocessing.resource_sharer._ResourceSharer, "get_connection", staticmethod(asked))
+    with pytest.raises(UserError, match="is killed by signal: Killed"):
+        list(workers.batches(Numbers(), 1, range(8)))
+    assert not capfd.readouterr().err
 
 
 def test_a_silent_worker_ends_it(monkeypatch):
