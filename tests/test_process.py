@@ -173,6 +173,20 @@ def test_ctrl_c_in_the_middle_of_a_fork_is_not_the_workers(folder):
     assert running.communicate(timeout=60)[0].split() == ["7", "set()"] and running.returncode == 0
 
 
+def test_a_worker_whose_stage_has_left_is_silent_and_its_other_faults_are_not(folder):
+    (folder / "stage.py").write_text(f"{NAP}\n" + """
+import os, sys
+for error in BrokenPipeError("left"), EOFError("left"), KeyError("a bug"):
+    if os.fork() == 0:
+        sys.excepthook(type(error), error, None)  # as multiprocessing does in a worker's thread
+        os._exit(0)
+    os.wait()
+sys.excepthook(EOFError, EOFError("its own"), None)
+""")
+    running = start(folder, sys.executable, "stage.py")
+    assert running.communicate(timeout=60)[0].splitlines() == ["KeyError: 'a bug'", "EOFError: its own"]
+
+
 def test_on_a_disk_without_locks_one_trusts(tmp_path, monkeypatch):
     def lacking(file, how):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -95,6 +95,7 @@ def guard(grace=GRACE):
     """The first thing that a stage's script does, before all that takes seconds to import."""
     answer_interrupts(grace)
     die_with_launcher()
+    os.register_at_fork(after_in_child=_speak_as_worker)
 
 
 def die_with_launcher():
@@ -127,6 +128,17 @@ def worker(parent):
     """What a forked worker of the process `parent` begins with: it ends with that, which also answers Ctrl-C for it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent(parent)
+
+
+def _speak_as_worker():
+    sys.excepthook = unless_left
+
+
+def unless_left(kind, error, trace):
+    """What a thread of a worker that hands over memory calls where the process that asked for it has stopped in the
+    middle: on the death of a fellow, which that process has a sentence for."""
+    if not issubclass(kind, (EOFError, ConnectionError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _watch(started):

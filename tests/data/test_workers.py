@@ -6,13 +6,21 @@ import multiprocessing.resource_sharer
 import os
 import resource
 import signal
+import sys
 import time
 
 import pytest
 import torch
 
+from selfsup import process
 from selfsup.data import workers
 from selfsup.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def as_a_stage(monkeypatch):
+    """Workers inherit it here; from `process.guard` they have it, since this is theirs alone."""
+    monkeypatch.setattr(sys, "excepthook", process.unless_left)
 
 
 class Numbers(torch.utils.data.Dataset):

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import sys
 from multiprocessing.queues import Queue
 
 import torch
@@ -75,10 +74,3 @@ def ended(how):
 def _prepare(worker):
     # Else the thread that hands a batch over, where that fails, says so in a traceback, and the batch never comes.
     Queue._on_queue_feeder_error = staticmethod(lambda error, batch: os._exit(1))
-    # And the one that hands its memory over says so where the trainer, on a fellow's death, stops in the middle of it.
-    sys.excepthook = _unless_left
-
-
-def _unless_left(kind, error, trace):
-    if not issubclass(kind, (EOFError, ConnectionError)):
-        sys.__excepthook__(kind, error, trace)
