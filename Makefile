@@ -50,7 +50,7 @@ docs: .venv/installed ## a site to read: docs/, and the catalogue of methods wit
 claims: .venv/installed ## what the experiments on the lectures' claims have found
 	python pipelines/claims.py
 
-pictures: .venv/installed ## renew docs/report.png and docs/mlflow.png from the chosen experiment, by Chromium; LABELS=1: docs/labels.png alone
+pictures: .venv/installed ## renew docs/report.png and docs/mlflow.png from the chosen experiment, by Chromium; LABELS=1: what labels buy, docs/NAME.png, alone
 	python pipelines/pictures.py $(if $(LABELS),--labels)
 
 experiment: .venv/installed ## make experiment E=cifar10: choose what params.yaml and dvc.lock hold, without running it

@@ -1,6 +1,6 @@
 """pictures.py: photograph the chosen experiment's report and its runs in MLflow -> docs/report.png, docs/mlflow.png.
 
---labels: of its report the figure of what labels buy alone -> docs/labels.png."""
+--labels: of its report the figure of what labels buy alone -> docs/NAME.png."""
 
 import argparse
 import base64
@@ -187,7 +187,7 @@ def main(words=None):
     params = config.load()
     with browser() as page:
         if args.labels:
-            report(page, args.out / "labels.png", params.experiment, LABELS)
+            report(page, args.out / f"{params.experiment}.png", params.experiment, LABELS)
             return print(f"the figure of {params.experiment} is in {args.out}")
         report(page, args.out / "report.png", params.experiment)
         runs(page, args.out / "mlflow.png", params)
