@@ -52,7 +52,8 @@ def side_by_side(table, folder, jobs):
                     running[place] = start(given, folder)
             if not running:
                 return
-            time.sleep(0.1)
+            while all(child.poll() is None for _, child, _ in running.values()):
+                time.sleep(0.1)
             for place in [place for place, (_, child, _) in running.items() if child.poll() is not None]:
                 given, child, log = running.pop(place)
                 found = answer(given, child, log)
